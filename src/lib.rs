@@ -1,0 +1,3 @@
+//! The map of the crate (to be completed).
+
+pub mod database;
