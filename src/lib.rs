@@ -1,3 +1,38 @@
-//! The map of the crate (to be completed).
+//! The map of the crate: what stands where, which way data goes, and who may know whom.
+//!
+//! ```text
+//! options ─→ plan ─┬─→ schedule ─┐
+//!                  ├─→ workload ─┼─→ engine ─→ recorder ─→ result ─→ verdict ─→ report
+//!                  └─→ database ─┘                           └────→ JSON
+//! ```
+//!
+//! - [`options`]: the command line as typed. [`plan`]: what it means, or all that is wrong with it.
+//! - [`schedule`]: when each request is due; shares of one schedule. Pure.
+//! - [`workload`]: what a request writes, as a function of (seed, slot); the SQL. Pure.
+//! - [`database`]: connection strings, TLS, connections, tables, the throwaway server.
+//! - [`engine`]: the only thing that drives load: threads, workers, pacing, drain.
+//! - [`clock`]: monotonic time, and T0 on the wall clock.
+//! - [`recorder`]: a thread's histograms and counters. [`outcome`]: database errors in classes.
+//! - [`result`]: the versioned JSON document. [`verdict`]: status, reason, warnings, advice. Pure.
+//! - [`report`]: result → text, live lines, the interval log.
+//! - [`docker`]: CPU and memory of a container, from the Docker Engine.
+//! - [`run`]: one run from a plan to a result, in order; what the binary calls.
+//!
+//! Pure modules know no tokio, no clock and no socket. `engine` knows nothing of options and reports. Only the binaries
+//! print and exit. Times are nanoseconds of the monotonic clock inside, microseconds in histograms, milliseconds in
+//! what people and scripts read; names say which.
 
+pub mod clock;
 pub mod database;
+pub mod docker;
+pub mod engine;
+pub mod options;
+pub mod outcome;
+pub mod plan;
+pub mod recorder;
+pub mod report;
+pub mod result;
+pub mod run;
+pub mod schedule;
+pub mod verdict;
+pub mod workload;

@@ -1,1 +1,16 @@
 //! Everything that talks to Postgres outside of the measured request.
+//!
+//! - [`conninfo`], [`passfile`], [`secret`]: what a connection string means. Pure.
+//! - [`tls`], [`connect`]: opening a connection. [`link`]: using one in a single task.
+//! - [`schema`]: the tables, and which are ours. [`preflight`]: what the server says of itself.
+//! - [`ephemeral`]: the throwaway server.
+
+pub mod connect;
+pub mod conninfo;
+pub mod ephemeral;
+pub mod link;
+pub mod passfile;
+pub mod preflight;
+pub mod schema;
+pub mod secret;
+pub mod tls;

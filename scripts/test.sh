@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# All that a change has to pass: format, lint, documentation, tests. The same here and in CI.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/install.sh
+. scripts/install.sh
+
+usage='Usage: scripts/test.sh [--quick]
+
+Installs what the tests need (Debian, Ubuntu), then runs format, lint, documentation and all tests.
+
+  --quick   install nothing; what needs a missing program fails or says SKIPPED
+  --help    this text
+
+The tests run against real servers on loopback: Postgres, PgBouncer, sshd, Docker. A test that cannot run
+on this machine says SKIPPED and why.'
+
+quick=
+for argument in "$@"; do
+    case $argument in
+        --quick) quick=1 ;;
+        -h | --help) echo "$usage" && exit 0 ;;
+        *) die "unknown option $argument (see --help)" ;;
+    esac
+done
+
+target=${CARGO_TARGET_DIR:-target}
+step=start
+section() {
+    step=$1
+    printf '\n== %s ==\n' "$step"
+}
+finish() {
+    local status=$? verdict='All passed'
+    [ $status -eq 0 ] || verdict="FAILED at: $step"
+    printf '\n%s, %d s\n' "$verdict" "$SECONDS"
+}
+trap finish EXIT
+
+# The reference reader of the histograms. In an environment of its own: a global one is not ours to change.
+install_hdr_python() {
+    "$HDR_PYTHON" -c 'import hdrh.histogram' 2>/dev/null && return
+    python3 -m venv "$target/venv"
+    "$HDR_PYTHON" -m pip install --quiet --disable-pip-version-check hdrhistogram==0.10.8
+}
+
+require_rust
+export HDR_PYTHON=${HDR_PYTHON:-$(realpath -m "$target")/venv/bin/python}
+if [ -z "$quick" ]; then
+    section install
+    install_missing gcc libc6-dev postgresql postgresql-client pgbouncer openssh-server openssh-client docker.io \
+        python3-venv iproute2 parallel procps util-linux shellcheck
+    install_hdr_python
+fi
+"$HDR_PYTHON" -c 'import hdrh.histogram' 2>/dev/null || unset HDR_PYTHON
+
+section format
+cargo fmt --check
+
+section lint
+cargo clippy --all-targets --locked -- -D warnings
+if has shellcheck; then
+    shellcheck --external-sources scripts/*.sh .ci/run
+else
+    echo 'SKIPPED shellcheck: it is not installed'
+fi
+
+section documentation
+RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
+
+section tests
+cargo test --locked

@@ -1,0 +1,358 @@
+//! Opening connections: which host, which socket, TLS or not, which password, and the sentence when it fails. Owns the
+//! order of the attempts, which is libpq's. Spawns nothing and reads its files once; runs on any tokio runtime with
+//! I/O and time, current-thread ones too.
+//!
+//! What can go wrong, and what happens then:
+//! - A host that is unreachable, starting up or not what `target_session_attrs` asks for: the next address or host is
+//!   tried. Any other answer of a server (a wrong password, a missing database) is final, as with libpq.
+//! - `sslmode=prefer`: when TLS fails or `pg_hba.conf` refuses it, plaintext is tried on a new socket;
+//!   `sslmode=allow` is the reverse. On Unix sockets TLS is never used, whatever `sslmode` says.
+//! - `connect_timeout` covers the whole of an attempt at one address, from the first packet to the end of
+//!   authentication. It also bounds the resolution of a name.
+
+mod error;
+mod session;
+mod socket;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_postgres::config as pg;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+pub use error::{ConnectError, ConnectErrorKind, error_chain};
+
+use super::conninfo::{
+    ChannelBinding, ConnectionSpec, Host, HostSpec, LoadBalanceHosts, PasswordSource, SslMode, SslNegotiation,
+    TargetSessionAttrs,
+};
+use super::passfile::Passfile;
+use super::secret::Secret;
+use super::tls;
+use error::{Attempt, PasswordOrigin};
+use session::Announced;
+use socket::Endpoint;
+
+/// The I/O half of a connection: whoever uses the client must poll it. Ends when the client is dropped or the
+/// connection breaks; a broken socket's reason appears here, while pending requests only see "closed".
+pub type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
+
+/// Everything needed to open connections. Cloning is cheap, and threads may share it.
+#[derive(Clone)]
+pub struct Connector {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    spec: ConnectionSpec,
+    application_name: String,
+    tls: Option<MakeRustlsConnect>,
+    passfile: Passfile,
+    warnings: Vec<String>,
+}
+
+/// What one socket is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encryption {
+    Plain,
+    /// TLS unless the server says that it has none.
+    Offered,
+    Demanded,
+}
+
+/// A connection, and what the server said about itself while it was opened.
+type Opened = (Client, Driver, Announced);
+
+impl Connector {
+    /// Reads certificates, keys and the password file. `application_name` is what `pg_stat_activity` shows unless the
+    /// specification has a name of its own. Fails if a file that TLS needs cannot be used.
+    pub fn new(spec: ConnectionSpec, application_name: &str) -> Result<Self, ConnectError> {
+        let mut warnings = Vec::new();
+        let tls = load_tls(&spec, &mut warnings)?;
+        let mut passfile = Passfile::default();
+        if let (None, Some(path)) = (&spec.password, &spec.passfile) {
+            let (entries, warning) = Passfile::load(path);
+            passfile = entries;
+            warnings.extend(warning);
+        }
+        let names = [&spec.application_name, &spec.fallback_application_name];
+        let application_name = names.into_iter().flatten().next().map_or(application_name, String::as_str).to_owned();
+        Ok(Self { inner: Arc::new(Inner { spec, application_name, tls, passfile, warnings }) })
+    }
+
+    /// The same server and user, but another database.
+    #[must_use]
+    pub fn with_dbname(&self, dbname: &str) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        dbname.clone_into(&mut inner.spec.dbname);
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What is connected to.
+    pub fn spec(&self) -> &ConnectionSpec {
+        &self.inner.spec
+    }
+
+    /// Sentences about what was ignored: a password file that others may read, a certificate that is not there.
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
+    /// Opens one connection to the first host that will do.
+    pub async fn connect(&self) -> Result<(Client, Driver), ConnectError> {
+        let spec = &self.inner.spec;
+        let passes: &[_] = match spec.target_session_attrs {
+            TargetSessionAttrs::PreferStandby => &[TargetSessionAttrs::Standby, TargetSessionAttrs::Any],
+            ref only => std::slice::from_ref(only),
+        };
+        let mut hosts: Vec<_> = spec.hosts.iter().collect();
+        if spec.load_balance_hosts == LoadBalanceHosts::Random {
+            socket::shuffle(&mut hosts);
+        }
+        let mut failures = Vec::new();
+        for &wanted in passes {
+            failures.clear();
+            for host in &hosts {
+                match self.inner.try_host(host, wanted).await {
+                    Ok(connected) => return Ok(connected),
+                    Err(failure) if is_for_the_next(failure.kind()) => failures.push(failure),
+                    Err(failure) => return Err(failure),
+                }
+            }
+        }
+        Err(ConnectError::combined(failures))
+    }
+}
+
+/// Shows the specification, in which the password is hidden, and not the keys.
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").field("spec", &self.inner.spec).finish_non_exhaustive()
+    }
+}
+
+/// Sockets need no TLS files, and where plaintext will do a broken file only rules TLS out.
+fn load_tls(spec: &ConnectionSpec, warnings: &mut Vec<String>) -> Result<Option<MakeRustlsConnect>, ConnectError> {
+    if spec.hosts.iter().all(|host| matches!(host.host, Host::Unix(_))) {
+        return Ok(None);
+    }
+    match tls::load(&spec.tls) {
+        Ok(None) => Ok(None),
+        Ok(Some(tls)) => {
+            warnings.extend(tls.warnings);
+            Ok(Some(tls.connector))
+        }
+        Err(error) if spec.tls.mode < SslMode::Require => {
+            warnings.push(format!("TLS is not used. {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a failure of one server says nothing about the next.
+fn is_for_the_next(kind: ConnectErrorKind) -> bool {
+    use ConnectErrorKind::{Dns, Other, Refused, SessionAttrs, StartingUp, Timeout};
+    matches!(kind, Dns | Refused | Timeout | StartingUp | SessionAttrs | Other)
+}
+
+impl Inner {
+    async fn try_host(&self, host: &HostSpec, wanted: TargetSessionAttrs) -> Result<(Client, Driver), ConnectError> {
+        let mut attempt = self.attempt(host);
+        let resolved = self.limited(&attempt, async { Ok(socket::endpoints(host).await) }).await?;
+        let mut endpoints = resolved.map_err(|error| attempt.dns(&error))?;
+        if self.spec.load_balance_hosts == LoadBalanceHosts::Random {
+            socket::shuffle(&mut endpoints);
+        }
+        let mut last = None;
+        for endpoint in endpoints {
+            if let Endpoint::Unix(path) = &endpoint {
+                attempt.server = path.display().to_string().replace('\0', "@");
+            }
+            match self.limited(&attempt, self.try_endpoint(&endpoint, host, wanted, &attempt)).await {
+                Ok(connected) => return Ok(connected),
+                Err(failure) if is_for_the_next(failure.kind()) => last = Some(failure),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(ConnectError::combined(last.into_iter().collect()))
+    }
+
+    /// Gives up after `connect_timeout`.
+    async fn limited<T>(
+        &self,
+        attempt: &Attempt,
+        work: impl Future<Output = Result<T, ConnectError>>,
+    ) -> Result<T, ConnectError> {
+        match self.spec.connect_timeout {
+            None => work.await,
+            Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(attempt.timeout(limit))),
+        }
+    }
+
+    async fn try_endpoint(
+        &self,
+        endpoint: &Endpoint,
+        host: &HostSpec,
+        wanted: TargetSessionAttrs,
+        attempt: &Attempt,
+    ) -> Result<(Client, Driver), ConnectError> {
+        let (client, mut driver, announced) = self.open_by_mode(endpoint, host, attempt).await?;
+        match session::is_wanted(wanted, announced, &client, &mut driver).await {
+            Ok(true) => Ok((client, driver)),
+            Ok(false) => Err(ConnectError::new(
+                ConnectErrorKind::SessionAttrs,
+                format!(
+                    "{} is not a {} server, which target_session_attrs in --postgres-url asks for: name another host, \
+                     or leave it out.",
+                    attempt.server,
+                    wanted.as_str()
+                ),
+            )),
+            Err(error) => Err(attempt.postgres(&error)),
+        }
+    }
+
+    /// One or two sockets, as `sslmode` has it.
+    async fn open_by_mode(
+        &self,
+        endpoint: &Endpoint,
+        host: &HostSpec,
+        attempt: &Attempt,
+    ) -> Result<Opened, ConnectError> {
+        use Encryption::{Demanded, Offered, Plain};
+        let (first, second) = match (endpoint, self.spec.tls.mode) {
+            (Endpoint::Unix(_), _) | (_, SslMode::Disable) => (Plain, None),
+            (_, SslMode::Allow | SslMode::Prefer) if self.tls.is_none() => (Plain, None),
+            (_, SslMode::Allow) => (Plain, Some(Demanded)),
+            (_, SslMode::Prefer) => (Offered, Some(Plain)),
+            (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => (Demanded, None),
+        };
+        let failure = match self.open(endpoint, host, first, attempt).await {
+            Ok(opened) => return Ok(opened),
+            Err(failure) => failure,
+        };
+        let Some(second) = second.filter(|_| invites_other_encryption(failure.kind())) else { return Err(failure) };
+        self.open(endpoint, host, second, attempt).await.map_err(|other| {
+            // The second attempt only explains more if it came further.
+            if invites_other_encryption(other.kind()) { failure } else { other }
+        })
+    }
+
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        host: &HostSpec,
+        encryption: Encryption,
+        attempt: &Attempt,
+    ) -> Result<Opened, ConnectError> {
+        let config = self.config(host, encryption);
+        let unreachable = |error| attempt.socket(&error);
+        let outcome = match endpoint {
+            Endpoint::Unix(path) => {
+                let stream = socket::unix(path).await.map_err(unreachable)?;
+                handshake(stream, NoTls, &config).await
+            }
+            Endpoint::Tcp(address) => {
+                let stream = socket::tcp(*address, &self.spec).await.map_err(unreachable)?;
+                match self.tls.clone().filter(|_| encryption != Encryption::Plain) {
+                    None => handshake(stream, NoTls, &config).await,
+                    Some(mut tls) => {
+                        let Ok(tls) =
+                            MakeTlsConnect::<tokio::net::TcpStream>::make_tls_connect(&mut tls, &attempt.host);
+                        handshake(stream, tls, &config).await
+                    }
+                }
+            }
+        };
+        outcome.map_err(|error| attempt.postgres(&error))
+    }
+
+    fn config(&self, host: &HostSpec, encryption: Encryption) -> tokio_postgres::Config {
+        let spec = &self.spec;
+        let mut config = tokio_postgres::Config::new();
+        config.user(&spec.user).dbname(&spec.dbname).application_name(&self.application_name);
+        if let (Some(password), _) = self.password(host) {
+            config.password(password.expose());
+        }
+        if let Some(options) = &spec.options {
+            config.options(options);
+        }
+        config.ssl_mode(match encryption {
+            Encryption::Plain => pg::SslMode::Disable,
+            Encryption::Offered => pg::SslMode::Prefer,
+            Encryption::Demanded => pg::SslMode::Require,
+        });
+        config.ssl_negotiation(match spec.tls.negotiation {
+            SslNegotiation::Postgres => pg::SslNegotiation::Postgres,
+            SslNegotiation::Direct => pg::SslNegotiation::Direct,
+        });
+        config.channel_binding(match spec.channel_binding {
+            ChannelBinding::Disable => pg::ChannelBinding::Disable,
+            ChannelBinding::Prefer => pg::ChannelBinding::Prefer,
+            ChannelBinding::Require => pg::ChannelBinding::Require,
+        });
+        config
+    }
+
+    /// The password for a host, and where it stood.
+    fn password(&self, host: &HostSpec) -> (Option<&Secret>, PasswordOrigin) {
+        let spec = &self.spec;
+        if let Some(password) = &spec.password {
+            let origin = match spec.password_source {
+                PasswordSource::ConnectionString => PasswordOrigin::ConnectionString,
+                PasswordSource::Environment => PasswordOrigin::Environment,
+            };
+            return (Some(password), origin);
+        }
+        let name = match &host.host {
+            Host::Default => "localhost",
+            Host::Unix(directory) if socket::is_default_directory(directory) => "localhost",
+            Host::Unix(name) | Host::Tcp(name) => name,
+        };
+        let found = self.passfile.password(name, host.port, &spec.dbname, &spec.user);
+        match (found, &spec.passfile) {
+            (Some(password), Some(path)) => (Some(password), PasswordOrigin::Passfile(PathBuf::clone(path))),
+            _ => (None, PasswordOrigin::None),
+        }
+    }
+
+    fn attempt(&self, host: &HostSpec) -> Attempt {
+        let name = match &host.host {
+            Host::Default => "localhost",
+            Host::Tcp(name) | Host::Unix(name) => name,
+        };
+        Attempt {
+            server: host.to_string(),
+            host: name.to_owned(),
+            user: self.spec.user.clone(),
+            dbname: self.spec.dbname.clone(),
+            mode: self.spec.tls.mode,
+            password: self.password(host).1,
+        }
+    }
+}
+
+/// Whether TLS in place of plaintext, or plaintext in place of TLS, could get further.
+fn invites_other_encryption(kind: ConnectErrorKind) -> bool {
+    use ConnectErrorKind::{NotAllowed, Other, TlsOther, TlsRefusedByServer, TlsUntrusted, TlsWrongName};
+    matches!(kind, NotAllowed | Other | TlsOther | TlsRefusedByServer | TlsUntrusted | TlsWrongName)
+}
+
+/// TLS if the configuration has it, start-up and authentication.
+async fn handshake<S, T>(stream: S, tls: T, config: &tokio_postgres::Config) -> Result<Opened, tokio_postgres::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: TlsConnect<S>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect_raw(stream, tls).await?;
+    let announced = Announced::from_parameters(|name| connection.parameter(name));
+    Ok((client, Box::pin(connection), announced))
+}

@@ -1,0 +1,427 @@
+//! Why a connection failed: one sentence that says what happened, where, and what to do. Owns the reading of
+//! tokio-postgres's errors, whose own text says little more than "db error". Never holds a password.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustls::{AlertDescription, CertificateError};
+use tokio_postgres::error::{DbError, SqlState};
+
+use crate::database::conninfo::{InvalidConnectionString, SslMode};
+use crate::database::tls::TlsSetupError;
+
+/// The kinds of failure, for decisions; the sentence is for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectErrorKind {
+    /// The connection string cannot be used.
+    InvalidString,
+    /// The host's name has no address.
+    Dns,
+    /// Nothing listens there, or the network has no way to it.
+    Refused,
+    /// No answer within `connect_timeout`.
+    Timeout,
+    /// The server does not offer TLS, but `sslmode` demands it.
+    TlsRefusedByServer,
+    /// The server's certificate is not from a trusted authority, or out of date.
+    TlsUntrusted,
+    /// The server's certificate is made out for another name.
+    TlsWrongName,
+    /// Another fault of TLS: files, versions, a certificate that the server wants.
+    TlsOther,
+    /// The server did not accept the password.
+    WrongPassword,
+    /// The server wants a password and there is none.
+    MissingPassword,
+    /// The server's rules (`pg_hba.conf`, privileges) keep this user out.
+    NotAllowed,
+    /// There is no such database.
+    DatabaseMissing,
+    /// All connections that the server allows are taken.
+    TooManyConnections,
+    /// The server is starting, stopping or recovering.
+    StartingUp,
+    /// Servers answer, but none is what `target_session_attrs` asks for.
+    SessionAttrs,
+    /// A connection pooler does not take a parameter that Postgres would take.
+    PoolerStartupParameter,
+    /// Anything else.
+    Other,
+}
+
+/// Why a connection failed. `Display` is one sentence with the server's address and the remedy.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct ConnectError {
+    kind: ConnectErrorKind,
+    message: String,
+    sqlstate: Option<SqlState>,
+    retryable: bool,
+}
+
+impl ConnectError {
+    pub(super) fn new(kind: ConnectErrorKind, message: String) -> Self {
+        use ConnectErrorKind::{Dns, Refused, SessionAttrs, StartingUp, Timeout, TooManyConnections};
+        let retryable = matches!(kind, Dns | Refused | SessionAttrs | StartingUp | Timeout | TooManyConnections);
+        Self { kind, message, sqlstate: None, retryable }
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ConnectErrorKind {
+        self.kind
+    }
+
+    /// Whether the same attempt can succeed later with nothing corrected: the server may come back or have room again.
+    pub fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+
+    /// The server's error code, if the failure is the server's answer.
+    pub fn sqlstate(&self) -> Option<&SqlState> {
+        self.sqlstate.as_ref()
+    }
+
+    /// Of several hosts, none of which would do: the kind of the last, and the sentences of all.
+    pub(super) fn combined(mut failures: Vec<Self>) -> Self {
+        let messages: Vec<_> = failures.iter().map(|failure| failure.message.clone()).collect();
+        match failures.pop() {
+            Some(last) if messages.len() == 1 => last,
+            Some(last) => Self { message: format!("None of the hosts would do. {}", messages.join(" ")), ..last },
+            None => Self::new(ConnectErrorKind::Other, "There is no host to connect to.".into()),
+        }
+    }
+}
+
+impl From<InvalidConnectionString> for ConnectError {
+    fn from(error: InvalidConnectionString) -> Self {
+        Self::new(ConnectErrorKind::InvalidString, error.to_string())
+    }
+}
+
+impl From<TlsSetupError> for ConnectError {
+    fn from(error: TlsSetupError) -> Self {
+        Self::new(ConnectErrorKind::TlsOther, error.to_string())
+    }
+}
+
+/// Where the password that was sent came from.
+#[derive(Debug, Clone)]
+pub(super) enum PasswordOrigin {
+    None,
+    ConnectionString,
+    Environment,
+    Passfile(PathBuf),
+}
+
+/// What a sentence needs to know about the attempt that failed.
+#[derive(Debug, Clone)]
+pub(super) struct Attempt {
+    /// `host:port`, or the path of the socket.
+    pub(super) server: String,
+    pub(super) host: String,
+    pub(super) user: String,
+    pub(super) dbname: String,
+    pub(super) mode: SslMode,
+    pub(super) password: PasswordOrigin,
+}
+
+use ConnectErrorKind as Kind;
+
+impl Attempt {
+    pub(super) fn timeout(&self, limit: Duration) -> ConnectError {
+        let (server, seconds) = (&self.server, limit.as_secs());
+        ConnectError::new(
+            Kind::Timeout,
+            format!(
+                "{server} did not answer within {seconds} s: check the host, the port and the firewall, or raise \
+                 connect_timeout in --postgres-url."
+            ),
+        )
+    }
+
+    pub(super) fn dns(&self, error: &io::Error) -> ConnectError {
+        ConnectError::new(
+            Kind::Dns,
+            format!(
+                "The host name {} cannot be resolved ({}): correct it in --postgres-url, or check this machine's DNS.",
+                self.host,
+                error_chain(error)
+            ),
+        )
+    }
+
+    /// The socket could not be connected.
+    pub(super) fn socket(&self, error: &io::Error) -> ConnectError {
+        let server = &self.server;
+        let (kind, message) = match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => (
+                Kind::Refused,
+                format!(
+                    "No server listens at {server} ({}): start it, or correct the host and port in --postgres-url.",
+                    error_chain(error)
+                ),
+            ),
+            io::ErrorKind::PermissionDenied => (
+                Kind::NotAllowed,
+                format!("This user may not use {server}: run as another user, or name a host in --postgres-url."),
+            ),
+            _ => (
+                Kind::Refused,
+                format!(
+                    "{server} cannot be reached ({}): check the network, and the host and port in --postgres-url.",
+                    error_chain(error)
+                ),
+            ),
+        };
+        ConnectError::new(kind, message)
+    }
+
+    /// The connection stood, and TLS, start-up or authentication failed.
+    pub(super) fn postgres(&self, error: &tokio_postgres::Error) -> ConnectError {
+        if let Some(answer) = error.as_db_error() {
+            return self.answer(answer);
+        }
+        if let Some(tls) = find::<rustls::Error>(error) {
+            return self.tls(tls);
+        }
+        if let Some(error) = find::<io::Error>(error)
+            && matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut)
+        {
+            return self.socket(error);
+        }
+        let text = error_chain(error);
+        let server = &self.server;
+        let mode = self.mode.as_str();
+        if text.contains("server does not support TLS") {
+            return ConnectError::new(
+                Kind::TlsRefusedByServer,
+                format!(
+                    "{server} does not offer TLS, which sslmode={mode} demands: turn on ssl at the server, or use \
+                     sslmode=prefer or disable in --postgres-url if the network is trusted."
+                ),
+            );
+        }
+        if text.contains("password missing") {
+            return self.missing_password();
+        }
+        if text.contains("channel binding") {
+            return ConnectError::new(
+                Kind::TlsOther,
+                format!(
+                    "{server} does not offer channel binding, which channel_binding=require in --postgres-url \
+                     demands: it takes TLS, SCRAM and a certificate with an RSA or ECDSA signature; else leave it out."
+                ),
+            );
+        }
+        self.unclear(&text, find::<io::Error>(error).is_some() || error.is_closed())
+    }
+
+    fn missing_password(&self) -> ConnectError {
+        ConnectError::new(
+            Kind::MissingPassword,
+            format!(
+                "{} wants a password for {} and none was given: set PGPASSWORD, add a line to ~/.pgpass, or put it \
+                 into --postgres-url.",
+                self.server, self.user
+            ),
+        )
+    }
+
+    fn unclear(&self, text: &str, broken: bool) -> ConnectError {
+        let server = &self.server;
+        let (advice, retryable) = if text.contains("unsupported authentication method") {
+            ("use a user with a password or a client certificate", false)
+        } else if broken {
+            ("check that a Postgres server listens there, and its log", true)
+        } else {
+            ("check that the port in --postgres-url is that of a Postgres server", false)
+        };
+        let message = format!("Connecting to {server} failed ({text}): {advice}.");
+        ConnectError { retryable, ..ConnectError::new(Kind::Other, message) }
+    }
+
+    /// The server answered with an error. PgBouncer before 1.2x gives most of its errors the code 08P01, so that some
+    /// are told apart by their text.
+    fn answer(&self, error: &DbError) -> ConnectError {
+        let text = error.message();
+        let kind = match *error.code() {
+            SqlState::INVALID_PASSWORD => Kind::WrongPassword,
+            SqlState::INVALID_AUTHORIZATION_SPECIFICATION | SqlState::INSUFFICIENT_PRIVILEGE => Kind::NotAllowed,
+            SqlState::INVALID_CATALOG_NAME => Kind::DatabaseMissing,
+            SqlState::TOO_MANY_CONNECTIONS => Kind::TooManyConnections,
+            SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => Kind::StartingUp,
+            _ => pooler_kind(text),
+        };
+        let message = self.answer_sentence(kind, text);
+        ConnectError { sqlstate: Some(error.code().clone()), ..ConnectError::new(kind, message) }
+    }
+
+    fn answer_sentence(&self, kind: Kind, text: &str) -> String {
+        let Self { server, user, dbname, .. } = self;
+        match kind {
+            Kind::WrongPassword => {
+                format!("{server} did not accept the password of {user} ({text}): {}.", self.password_remedy())
+            }
+            Kind::NotAllowed => format!(
+                "{server} does not let {user} into the database {dbname} ({text}): correct the user, database or \
+                 sslmode in --postgres-url, or the server's pg_hba.conf and privileges."
+            ),
+            Kind::DatabaseMissing => format!(
+                "There is no database {dbname} at {server} ({text}): create it, or correct its name in --postgres-url."
+            ),
+            Kind::TooManyConnections => format!(
+                "{server} has no connection left ({text}): use fewer connections, close others, or raise the limit \
+                 of the server (max_connections), user or pooler."
+            ),
+            Kind::StartingUp => format!("{server} takes no connections at the moment ({text}): try again shortly."),
+            Kind::PoolerStartupParameter => format!(
+                "The connection pooler at {server} does not take a parameter that Postgres would take ({text}): \
+                 leave {} out of --postgres-url, or list it in the pooler's ignore_startup_parameters.",
+                text.rsplit([' ', ':']).next().unwrap_or("it")
+            ),
+            _ => format!("{server} refused the connection ({text}): see the server's log."),
+        }
+    }
+
+    fn password_remedy(&self) -> String {
+        match &self.password {
+            PasswordOrigin::None => "set PGPASSWORD, add a line to ~/.pgpass, or put it into --postgres-url".into(),
+            PasswordOrigin::ConnectionString => {
+                "correct it or the user in --postgres-url, where special characters are percent-encoded".into()
+            }
+            PasswordOrigin::Environment => "correct PGPASSWORD, or the user in --postgres-url".into(),
+            PasswordOrigin::Passfile(path) => {
+                format!("correct its line in {}, or the user in --postgres-url", path.display())
+            }
+        }
+    }
+
+    fn tls(&self, error: &rustls::Error) -> ConnectError {
+        let Self { server, host, .. } = self;
+        let mode = self.mode.as_str();
+        let (kind, message) = match error {
+            rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => (
+                Kind::TlsWrongName,
+                format!(
+                    "The certificate of {server} is made out for {}, not for {host}: use that name as the host in \
+                     --postgres-url (and hostaddr for the address), or sslmode=verify-ca.",
+                    if presented.is_empty() { "no name".into() } else { presented.join(", ") }
+                ),
+            ),
+            rustls::Error::InvalidCertificate(CertificateError::NotValidForName) => (
+                Kind::TlsWrongName,
+                format!("The certificate of {server} is not made out for {host}: correct the host in --postgres-url."),
+            ),
+            rustls::Error::InvalidCertificate(reason) => (Kind::TlsUntrusted, untrusted(server, mode, reason)),
+            rustls::Error::AlertReceived(alert) => (Kind::TlsOther, alerted(server, *alert)),
+            rustls::Error::PeerIncompatible(_) => (
+                Kind::TlsOther,
+                format!(
+                    "{server} and this program have no TLS version or cipher in common ({error}): TLS 1.2 and 1.3 are \
+                     spoken, within ssl_min_protocol_version and ssl_max_protocol_version of --postgres-url."
+                ),
+            ),
+            _ => (
+                Kind::TlsOther,
+                format!(
+                    "TLS with {server} failed ({error}): check that the port in --postgres-url speaks TLS for Postgres."
+                ),
+            ),
+        };
+        ConnectError::new(kind, message)
+    }
+}
+
+fn untrusted(server: &str, mode: &str, reason: &CertificateError) -> String {
+    match reason {
+        CertificateError::UnknownIssuer => format!(
+            "The certificate of {server} is not from a trusted authority: put the right authority's certificate into \
+             sslrootcert (or sslrootcert=system for a public one) in --postgres-url; sslmode is {mode}."
+        ),
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => {
+            format!("The certificate of {server} is out of date ({reason}): renew it, or set this machine's clock.")
+        }
+        _ => format!(
+            "The certificate of {server} cannot be verified ({reason}): replace it, or correct sslrootcert in \
+             --postgres-url; sslmode is {mode}."
+        ),
+    }
+}
+
+fn alerted(server: &str, alert: AlertDescription) -> String {
+    use AlertDescription as Alert;
+    match alert {
+        Alert::CertificateRequired
+        | Alert::BadCertificate
+        | Alert::UnknownCA
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked => format!(
+            "{server} does not accept the client certificate ({alert:?}): correct sslcert and sslkey in --postgres-url, \
+             or leave them out."
+        ),
+        Alert::NoApplicationProtocol => format!(
+            "{server} does not offer Postgres over direct TLS: leave sslnegotiation=direct out of --postgres-url."
+        ),
+        _ => format!(
+            "{server} ended the TLS handshake ({alert:?}): check that it speaks TLS there, and the versions it allows."
+        ),
+    }
+}
+
+fn pooler_kind(text: &str) -> Kind {
+    let text = text.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if has(&["unsupported startup parameter"]) {
+        Kind::PoolerStartupParameter
+    } else if has(&["no such database"]) {
+        Kind::DatabaseMissing
+    } else if has(&["no more connections allowed", "too many connections", "sorry, too many clients"]) {
+        Kind::TooManyConnections
+    } else if has(&["password authentication failed", "sasl authentication failed", "auth failed"]) {
+        Kind::WrongPassword
+    } else if has(&["no such user", "not allowed", "ssl required", "tls required", "login rejected"]) {
+        Kind::NotAllowed
+    } else if has(&["shutting down", "starting up", "server login failed", "server login has been failing"]) {
+        Kind::StartingUp
+    } else {
+        Kind::Other
+    }
+}
+
+/// The texts of an error and of all its causes, `: ` between them, without repetitions.
+pub fn error_chain(error: &dyn StdError) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let part = error.to_string();
+        if text.is_empty() {
+            text = part;
+        } else if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = error.source();
+    }
+    text
+}
+
+/// The first error of a type in the chain. An `io::Error` that wraps another error does not name it as its source.
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn StdError + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}

@@ -1,0 +1,370 @@
+//! Connection strings: from the text that a user pastes, plus the environment, to a [`ConnectionSpec`]. Owns the
+//! meaning that libpq gives to each parameter. Pure: no file, socket or clock is touched, and the environment comes in
+//! as a value. Nothing here repeats a value of the string in an error, since it could be a piece of a password.
+//!
+//! Units: times are [`Duration`]s; in the strings `connect_timeout` and `keepalives_*` are seconds and
+//! `tcp_user_timeout` is milliseconds, as libpq has them.
+
+mod parameters;
+mod syntax;
+mod values;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use values::{
+    ChannelBinding, LoadBalanceHosts, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs, TlsVersion,
+};
+
+use super::secret::Secret;
+use parameters::Parameters;
+
+/// The port of a server that was given none.
+pub const DEFAULT_PORT: u16 = 5432;
+
+/// How long one connection attempt may take when `connect_timeout` is absent.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the process's surroundings contribute: the `PG…` variables, the home directory and the user's name.
+#[derive(Clone, Default)]
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    /// Where `.pgpass` and `.postgresql/` are looked for.
+    pub home: Option<PathBuf>,
+    /// The operating system's name for the user, the default of `user`.
+    pub os_user: Option<String>,
+}
+
+impl Environment {
+    /// Of this process. Variables that are not UTF-8 are left out.
+    pub fn of_process() -> Self {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self {
+            variables: std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("PG")).collect(),
+            home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
+            os_user: whoami::username().ok(),
+        }
+    }
+
+    /// The same with one more variable.
+    #[must_use]
+    pub fn with(mut self, variable: &str, value: &str) -> Self {
+        self.variables.insert(variable.to_owned(), value.to_owned());
+        self
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+}
+
+/// Names the variables, and nothing that stands in them.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment")
+            .field("variables", &self.variables.keys())
+            .field("home", &self.home)
+            .field("os_user", &self.os_user)
+            .finish()
+    }
+}
+
+/// Why a connection string cannot be used. `Display` names parameters and remedies, and quotes no value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("The connection string (--postgres-url) cannot be used: {}.", faults.join("; "))]
+pub struct InvalidConnectionString {
+    /// One clause for each fault.
+    pub faults: Vec<String>,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// Nothing was said: the usual local socket if there is one, else `localhost`.
+    Default,
+    /// A host name or IP address, reached over TCP.
+    Tcp(String),
+    /// The directory of a Unix socket, or `@name` in the abstract namespace.
+    Unix(String),
+}
+
+/// One server of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSpec {
+    /// Its name, which TLS verifies and `.pgpass` is searched for.
+    pub host: Host,
+    /// The address to use instead of resolving the name.
+    pub hostaddr: Option<IpAddr>,
+    /// TCP port, or the number in the socket's file name.
+    pub port: u16,
+}
+
+impl fmt::Display for HostSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Default => write!(f, "localhost:{}", self.port),
+            Host::Tcp(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
+            Host::Tcp(name) => write!(f, "{name}:{}", self.port),
+            Host::Unix(directory) => write!(f, "[{directory}]:{}", self.port),
+        }
+    }
+}
+
+/// Where the password in [`ConnectionSpec::password`] stood, so that an error can say which one was wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordSource {
+    /// In the connection string.
+    ConnectionString,
+    /// In `PGPASSWORD`.
+    Environment,
+}
+
+/// `sslrootcert`: whom to trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootCert {
+    /// `~/.postgresql/root.crt`, if it exists.
+    Default,
+    /// The authorities that the operating system trusts.
+    System,
+    /// The certificates in this file.
+    File(PathBuf),
+}
+
+/// Everything about TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSpec {
+    /// `sslmode`
+    pub mode: SslMode,
+    /// `sslrootcert`
+    pub root: RootCert,
+    /// `sslcert`; absent: `~/.postgresql/postgresql.crt`, if it exists.
+    pub cert: Option<PathBuf>,
+    /// `sslkey`; absent: `~/.postgresql/postgresql.key`.
+    pub key: Option<PathBuf>,
+    /// `sslcertmode`
+    pub cert_mode: SslCertMode,
+    /// `sslnegotiation`
+    pub negotiation: SslNegotiation,
+    /// `sslsni`: whether the host's name is sent in the clear, which proxies route by.
+    pub sni: bool,
+    /// `ssl_min_protocol_version`
+    pub min_version: TlsVersion,
+    /// `ssl_max_protocol_version`
+    pub max_version: TlsVersion,
+    /// The home directory, where the default files are.
+    pub home: Option<PathBuf>,
+}
+
+/// TCP keepalives. An absent figure is left to the operating system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keepalives {
+    /// `keepalives`: whether they are sent at all.
+    pub enabled: bool,
+    /// `keepalives_idle`: silence before the first one.
+    pub idle: Option<Duration>,
+    /// `keepalives_interval`: between two of them.
+    pub interval: Option<Duration>,
+    /// `keepalives_count`: how many may be lost.
+    pub count: Option<u32>,
+}
+
+/// A connection string, understood. `Debug` and [`describe`](Self::describe) hide the password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionSpec {
+    /// The servers, at least one, in the order in which to try them.
+    pub hosts: Vec<HostSpec>,
+    /// `user`
+    pub user: String,
+    /// `dbname`
+    pub dbname: String,
+    /// `password`, if the string or `PGPASSWORD` has it.
+    pub password: Option<Secret>,
+    /// Where `password` stood.
+    pub password_source: PasswordSource,
+    /// The file to search for a password when `password` is absent.
+    pub passfile: Option<PathBuf>,
+    /// `application_name`
+    pub application_name: Option<String>,
+    /// `fallback_application_name`
+    pub fallback_application_name: Option<String>,
+    /// `options`: command-line options for the server's session.
+    pub options: Option<String>,
+    /// `connect_timeout`: for one address, from the first packet to the end of authentication. `None`: no limit.
+    pub connect_timeout: Option<Duration>,
+    /// `keepalives…`
+    pub keepalives: Keepalives,
+    /// `tcp_user_timeout`: how long sent data may stay unacknowledged. `None`: the operating system's default.
+    pub tcp_user_timeout: Option<Duration>,
+    /// `ssl…`
+    pub tls: TlsSpec,
+    /// `channel_binding`
+    pub channel_binding: ChannelBinding,
+    /// `target_session_attrs`
+    pub target_session_attrs: TargetSessionAttrs,
+    /// `load_balance_hosts`
+    pub load_balance_hosts: LoadBalanceHosts,
+}
+
+impl ConnectionSpec {
+    /// Reads a URI (`postgres://…`) or a key=value string. What it does not mention comes from the environment, then
+    /// from libpq's defaults. Every fault is reported at once.
+    pub fn parse(text: &str, environment: &Environment) -> Result<Self, InvalidConnectionString> {
+        let pairs = syntax::pairs(text).map_err(|fault| InvalidConnectionString { faults: vec![fault] })?;
+        let mut parameters = Parameters::new(pairs, environment);
+        let spec = Self::resolve(&mut parameters, environment);
+        match spec {
+            Some(spec) if parameters.faults.is_empty() => Ok(spec),
+            _ => Err(InvalidConnectionString { faults: parameters.faults }),
+        }
+    }
+
+    /// `user@host:port/dbname`, several hosts separated by commas. Never the password.
+    pub fn describe(&self) -> String {
+        let hosts: Vec<_> = self.hosts.iter().map(HostSpec::to_string).collect();
+        format!("{}@{}/{}", self.user, hosts.join(","), self.dbname)
+    }
+
+    fn resolve(given: &mut Parameters, environment: &Environment) -> Option<Self> {
+        let hosts = hosts(given);
+        let user = given.text("user").or_else(|| environment.os_user.clone());
+        if user.is_none() {
+            given.fault("user", "is missing, and the operating system has no name for the user: add it");
+        }
+        let user = user?;
+        let home = environment.home.clone();
+        let password = given.text("password").map(Secret::new);
+        let in_environment = given.is_from_environment("password");
+        Some(Self {
+            hosts,
+            dbname: given.text("dbname").unwrap_or_else(|| user.clone()),
+            user,
+            password,
+            password_source: if in_environment {
+                PasswordSource::Environment
+            } else {
+                PasswordSource::ConnectionString
+            },
+            passfile: given.text("passfile").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".pgpass"))),
+            application_name: given.text("application_name"),
+            fallback_application_name: given.text("fallback_application_name"),
+            options: given.text("options"),
+            connect_timeout: match given.integer("connect_timeout") {
+                None => Some(DEFAULT_CONNECT_TIMEOUT),
+                Some(seconds) => positive(seconds).map(Duration::from_secs),
+            },
+            keepalives: Keepalives {
+                enabled: given.flag("keepalives", true),
+                idle: given.integer("keepalives_idle").and_then(positive).map(Duration::from_secs),
+                interval: given.integer("keepalives_interval").and_then(positive).map(Duration::from_secs),
+                count: given.integer("keepalives_count").and_then(positive).and_then(|count| count.try_into().ok()),
+            },
+            tcp_user_timeout: given.integer("tcp_user_timeout").and_then(positive).map(Duration::from_millis),
+            tls: tls(given, home),
+            channel_binding: given.keyword("channel_binding", ChannelBinding::Prefer),
+            target_session_attrs: given.keyword("target_session_attrs", TargetSessionAttrs::Any),
+            load_balance_hosts: given.keyword("load_balance_hosts", LoadBalanceHosts::Disable),
+        })
+    }
+}
+
+/// libpq reads zero and less as "leave it to the default".
+fn positive(number: i64) -> Option<u64> {
+    u64::try_from(number).ok().filter(|number| *number > 0)
+}
+
+fn hosts(given: &mut Parameters) -> Vec<HostSpec> {
+    let list = |text: Option<String>| -> Vec<String> {
+        text.map_or_else(Vec::new, |text| text.split(',').map(|item| item.trim().to_owned()).collect())
+    };
+    let names = list(given.text("host"));
+    let addresses = list(given.text("hostaddr"));
+    let ports = list(given.text("port"));
+    if !names.is_empty() && !addresses.is_empty() && names.len() != addresses.len() {
+        given.fault("hostaddr", "must list as many addresses as there are hosts");
+    }
+    let count = names.len().max(addresses.len()).max(1);
+    if ports.len() > 1 && ports.len() != count {
+        given.fault("port", "must be one number, or list as many as there are hosts");
+    }
+    let item = |list: &[String], at: usize| list.get(at).filter(|item| !item.is_empty()).cloned();
+    (0..count)
+        .map(|at| {
+            let hostaddr = item(&addresses, at).and_then(|address| {
+                let parsed = address.parse().ok();
+                if parsed.is_none() {
+                    given.fault("hostaddr", "must be IPv4 or IPv6 addresses; names belong in host");
+                }
+                parsed
+            });
+            let port = item(&ports, if ports.len() == 1 { 0 } else { at });
+            HostSpec { host: host(item(&names, at), hostaddr), hostaddr, port: port_number(port, given) }
+        })
+        .collect()
+}
+
+fn host(name: Option<String>, hostaddr: Option<IpAddr>) -> Host {
+    match (name, hostaddr) {
+        (Some(name), None) if name.starts_with(['/', '@']) => Host::Unix(name),
+        (Some(name), _) => Host::Tcp(name),
+        (None, Some(address)) => Host::Tcp(address.to_string()),
+        (None, None) => Host::Default,
+    }
+}
+
+fn port_number(text: Option<String>, given: &mut Parameters) -> u16 {
+    let Some(text) = text else { return DEFAULT_PORT };
+    text.parse().ok().filter(|port| *port > 0).unwrap_or_else(|| {
+        given.fault(
+            "port",
+            "must be a number from 1 to 65535 (if that was a piece of a password, percent-encode the password: / as %2F)",
+        );
+        DEFAULT_PORT
+    })
+}
+
+fn tls(given: &mut Parameters, home: Option<PathBuf>) -> TlsSpec {
+    let root = match given.text("sslrootcert") {
+        None => RootCert::Default,
+        Some(word) if word == "system" => RootCert::System,
+        Some(path) => RootCert::File(path.into()),
+    };
+    let default_mode = if root == RootCert::System { SslMode::VerifyFull } else { SslMode::Prefer };
+    let mode = given.keyword("sslmode", default_mode);
+    if root == RootCert::System && mode != SslMode::VerifyFull {
+        given.fault(
+            "sslmode",
+            "must be verify-full when sslrootcert is system, since anyone can get such a certificate",
+        );
+    }
+    let negotiation = given.keyword("sslnegotiation", SslNegotiation::Postgres);
+    if negotiation == SslNegotiation::Direct && mode < SslMode::Require {
+        given.fault("sslmode", "must be require, verify-ca or verify-full when sslnegotiation is direct");
+    }
+    let min_version = given.keyword("ssl_min_protocol_version", TlsVersion::V1_2);
+    let max_version = given.keyword("ssl_max_protocol_version", TlsVersion::V1_3);
+    if max_version < TlsVersion::V1_2 {
+        given.fault("ssl_max_protocol_version", "must be TLSv1.2 or TLSv1.3, older versions are broken");
+    } else if min_version > max_version {
+        given.fault("ssl_min_protocol_version", "must not be above ssl_max_protocol_version");
+    }
+    TlsSpec {
+        mode,
+        root,
+        cert: given.text("sslcert").map(PathBuf::from),
+        key: given.text("sslkey").map(PathBuf::from),
+        cert_mode: given.keyword("sslcertmode", SslCertMode::Allow),
+        negotiation,
+        sni: given.flag("sslsni", true),
+        min_version,
+        max_version,
+        home,
+    }
+}
+
+#[cfg(test)]
+mod tests;

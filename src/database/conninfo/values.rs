@@ -1,0 +1,120 @@
+//! The parameters whose values come from a fixed list of words, each word as libpq spells it. Pure.
+
+/// A parameter whose value is one of a fixed list of words.
+pub(super) trait Keyword: Copy + 'static {
+    /// Every allowed word with its meaning, in the order in which errors list them.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+macro_rules! keyword {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_meta])* $variant),+ }
+
+        impl $name {
+            /// The word as it stands in a connection string.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl Keyword for $name {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($text, Self::$variant)),+];
+        }
+    };
+}
+
+keyword! {
+    /// `sslmode`: whether to encrypt and what to verify, as libpq means it. The order is from weak to strong.
+    #[derive(PartialOrd, Ord)]
+    SslMode {
+        /// Never TLS.
+        Disable = "disable",
+        /// Plaintext first, TLS when the server refuses that.
+        Allow = "allow",
+        /// TLS first, plaintext when that cannot be had (the default).
+        Prefer = "prefer",
+        /// TLS or nothing; the certificate is verified only if there is a root certificate file.
+        Require = "require",
+        /// TLS with a certificate from a trusted authority; its name is not looked at.
+        VerifyCa = "verify-ca",
+        /// TLS with a trusted certificate that is made out for the host.
+        VerifyFull = "verify-full",
+    }
+}
+
+keyword! {
+    /// `sslnegotiation`: how TLS is asked for.
+    SslNegotiation {
+        /// With an SSLRequest message, which every server understands (the default).
+        Postgres = "postgres",
+        /// With the TLS handshake itself (PostgreSQL 17 and some proxies): one round trip less.
+        Direct = "direct",
+    }
+}
+
+keyword! {
+    /// `channel_binding`: whether SCRAM authentication is tied to the TLS connection.
+    ChannelBinding {
+        /// Never.
+        Disable = "disable",
+        /// When the server offers it (the default).
+        Prefer = "prefer",
+        /// Refuse a server that does not.
+        Require = "require",
+    }
+}
+
+keyword! {
+    /// `target_session_attrs`: which of several servers will do.
+    TargetSessionAttrs {
+        /// Any (the default).
+        Any = "any",
+        /// One whose sessions may write.
+        ReadWrite = "read-write",
+        /// One whose sessions may not write.
+        ReadOnly = "read-only",
+        /// One that is not in recovery.
+        Primary = "primary",
+        /// One that is in recovery.
+        Standby = "standby",
+        /// A standby; any, if none of the hosts is one.
+        PreferStandby = "prefer-standby",
+    }
+}
+
+keyword! {
+    /// `load_balance_hosts`: in which order hosts and addresses are tried.
+    LoadBalanceHosts {
+        /// As listed (the default).
+        Disable = "disable",
+        /// At random, anew for each connection.
+        Random = "random",
+    }
+}
+
+keyword! {
+    /// `ssl_min_protocol_version` and `ssl_max_protocol_version`.
+    #[derive(PartialOrd, Ord)]
+    TlsVersion {
+        /// TLS 1.0, which we do not speak.
+        V1_0 = "TLSv1",
+        /// TLS 1.1, which we do not speak.
+        V1_1 = "TLSv1.1",
+        /// TLS 1.2.
+        V1_2 = "TLSv1.2",
+        /// TLS 1.3.
+        V1_3 = "TLSv1.3",
+    }
+}
+
+keyword! {
+    /// `sslcertmode`: whether a client certificate is offered.
+    SslCertMode {
+        /// Never.
+        Disable = "disable",
+        /// When the server asks for one and we have one (the default).
+        Allow = "allow",
+    }
+}

@@ -1,0 +1,96 @@
+//! What the server says of itself before a run, and whether a pooler stands between.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
+
+use super::connect::{ConnectError, Connector};
+use super::link::Link;
+use crate::result::ServerInfo;
+
+/// Asks for the settings that explain the figures. What the server does not tell is left out.
+pub async fn server_info(link: &mut Link) -> ServerInfo {
+    let mut info = ServerInfo {
+        version: show(link, "server_version").await,
+        max_connections: show(link, "max_connections").await.and_then(|text| text.parse().ok()),
+        synchronous_commit: show(link, "synchronous_commit").await,
+        fsync: show(link, "fsync").await,
+        shared_buffers: show(link, "shared_buffers").await,
+        ..ServerInfo::default()
+    };
+    let mut round_trips = Vec::new();
+    for _ in 0..5 {
+        let begun = Instant::now();
+        if link.run(async |client| client.simple_query("").await).await.is_ok() {
+            round_trips.push(begun.elapsed().as_secs_f64() * 1_000.0);
+        }
+    }
+    round_trips.sort_by(f64::total_cmp);
+    info.round_trip_ms = round_trips.get(round_trips.len() / 2).copied();
+    info
+}
+
+async fn show(link: &mut Link, setting: &str) -> Option<String> {
+    let sql = format!("SHOW {setting}");
+    first_value(link, &sql).await.ok().flatten()
+}
+
+async fn first_value(link: &mut Link, sql: &str) -> Result<Option<String>, tokio_postgres::Error> {
+    let messages = link.run(async |client| client.simple_query(sql).await).await?;
+    Ok(messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
+}
+
+/// Why prepared statements will not do.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolerError {
+    /// No second connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A prepared statement was not there when it was used.
+    #[error(
+        "a pooler in transaction mode (PgBouncer?) stands between, and prepared statements get lost in it; \
+         add --no-prepared-statements"
+    )]
+    LosesStatements,
+}
+
+/// Finds out whether prepared statements survive between here and the server.
+///
+/// Two clients that are served by one backend have a pooler before them. Whether it keeps prepared statements is tried:
+/// one client prepares, the other one holds the backend in a transaction, and the first executes.
+///
+/// # Errors
+/// Statements get lost, or there is no second connection to be had.
+pub async fn check_prepared_statements(link: &mut Link, connector: &Connector) -> Result<(), PoolerError> {
+    let pid = "SELECT pg_backend_pid()";
+    let Ok(Some(first_pid)) = first_value(link, pid).await else { return Ok(()) };
+    let mut second = Link::new(connector.connect().await?);
+    let second_pid = first_value(&mut second, pid).await;
+    let shared_backend = matches!(second_pid, Ok(Some(second_pid)) if second_pid == first_pid);
+    let lost = shared_backend && statements_get_lost(link, &mut second).await;
+    second.close().await;
+    if lost { Err(PoolerError::LosesStatements) } else { Ok(()) }
+}
+
+async fn statements_get_lost(link: &mut Link, second: &mut Link) -> bool {
+    let missing = |error: &tokio_postgres::Error| {
+        matches!(error.code(), Some(code) if *code == SqlState::INVALID_SQL_STATEMENT_NAME
+            || *code == SqlState::DUPLICATE_PSTATEMENT)
+    };
+    let statement = match link.run(async |client| client.prepare("SELECT 1").await).await {
+        Ok(statement) => statement,
+        Err(error) => return missing(&error),
+    };
+    if second.run(async |client| client.batch_execute("BEGIN").await).await.is_err() {
+        return false;
+    }
+    // With a pool of one backend there is none left for this; then it cannot be told.
+    let executing = link.run(async |client| client.execute(&statement, &[]).await);
+    let executed = tokio::time::timeout(Duration::from_secs(2), executing).await;
+    let _ = second.run(async |client| client.batch_execute("ROLLBACK").await).await;
+    matches!(executed, Ok(Err(error)) if missing(&error))
+}

@@ -1,0 +1,254 @@
+//! The tables: making them, telling ours from others', emptying them, and filling the pool for server-side data.
+//!
+//! Only tables with our mark, a comment that begins with [`MARK`], are ever written, emptied or dropped.
+
+use tokio_postgres::error::SqlState;
+
+use super::connect::{ConnectError, ConnectErrorKind, Connector};
+use super::link::Link;
+use crate::outcome::chain;
+use crate::workload::payload::Pool;
+use crate::workload::{POOL_TABLE, TABLES};
+
+/// With this begins the comment on every table that our schema files make.
+pub const MARK: &str = "postgres_load_test:";
+
+const SCHEMA: &str = include_str!("../../schema.sql");
+const SCHEMA_UNLOGGED: &str = include_str!("../../schema_unlogged.sql");
+
+/// Whether the tables survive a crash of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// Ordinary tables: `schema.sql`.
+    Logged,
+    /// Without write-ahead log: `schema_unlogged.sql`.
+    Unlogged,
+}
+
+impl Persistence {
+    /// `logged` or `unlogged`
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Logged => "logged",
+            Self::Unlogged => "unlogged",
+        }
+    }
+
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Logged => SCHEMA,
+            Self::Unlogged => SCHEMA_UNLOGGED,
+        }
+    }
+}
+
+/// Why the database is not ready. Each message is one sentence with a remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Tables are not there.
+    #[error("these tables are missing: {}; make them with --setup, or with psql -f schema.sql", .0.join(", "))]
+    Missing(Vec<String>),
+    /// Tables of our names are somebody else's.
+    #[error(
+        "these tables were not made by this tool: {}; nothing was written. Give the load test a database of its own \
+         (another name in --postgres-url, with --setup to create it)", .0.join(", ")
+    )]
+    NotOurs(Vec<String>),
+    /// The role may not do something.
+    #[error("the database role may not {what}: {cause}; grant it the right, or use another role in --postgres-url")]
+    NotAllowed {
+        /// What it tried.
+        what: String,
+        /// The server's words.
+        cause: String,
+    },
+    /// Another session holds the tables.
+    #[error(
+        "the tables are locked by another session, and were not free within {LOCK_TIMEOUT}; is another load test \
+         running on this database? Wait for it, or use another database"
+    )]
+    Locked,
+    /// The server only reads.
+    #[error("the server is read-only (a standby?): {0}; point --postgres-url at the primary")]
+    ReadOnly(String),
+    /// Anything else.
+    #[error("could not {what}: {cause}")]
+    Other {
+        /// What it tried.
+        what: String,
+        /// The server's words.
+        cause: String,
+    },
+}
+
+impl SchemaError {
+    fn of(what: &str, error: &tokio_postgres::Error) -> Self {
+        let (what, cause) = (what.to_owned(), chain(error));
+        match error.code() {
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Self::NotAllowed { what, cause },
+            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => Self::Locked,
+            Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly(cause),
+            _ => Self::Other { what, cause },
+        }
+    }
+}
+
+/// How long a table that another session holds is waited for.
+const LOCK_TIMEOUT: &str = "10s";
+
+/// Connects, making the database first where it is missing and `create` says so.
+///
+/// # Errors
+/// No connection, or the database could not be made.
+pub async fn connect(connector: &Connector, create: bool) -> Result<Link, SchemaError> {
+    match connector.connect().await {
+        Err(error) if create && error.kind() == ConnectErrorKind::DatabaseMissing => {
+            create_database(connector).await?;
+            Ok(Link::new(connector.connect().await?))
+        }
+        connected => Ok(Link::new(connected?)),
+    }
+}
+
+async fn create_database(connector: &Connector) -> Result<(), SchemaError> {
+    let name = connector.spec().dbname.clone();
+    // Every cluster has `postgres` unless somebody dropped it, and then `template1`.
+    let mut link = match connector.with_dbname("postgres").connect().await {
+        Err(error) if error.kind() == ConnectErrorKind::DatabaseMissing => {
+            Link::new(connector.with_dbname("template1").connect().await?)
+        }
+        connected => Link::new(connected?),
+    };
+    let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
+    let created = link.run(|client| client.batch_execute(&statement)).await;
+    link.close().await;
+    match created {
+        // Another host was first.
+        Err(error)
+            if matches!(error.code(), Some(code) if *code == SqlState::DUPLICATE_DATABASE
+                || *code == SqlState::UNIQUE_VIOLATION) =>
+        {
+            Ok(())
+        }
+        created => created.map_err(|error| SchemaError::of(&format!("create the database {name}"), &error)),
+    }
+}
+
+/// One of our table names as the workload's statements would find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Found {
+    name: &'static str,
+    exists: bool,
+    ours: bool,
+    persistence: Option<Persistence>,
+}
+
+async fn look(link: &mut Link) -> Result<Vec<Found>, SchemaError> {
+    let names: Vec<&str> = TABLES.into_iter().chain([POOL_TABLE]).collect();
+    let sql = "SELECT c.oid IS NOT NULL, coalesce(obj_description(c.oid, 'pg_class'), '') LIKE $2, \
+               c.relpersistence = 'u' \
+               FROM unnest($1::text[]) WITH ORDINALITY AS wanted(name, position) \
+               LEFT JOIN pg_class c ON c.oid = to_regclass(wanted.name) ORDER BY position";
+    let pattern = format!("{MARK}%");
+    let types = [tokio_postgres::types::Type::TEXT_ARRAY, tokio_postgres::types::Type::TEXT];
+    let [names_type, pattern_type] = types;
+    let rows = link
+        .run(async |client| client.query_typed(sql, &[(&names, names_type), (&pattern, pattern_type)]).await)
+        .await
+        .map_err(|error| SchemaError::of("look for the tables", &error))?;
+    let found = |(name, row): (&'static str, tokio_postgres::Row)| Found {
+        name,
+        exists: row.get(0),
+        ours: row.get(1),
+        persistence: row
+            .get::<_, Option<bool>>(2)
+            .map(|unlogged| if unlogged { Persistence::Unlogged } else { Persistence::Logged }),
+    };
+    Ok(TABLES.into_iter().chain([POOL_TABLE]).zip(rows).map(found).collect())
+}
+
+/// Makes the tables where they are missing or of the other kind; leaves them alone where they fit.
+///
+/// # Errors
+/// Tables of the same names are not ours, or the role may not make them.
+pub async fn set_up(link: &mut Link, kind: Persistence) -> Result<(), SchemaError> {
+    let found = look(link).await?;
+    refuse_foreign(&found)?;
+    let fits = found.iter().all(|table| table.ours && (table.name == POOL_TABLE || table.persistence == Some(kind)));
+    if fits {
+        return Ok(());
+    }
+    let sql = format!("SET lock_timeout = '{LOCK_TIMEOUT}';\n{}", kind.sql());
+    let made = link.run(async |client| client.batch_execute(&sql).await).await;
+    if let Err(error) = made {
+        // The file's transaction stays open after an error.
+        let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;
+        return Err(SchemaError::of("make the tables", &error));
+    }
+    Ok(())
+}
+
+/// Checks that all tables that a run needs are there and ours.
+///
+/// # Errors
+/// They are missing, or not ours.
+pub async fn check(link: &mut Link, server_side_data: bool) -> Result<Persistence, SchemaError> {
+    let found = look(link).await?;
+    refuse_foreign(&found)?;
+    let needed = found.iter().filter(|table| server_side_data || table.name != POOL_TABLE);
+    let missing: Vec<String> = needed.filter(|table| !table.exists).map(|table| table.name.to_owned()).collect();
+    if missing.is_empty() {
+        let unlogged = found.iter().any(|table| table.persistence == Some(Persistence::Unlogged));
+        Ok(if unlogged { Persistence::Unlogged } else { Persistence::Logged })
+    } else {
+        Err(SchemaError::Missing(missing))
+    }
+}
+
+fn refuse_foreign(found: &[Found]) -> Result<(), SchemaError> {
+    let foreign: Vec<String> =
+        found.iter().filter(|table| table.exists && !table.ours).map(|table| table.name.to_owned()).collect();
+    if foreign.is_empty() { Ok(()) } else { Err(SchemaError::NotOurs(foreign)) }
+}
+
+/// Empties the four tables. [`check`] has to come before.
+///
+/// # Errors
+/// The role may not, or another session holds them.
+pub async fn reset(link: &mut Link) -> Result<(), SchemaError> {
+    let sql = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; TRUNCATE {}; COMMIT", TABLES.join(", "));
+    let emptied = link.run(async |client| client.batch_execute(&sql).await).await;
+    if let Err(error) = emptied {
+        let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;
+        return Err(SchemaError::of("empty the tables", &error));
+    }
+    Ok(())
+}
+
+/// Puts the pool into the database, where it is not there yet, so that documents can be cut from it in SQL.
+///
+/// # Errors
+/// The role may not write it, or it does not fit.
+pub async fn fill_pool(link: &mut Link, seed: u64, pool: &Pool) -> Result<(), SchemaError> {
+    use tokio_postgres::types::Type;
+    let (seed, length) = (seed as i64, pool.sql_length());
+    let wrong = |error: tokio_postgres::Error| SchemaError::of("fill the pool for --server-side-data", &error);
+    let there = "SELECT 1 FROM loadtest_payload_pool WHERE seed = $1 AND length = $2";
+    let rows = link
+        .run(async |client| client.query_typed(there, &[(&seed, Type::INT8), (&length, Type::INT4)]).await)
+        .await
+        .map_err(wrong)?;
+    if rows.is_empty() {
+        let fill = "INSERT INTO loadtest_payload_pool (seed, length, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+        let text = pool.text();
+        link.run(async |client| {
+            client.execute_typed(fill, &[(&seed, Type::INT8), (&length, Type::INT4), (&text, Type::BYTEA)]).await
+        })
+        .await
+        .map_err(wrong)?;
+    }
+    Ok(())
+}

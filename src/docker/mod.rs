@@ -1,0 +1,279 @@
+//! Watches the CPU and the memory of one container through the Docker Engine API, beside a run.
+//!
+//! Knows tokio and the engine's protocol; knows neither what drives the load nor how a report looks. CPU is in percent
+//! of one core, memory in MiB.
+//!
+//! An engine takes a reading a second, and a sample needs two. What goes wrong before the run is a [`ContainerError`];
+//! what goes wrong during it never stops the run: it becomes the warning of the [`ContainerUsage`].
+
+mod follower;
+mod usage;
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error as EngineError;
+use bollard::models::ContainerStatsResponse;
+use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions, StatsOptionsBuilder};
+use futures::{Stream, StreamExt};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use follower::Follower;
+use usage::Reading;
+pub use usage::{ContainerSample, ContainerUsage};
+
+/// Where docker's own CLI looks when `DOCKER_HOST` is not set.
+const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
+
+/// How long an engine may take over each of its answers, and over the first reading.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Names listed in an error before the rest is only counted.
+const NAMES_SHOWN: usize = 10;
+
+/// Why a container cannot be watched. Each message is one sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// The address has a form that this program cannot speak to.
+    #[error(
+        "the Docker engine's address {address:?} is neither unix:///PATH nor tcp://HOST:PORT: \
+         set DOCKER_HOST to one of these, or unset it for the default socket"
+    )]
+    Address {
+        /// The address as it was given.
+        address: String,
+    },
+    /// Nobody answers there, or not as an engine would.
+    #[error(
+        "the Docker engine at {address} cannot be asked ({reason}): start it, give this user access to its socket, \
+         or set DOCKER_HOST to where it listens"
+    )]
+    Engine {
+        /// Where an engine was looked for.
+        address: String,
+        /// The innermost cause.
+        reason: String,
+    },
+    /// The engine has no container of this name or id.
+    #[error("there is no container {name:?} at {address}: {}", running_text(.running))]
+    NoSuchContainer {
+        /// What was asked for.
+        name: String,
+        /// The engine that was asked.
+        address: String,
+        /// Names of the containers that are running there, sorted.
+        running: Vec<String>,
+    },
+    /// The container exists, but has nothing to measure.
+    #[error("container {name:?} is not running ({status}): start it first, with `docker start {name}`")]
+    NotRunning {
+        /// The container's name.
+        name: String,
+        /// The engine's word for its state, such as `exited`.
+        status: String,
+    },
+    /// The engine answers, but has no figures of this container.
+    #[error(
+        "the Docker engine gives no statistics of container {name:?} ({reason}): \
+         leave out the container, or give the engine access to its cgroups"
+    )]
+    NoStatistics {
+        /// The container's name.
+        name: String,
+        /// What came instead.
+        reason: String,
+    },
+}
+
+/// Follows one container from [`attach`](Self::attach) until it is dropped.
+///
+/// Readings arrive on the tokio runtime it was attached on: a runtime that nobody drives receives none.
+#[derive(Debug)]
+pub struct ContainerMonitor {
+    name: String,
+    follower: Arc<Mutex<Follower>>,
+    task: JoinHandle<()>,
+}
+
+impl ContainerMonitor {
+    /// Finds the container, by name or id, on the engine that `DOCKER_HOST` names (`unix://` or `tcp://`), or at the
+    /// default socket; waits for its first reading, 10 s at most.
+    ///
+    /// # Errors
+    /// Any [`ContainerError`], all of them meant to be shown before a run.
+    pub async fn attach(container: &str) -> Result<Self, ContainerError> {
+        let address = std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
+        let address = address.as_deref().unwrap_or(DEFAULT_ADDRESS);
+        Self::attach_at(address, container).await
+    }
+
+    /// As [`attach`](Self::attach), with the engine's address given: `unix:///PATH` or `tcp://HOST:PORT`.
+    ///
+    /// # Errors
+    /// Any [`ContainerError`].
+    pub async fn attach_at(address: &str, container: &str) -> Result<Self, ContainerError> {
+        let engine = connect(address).await?;
+        let (id, name) = find_running(&engine, address, container).await?;
+        // By id, so that another container that takes over the name is not mistaken for this one.
+        let mut readings = engine.stats(&id, Some(StatsOptionsBuilder::new().stream(true).build())).boxed();
+        let first = first_reading(&mut readings)
+            .await
+            .map_err(|reason| ContainerError::NoStatistics { name: name.clone(), reason })?;
+        let follower = Arc::new(Mutex::new(Follower::starting_with(first)));
+        let task = tokio::spawn(follow(readings, Arc::clone(&follower)));
+        Ok(Self { name, follower, task })
+    }
+
+    /// The last sample, for a progress line; `None` before the first one and when none has come for 5 s.
+    pub fn latest(&self) -> Option<ContainerSample> {
+        lock(&self.follower).latest()
+    }
+
+    /// Begins the measured window: only samples that lie wholly after this count. Without it, the window begins with
+    /// the monitor.
+    pub fn mark_start(&self) {
+        lock(&self.follower).begin_window();
+    }
+
+    /// Ends the measured window, and with it the monitor. Does not wait for anything.
+    pub fn finish(self) -> ContainerUsage {
+        lock(&self.follower).usage(&self.name)
+    }
+}
+
+impl Drop for ContainerMonitor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A panic elsewhere is no reason to lose the figures: each update leaves them whole.
+fn lock(follower: &Mutex<Follower>) -> MutexGuard<'_, Follower> {
+    follower.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn connect(address: &str) -> Result<Docker, ContainerError> {
+    let fault = |error: EngineError| match error {
+        EngineError::UnsupportedURISchemeError { .. } => ContainerError::Address { address: address.to_owned() },
+        error => ContainerError::Engine { address: address.to_owned(), reason: root_cause(&error) },
+    };
+    let engine = Docker::connect_with_host(address).map_err(fault)?.with_timeout(PATIENCE);
+    engine.negotiate_version().await.map_err(fault)
+}
+
+/// The id and the name of a container that is running.
+async fn find_running(engine: &Docker, address: &str, asked: &str) -> Result<(String, String), ContainerError> {
+    let fault = |error: EngineError| ContainerError::Engine { address: address.to_owned(), reason: root_cause(&error) };
+    // The client puts a name into the path of a URL as it stands: one that no container can have stays here.
+    let found = if is_container_name(asked) {
+        match engine.inspect_container(asked, None::<InspectContainerOptions>).await {
+            Ok(found) => Some(found),
+            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => None,
+            Err(error) => return Err(fault(error)),
+        }
+    } else {
+        None
+    };
+    let Some(found) = found else {
+        let running = running_names(engine).await.map_err(fault)?;
+        return Err(ContainerError::NoSuchContainer { name: asked.to_owned(), address: address.to_owned(), running });
+    };
+    let name = found.name.as_deref().map_or(asked, |name| name.trim_start_matches('/')).to_owned();
+    let state = found.state.unwrap_or_default();
+    if state.running != Some(true) {
+        let status = state.status.map_or_else(|| "state unknown".to_owned(), |status| status.to_string());
+        return Err(ContainerError::NotRunning { name, status });
+    }
+    Ok((found.id.unwrap_or_else(|| asked.to_owned()), name))
+}
+
+/// The engine's own rule for names; ids fit it, too.
+fn is_container_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+async fn running_names(engine: &Docker) -> Result<Vec<String>, EngineError> {
+    let containers = engine.list_containers(None::<ListContainersOptions>).await?;
+    let mut names: Vec<String> = containers
+        .into_iter()
+        .filter_map(|container| Some(container.names?.first()?.trim_start_matches('/').to_owned()))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn running_text(names: &[String]) -> String {
+    if names.is_empty() {
+        return "no container is running there, start it first".to_owned();
+    }
+    let mut text = format!("running there: {}", names[..names.len().min(NAMES_SHOWN)].join(", "));
+    if names.len() > NAMES_SHOWN {
+        // Writing into a String cannot fail.
+        let _ = write!(text, " and {} more", names.len() - NAMES_SHOWN);
+    }
+    text
+}
+
+/// The innermost cause: what wraps it says little more than "error".
+fn root_cause(error: &EngineError) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+async fn first_reading(
+    readings: &mut (impl Stream<Item = Result<ContainerStatsResponse, EngineError>> + Unpin),
+) -> Result<Reading, String> {
+    match timeout(PATIENCE, readings.next()).await {
+        Ok(Some(Ok(stats))) => Reading::from_stats(&stats).ok_or_else(|| "its readings are empty".to_owned()),
+        Ok(Some(Err(error))) => Err(root_cause(&error)),
+        Ok(None) => Err("it ended the stream".to_owned()),
+        Err(_) => Err(format!("no reading within {} s", PATIENCE.as_secs())),
+    }
+}
+
+async fn follow(
+    mut readings: impl Stream<Item = Result<ContainerStatsResponse, EngineError>> + Unpin,
+    follower: Arc<Mutex<Follower>>,
+) {
+    while let Some(reading) = readings.next().await {
+        match reading {
+            Ok(stats) => lock(&follower).take(Reading::from_stats(&stats)),
+            Err(error) => {
+                lock(&follower).end(root_cause(&error));
+                return;
+            }
+        }
+    }
+    lock(&follower).end("the engine closed the stream".to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_container_can_have_never_reach_a_url() {
+        for good in ["db", "postgres-1", "a.b_c", "97ac4b1f5cf5"] {
+            assert!(is_container_name(good), "{good}");
+        }
+        for bad in ["", "-x", "../images", "a/b", "a?all=1", "a b", "ä"] {
+            assert!(!is_container_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_long_list_of_running_containers_is_cut() {
+        let names: Vec<String> = (1..=12).map(|n| format!("c{n}")).collect();
+        assert_eq!(running_text(&names[..2]), "running there: c1, c2");
+        assert!(running_text(&names).ends_with("c9, c10 and 2 more"));
+        assert!(running_text(&[]).starts_with("no container is running"));
+    }
+}

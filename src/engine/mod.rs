@@ -1,0 +1,287 @@
+//! The only thing that drives load: threads, workers, pacing, drain.
+//!
+//! [`prepare`] opens every connection; [`Prepared::start`] begins at T0; [`Running::next`] tells what happens until
+//! [`RunRecord`] comes. Knows the schedule, the workload and sessions; nothing of options, reports or other hosts.
+//!
+//! Each thread has a single-threaded runtime on which its workers, their connections and their timers live; nothing of
+//! a request crosses threads but the atomic cursor that hands out slots.
+
+pub mod session;
+mod thread;
+pub mod timer;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::{self, Epoch};
+use crate::database::connect::Connector;
+use crate::recorder::{Interval, Recorder};
+use crate::schedule::{Cursor, Schedule};
+use crate::workload::request::RequestMaker;
+use session::{Session, SessionOptions};
+use thread::{ThreadEvent, ThreadRecord, ThreadSetup};
+use worker::Shared;
+
+pub use thread::PrepareError;
+pub use worker::Incident;
+
+/// How load is driven.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineOptions {
+    /// When requests are due.
+    pub schedule: Schedule,
+    /// Connections, at least 1.
+    pub workers: usize,
+    /// Threads, at least 1 and at most `workers`.
+    pub threads: usize,
+    /// How long requests in flight are waited for after the window has closed.
+    pub drain: Duration,
+    /// Slots later than this are given up.
+    pub max_lag: Option<Duration>,
+    /// How requests are put on the wire.
+    pub session: SessionOptions,
+}
+
+/// Every connection open, every statement prepared, every thread waiting for T0.
+pub struct Prepared {
+    running: Running,
+    starts: Vec<oneshot::Sender<Epoch>>,
+}
+
+/// A run under way.
+pub struct Running {
+    options: EngineOptions,
+    shared: Arc<Shared>,
+    phase_names: Vec<String>,
+    threads: Vec<JoinHandle<()>>,
+    events: mpsc::UnboundedReceiver<ThreadEvent>,
+    closing: watch::Sender<bool>,
+    abort: watch::Sender<bool>,
+    epoch: Epoch,
+    intervals: BTreeMap<u64, (usize, Interval)>,
+    /// Threads that still send intervals, and by how much others' ends have lowered what a second needs.
+    finished: Vec<ThreadRecord>,
+    interrupted_at_ns: Option<u64>,
+    cpu_at_start_ns: u64,
+}
+
+/// What a run tells while it goes on.
+#[derive(Debug)]
+pub enum Event {
+    /// Second `index` since T0 has ended.
+    Second {
+        /// Counted from 0.
+        index: u64,
+        /// What all threads saw in it.
+        interval: Box<Interval>,
+    },
+    /// News to show.
+    Incident(Incident),
+    /// The run is over.
+    Finished(Box<RunRecord>),
+}
+
+/// What a run leaves behind: raw counts, not yet judged.
+#[derive(Debug)]
+pub struct RunRecord {
+    /// All threads' recordings, added.
+    pub recorder: Recorder,
+    /// The names of the recorded round trips, in order.
+    pub phase_names: Vec<String>,
+    /// T0.
+    pub epoch: Epoch,
+    /// End of the warm-up, nanoseconds after T0.
+    pub window_start_ns: u64,
+    /// End of the measured window, nanoseconds after T0: as planned, or when the run was interrupted.
+    pub window_end_ns: u64,
+    /// Whether it ended early.
+    pub interrupted: bool,
+    /// Slots that the cursor handed out.
+    pub claimed: u64,
+    /// CPU time of the whole process from T0 to the end of the drain, nanoseconds.
+    pub process_cpu_ns: u64,
+    /// The same span on the clock, nanoseconds.
+    pub process_wall_ns: u64,
+    /// CPU time of each thread in the window, nanoseconds.
+    pub thread_cpu_ns: Vec<u64>,
+    /// Time in the run queue of each thread, nanoseconds; absent where the system does not tell.
+    pub thread_run_queue_ns: Option<Vec<u64>>,
+}
+
+/// Opens all connections. Nothing is written to the database.
+///
+/// # Errors
+/// The first connection or statement that could not be had; the rest are closed.
+pub async fn prepare(
+    options: EngineOptions,
+    connector: Connector,
+    maker: RequestMaker,
+) -> Result<Prepared, PrepareError> {
+    let phase_names = Session::phase_names(&options.session, maker.workload());
+    let shared = Arc::new(Shared {
+        connector,
+        session_options: options.session.clone(),
+        maker,
+        cursor: Cursor::new(&options.schedule),
+        warmup_ns: options.schedule.warmup_ns,
+        end_ns: AtomicU64::new(options.schedule.end_ns()),
+        max_lag_ns: options.max_lag.map(clock::duration_ns),
+    });
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let (closing, abort) = (watch::Sender::new(false), watch::Sender::new(false));
+    let (mut threads, mut starts) = (Vec::new(), Vec::new());
+    for index in 0..options.threads {
+        let (start, started) = oneshot::channel();
+        let setup = ThreadSetup {
+            shared: Arc::clone(&shared),
+            workers: options.workers / options.threads + usize::from(index < options.workers % options.threads),
+            phases: phase_names.len(),
+            events: sender.clone(),
+            start: started,
+            closing: closing.subscribe(),
+            abort: abort.subscribe(),
+        };
+        starts.push(start);
+        threads.push(std::thread::Builder::new().name(format!("load-{index}")).spawn(|| thread::run(setup))?);
+    }
+    drop(sender);
+    for _ in 0..options.threads {
+        match events.recv().await {
+            Some(ThreadEvent::Ready(ready)) => ready?,
+            _ => return Err(std::io::Error::other("a generator thread ended before it was ready").into()),
+        }
+    }
+    let running = Running {
+        options,
+        shared,
+        phase_names,
+        threads,
+        events,
+        closing,
+        abort,
+        epoch: Epoch { mono_ns: 0, unix_ns: 0 },
+        intervals: BTreeMap::new(),
+        finished: Vec::new(),
+        interrupted_at_ns: None,
+        cpu_at_start_ns: 0,
+    };
+    Ok(Prepared { running, starts })
+}
+
+impl Prepared {
+    /// Begins at T0, which should not have passed yet.
+    pub fn start(self, epoch: Epoch) -> Running {
+        for start in self.starts {
+            // A thread that is gone is noticed when its record does not come.
+            let _ = start.send(epoch);
+        }
+        Running { epoch, cpu_at_start_ns: clock::process_cpu_ns(), ..self.running }
+    }
+}
+
+impl Running {
+    /// T0.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Starts no more requests: closes the window now. Those in flight are waited for.
+    pub fn interrupt(&mut self) {
+        let now_ns = clock::now_ns().saturating_sub(self.epoch.mono_ns);
+        if self.interrupted_at_ns.is_none() && now_ns < self.shared.end_ns.load(Ordering::Acquire) {
+            self.shared.end_ns.store(now_ns, Ordering::Release);
+            self.interrupted_at_ns = Some(now_ns);
+            self.closing.send_replace(true);
+        }
+    }
+
+    /// Abandons the requests in flight: they are counted as unfinished.
+    pub fn abort(&mut self) {
+        self.interrupt();
+        self.abort.send_replace(true);
+    }
+
+    /// Waits for what happens next. May be dropped and called again.
+    ///
+    /// # Errors
+    /// A generator thread has panicked, so the counts cannot be trusted.
+    pub async fn next(&mut self) -> Result<Event, EngineDied> {
+        loop {
+            if let Some(event) = self.complete_second() {
+                return Ok(event);
+            }
+            let drain_ends_ns = self.epoch.mono_ns
+                + self.shared.end_ns.load(Ordering::Acquire)
+                + clock::duration_ns(self.options.drain);
+            let left = Duration::from_nanos(drain_ends_ns.saturating_sub(clock::now_ns()));
+            let event = tokio::select! {
+                event = self.events.recv() => event,
+                () = tokio::time::sleep(left), if !*self.abort.borrow() => {
+                    self.abort.send_replace(true);
+                    continue;
+                }
+            };
+            match event {
+                Some(ThreadEvent::Ready(_)) => {}
+                Some(ThreadEvent::Incident(incident)) => return Ok(Event::Incident(incident)),
+                Some(ThreadEvent::Interval { index, interval }) => {
+                    let (threads, sum) = self.intervals.entry(index).or_default();
+                    *threads += 1;
+                    sum.add(&interval);
+                }
+                Some(ThreadEvent::Done(record)) => self.finished.push(*record),
+                None => return self.finish().map(|record| Event::Finished(Box::new(record))),
+            }
+        }
+    }
+
+    /// The oldest second, where all threads that still run have reported it.
+    fn complete_second(&mut self) -> Option<Event> {
+        let running = self.threads.len() - self.finished.len();
+        let entry = self.intervals.first_entry()?;
+        (entry.get().0 >= running.max(1)).then(|| {
+            let (index, (_, interval)) = entry.remove_entry();
+            Event::Second { index, interval: Box::new(interval) }
+        })
+    }
+
+    fn finish(&mut self) -> Result<RunRecord, EngineDied> {
+        for thread in self.threads.drain(..) {
+            thread.join().map_err(|_| EngineDied)?;
+        }
+        let mut recorder = Recorder::new(self.phase_names.len());
+        for record in &self.finished {
+            recorder.merge(&record.recorder);
+        }
+        let mut window_end_ns = self.shared.end_ns.load(Ordering::Acquire);
+        if let (Some(_), Some(last_ns)) = (self.interrupted_at_ns, recorder.last_started_due_ns) {
+            // A request that started in the instant of the interrupt belongs to the window.
+            window_end_ns = window_end_ns.max(last_ns + 1);
+        }
+        let run_queues: Vec<u64> = self.finished.iter().filter_map(|record| record.run_queue_ns).collect();
+        Ok(RunRecord {
+            phase_names: std::mem::take(&mut self.phase_names),
+            epoch: self.epoch,
+            window_start_ns: self.options.schedule.warmup_ns.min(window_end_ns),
+            window_end_ns,
+            interrupted: self.interrupted_at_ns.is_some(),
+            claimed: self.shared.cursor.claimed(),
+            process_cpu_ns: clock::process_cpu_ns() - self.cpu_at_start_ns,
+            process_wall_ns: clock::now_ns().saturating_sub(self.epoch.mono_ns),
+            thread_cpu_ns: self.finished.iter().map(|record| record.cpu_ns).collect(),
+            thread_run_queue_ns: (run_queues.len() == self.finished.len()).then_some(run_queues),
+            recorder,
+        })
+    }
+}
+
+/// A generator thread has panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("a generator thread has panicked; its counts are lost, so there is no report. This is a bug")]
+pub struct EngineDied;

@@ -1,0 +1,204 @@
+//! One thread of the generator: a single-threaded runtime with some of the workers, all of which share one recorder.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::session::{OpenError, Session};
+use super::timer::Timer;
+use super::worker::{Incident, Shared, Worker};
+use crate::clock::{self, Epoch};
+use crate::recorder::{Interval, Recorder};
+
+/// What a thread tells the controller.
+#[derive(Debug)]
+pub enum ThreadEvent {
+    /// All of its connections are open and prepared, or one could not be.
+    Ready(Result<(), PrepareError>),
+    /// What happened in second `index` since T0.
+    Interval {
+        /// Counted from 0.
+        index: u64,
+        /// The thread's part of it.
+        interval: Box<Interval>,
+    },
+    /// News to show.
+    Incident(Incident),
+    /// The thread has ended; nothing follows.
+    Done(Box<ThreadRecord>),
+}
+
+/// Why a thread is not ready to start.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A connection could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The system gave no timer or runtime.
+    #[error("the system gives no more descriptors or threads ({0}); lower --workers or raise the limit (ulimit -n)")]
+    System(#[from] std::io::Error),
+}
+
+/// What a thread leaves behind.
+#[derive(Debug)]
+pub struct ThreadRecord {
+    /// What it recorded.
+    pub recorder: Recorder,
+    /// CPU time that it used from T0 to the end of the window, nanoseconds.
+    pub cpu_ns: u64,
+    /// How long it was ready to run but waited for a processor in that time, nanoseconds; only Linux tells.
+    pub run_queue_ns: Option<u64>,
+}
+
+/// What a thread is given.
+pub struct ThreadSetup {
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    /// How many workers it runs.
+    pub workers: usize,
+    /// How many round trips of a request are recorded one by one.
+    pub phases: usize,
+    /// Where it reports to.
+    pub events: mpsc::UnboundedSender<ThreadEvent>,
+    /// Tells T0. Closed where the run is called off.
+    pub start: oneshot::Receiver<Epoch>,
+    /// Becomes true when no more requests are to be started.
+    pub closing: watch::Receiver<bool>,
+    /// Becomes true when requests in flight are to be abandoned.
+    pub abort: watch::Receiver<bool>,
+}
+
+/// The body of a generator thread.
+pub fn run(setup: ThreadSetup) {
+    let events = setup.events.clone();
+    lower_timer_slack();
+    match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime.block_on(drive(setup)),
+        // The controller may be gone already, and then nobody wants to know.
+        Err(error) => _ = events.send(ThreadEvent::Ready(Err(error.into()))),
+    }
+}
+
+/// By default Linux may delay a thread's timeouts by 50 µs to save wake-ups.
+fn lower_timer_slack() {
+    #[cfg(target_os = "linux")]
+    {
+        // Without permission timeouts are a little later, and lateness shows it.
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+    }
+}
+
+async fn drive(setup: ThreadSetup) {
+    let ThreadSetup { shared, workers, phases, events, start, closing, mut abort } = setup;
+    let sessions = match open_all(&shared, workers).await {
+        Ok(sessions) => sessions,
+        Err(error) => {
+            let _ = events.send(ThreadEvent::Ready(Err(error)));
+            return;
+        }
+    };
+    if events.send(ThreadEvent::Ready(Ok(()))).is_err() {
+        return;
+    }
+    let Ok(epoch) = start.await else {
+        join_all(sessions.into_iter().map(|(session, _)| session.close())).await;
+        return;
+    };
+
+    let recorder = Rc::new(RefCell::new(Recorder::new(phases)));
+    let mut tasks = JoinSet::new();
+    for session in sessions {
+        let tell = events.clone();
+        let incidents = Box::new(move |incident| _ = tell.send(ThreadEvent::Incident(incident)));
+        let recorder = Rc::clone(&recorder);
+        let worker = Worker::new(Arc::clone(&shared), recorder, incidents, session, closing.clone(), epoch);
+        tasks.spawn_local(worker.run());
+    }
+    let mut usage = Box::pin(usage_until_end(Arc::clone(&shared), epoch, closing));
+    let mut used = None;
+    let mut seconds = Seconds::new(epoch);
+    loop {
+        tokio::select! {
+            joined = tasks.join_next() => match joined {
+                None => break,
+                // A worker that panicked would leave its request uncounted: go down with it.
+                Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Some(_) => {}
+            },
+            index = seconds.next() => send_interval(&events, &recorder, index),
+            measured = &mut usage, if used.is_none() => used = Some(measured),
+            _ = abort.wait_for(|abort| *abort) => break,
+        }
+    }
+    tasks.shutdown().await;
+    send_interval(&events, &recorder, seconds.index);
+    let (cpu_ns, run_queue_ns) = match used {
+        Some(used) => used,
+        None => usage.await,
+    };
+    let recorder = recorder.borrow().clone();
+    let _ = events.send(ThreadEvent::Done(Box::new(ThreadRecord { recorder, cpu_ns, run_queue_ns })));
+}
+
+/// Opens all sessions of this thread, a few at a time, so that a server with a short backlog is not overrun.
+async fn open_all(shared: &Arc<Shared>, workers: usize) -> Result<Vec<(Session, Timer)>, PrepareError> {
+    use futures::stream::{StreamExt, TryStreamExt};
+    futures::stream::iter(0..workers)
+        .map(|_| async {
+            let timer = Timer::new()?;
+            let session = Session::open(&shared.connector, &shared.session_options, shared.maker.workload()).await?;
+            Ok((session, timer))
+        })
+        .buffer_unordered(16)
+        .try_collect()
+        .await
+}
+
+fn send_interval(events: &mpsc::UnboundedSender<ThreadEvent>, recorder: &Rc<RefCell<Recorder>>, index: u64) {
+    let interval = Box::new(recorder.borrow_mut().take_interval());
+    let _ = events.send(ThreadEvent::Interval { index, interval });
+}
+
+/// CPU time and time in the run queue of this thread, from T0 to the end of the window.
+async fn usage_until_end(shared: Arc<Shared>, epoch: Epoch, mut closing: watch::Receiver<bool>) -> (u64, Option<u64>) {
+    tokio::time::sleep(Duration::from_nanos(epoch.mono_ns.saturating_sub(clock::now_ns()))).await;
+    let (cpu_before_ns, queue_before_ns) = (clock::thread_cpu_ns(), run_queue_ns());
+    let end_ns = epoch.mono_ns + shared.end_ns.load(std::sync::atomic::Ordering::Acquire);
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_nanos(end_ns.saturating_sub(clock::now_ns()))) => {}
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+    let run_queue_ns = run_queue_ns().zip(queue_before_ns).map(|(after, before)| after.saturating_sub(before));
+    (clock::thread_cpu_ns() - cpu_before_ns, run_queue_ns)
+}
+
+/// Nanoseconds that this thread has waited for a processor: the second field of Linux's `schedstat`.
+fn run_queue_ns() -> Option<u64> {
+    std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The ends of the seconds since T0.
+struct Seconds {
+    epoch: Epoch,
+    index: u64,
+}
+
+impl Seconds {
+    fn new(epoch: Epoch) -> Self {
+        Self { epoch, index: 0 }
+    }
+
+    /// Returns the number of the second that has just ended.
+    async fn next(&mut self) -> u64 {
+        let end_ns = self.epoch.mono_ns + (self.index + 1) * 1_000_000_000;
+        tokio::time::sleep(Duration::from_nanos(end_ns.saturating_sub(clock::now_ns()))).await;
+        self.index += 1;
+        self.index - 1
+    }
+}

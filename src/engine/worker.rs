@@ -1,0 +1,262 @@
+//! One worker: one connection, one request at a time.
+//!
+//! Claims slots from the cursor, waits until they are due, runs them, and writes down what happened. A worker whose
+//! connection died replaces it; meanwhile it claims nothing, so that other workers take the slots.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::session::{Session, SessionOptions};
+use super::timer::Timer;
+use crate::clock::{self, Epoch};
+use crate::database::connect::Connector;
+use crate::outcome::{Failure, Outcome};
+use crate::recorder::{Instants, Recorder, Window};
+use crate::schedule::{Cursor, Slot};
+use crate::workload::random::SplitMix64;
+use crate::workload::request::{Request, RequestMaker};
+
+/// What all workers of a run share. Nothing here is locked on the way of a request.
+#[derive(Debug)]
+pub struct Shared {
+    /// Opens connections.
+    pub connector: Connector,
+    /// How requests are put on the wire.
+    pub session_options: SessionOptions,
+    /// Makes the contents of requests.
+    pub maker: RequestMaker,
+    /// Hands out slots.
+    pub cursor: Cursor,
+    /// Length of the warm-up, nanoseconds.
+    pub warmup_ns: u64,
+    /// When the window closes, nanoseconds after T0. Brought forward by an interrupt.
+    pub end_ns: AtomicU64,
+    /// Slots later than this are given up, nanoseconds.
+    pub max_lag_ns: Option<u64>,
+}
+
+impl Shared {
+    fn end_ns(&self) -> u64 {
+        self.end_ns.load(Ordering::Acquire)
+    }
+}
+
+/// News of a worker, for the person who watches.
+#[derive(Clone, Debug)]
+pub enum Incident {
+    /// The first error of a class.
+    NewError(Failure),
+    /// A connection could not be replaced, for the first time with this kind of error.
+    ReconnectFailed(Failure),
+}
+
+/// One connection and what it needs.
+pub struct Worker {
+    shared: Arc<Shared>,
+    recorder: Rc<RefCell<Recorder>>,
+    incidents: Box<dyn Fn(Incident)>,
+    session: Option<Session>,
+    timer: Timer,
+    /// Changes when the window closes early.
+    closing: watch::Receiver<bool>,
+    epoch: Epoch,
+    jitter: SplitMix64,
+}
+
+/// Why a wait ended.
+enum Wake {
+    Due,
+    ConnectionLost,
+    Closing,
+}
+
+impl Worker {
+    /// A worker with an open session.
+    pub fn new(
+        shared: Arc<Shared>,
+        recorder: Rc<RefCell<Recorder>>,
+        incidents: Box<dyn Fn(Incident)>,
+        (session, timer): (Session, Timer),
+        closing: watch::Receiver<bool>,
+        epoch: Epoch,
+    ) -> Self {
+        let jitter = SplitMix64::new(clock::now_ns());
+        Self { shared, recorder, incidents, session: Some(session), timer, closing, epoch, jitter }
+    }
+
+    /// Runs requests until the window closes, and finishes the one in hand.
+    pub async fn run(mut self) {
+        let mut request = Request::default();
+        loop {
+            if !self.ensure_connected().await {
+                break;
+            }
+            let now_ns = self.now_ns();
+            if now_ns >= self.shared.end_ns() {
+                break;
+            }
+            let slot = self.shared.cursor.claim(now_ns);
+            if slot.due_ns >= self.shared.end_ns() {
+                self.hand_back(slot);
+                break;
+            }
+            if !self.run_slot(slot, &mut request).await {
+                break;
+            }
+        }
+        if let Some(session) = self.session.take() {
+            session.close().await;
+        }
+    }
+
+    /// Runs one claimed slot; false where the window closed before it began.
+    async fn run_slot(&mut self, slot: Slot, request: &mut Request) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let window = if slot.due_ns < shared.warmup_ns { Window::Warmup } else { Window::Measured };
+        let unix_ms = (self.epoch.unix_ns + slot.due_ns) / 1_000_000;
+        let due_ns = self.epoch.mono_ns + slot.due_ns;
+        let mut claimed_ns = clock::now_ns();
+        let mut waited = claimed_ns < due_ns;
+        // Made before the slot is due where there is time, so that making it does not delay the request.
+        shared.maker.fill(request, slot.number, unix_ms);
+        if waited {
+            match self.wait_until(due_ns).await {
+                Wake::Due => {}
+                Wake::Closing if slot.due_ns < shared.end_ns() => {}
+                Wake::Closing => {
+                    self.hand_back(slot);
+                    return false;
+                }
+                Wake::ConnectionLost => {
+                    if !self.ensure_connected().await {
+                        self.hand_back(slot);
+                        return false;
+                    }
+                    claimed_ns = clock::now_ns();
+                    if claimed_ns < due_ns {
+                        self.timer.until(due_ns).await;
+                    } else {
+                        waited = false;
+                    }
+                }
+            }
+        }
+        let lag_ns = clock::now_ns().saturating_sub(due_ns);
+        if shared.max_lag_ns.is_some_and(|max_lag_ns| lag_ns > max_lag_ns) {
+            self.recorder.borrow_mut().skip(window);
+            return true;
+        }
+        self.execute(slot, window, request, claimed_ns, waited).await;
+        true
+    }
+
+    async fn execute(&mut self, slot: Slot, window: Window, request: &Request, claimed_ns: u64, waited: bool) {
+        let Some(session) = self.session.as_mut() else { return };
+        self.recorder.borrow_mut().start(window, slot.due_ns);
+        let t0_ns = self.epoch.mono_ns;
+        let sent_ns = clock::now_ns();
+        let execution = session.run(request, self.shared.maker.pool()).await;
+        let done_ns = execution.done_ns;
+
+        let instants = Instants { due: t0_ns + slot.due_ns, claimed: claimed_ns, sent: sent_ns, done: done_ns };
+        let done_after_t0_ns = done_ns.saturating_sub(t0_ns);
+        let done_in_window = (self.shared.warmup_ns..self.shared.end_ns()).contains(&done_after_t0_ns);
+        let mut recorder = self.recorder.borrow_mut();
+        if window == Window::Measured {
+            let mut since_ns = sent_ns;
+            let mut phases_ns = [0; super::session::MAX_ROUND_TRIPS];
+            for (phase_ns, end_ns) in phases_ns.iter_mut().zip(&execution.ends_ns[..execution.round_trips]) {
+                *phase_ns = end_ns - since_ns;
+                since_ns = *end_ns;
+            }
+            recorder.phases(&phases_ns[..execution.round_trips]);
+        }
+        let is_news = recorder.finish(window, instants, waited, done_in_window, &execution.outcome);
+        drop(recorder);
+        if let Outcome::Failed(failure) | Outcome::Unknown(failure) = execution.outcome {
+            if failure.connection_lost {
+                self.session = None;
+            }
+            if is_news {
+                (self.incidents)(Incident::NewError(failure));
+            }
+        }
+    }
+
+    fn hand_back(&self, slot: Slot) {
+        self.recorder.borrow_mut().returned_due_ns.push(slot.due_ns);
+    }
+
+    /// Nanoseconds since T0; 0 before it, so that a closed loop's first requests are due at T0.
+    fn now_ns(&self) -> u64 {
+        clock::now_ns().saturating_sub(self.epoch.mono_ns)
+    }
+
+    async fn wait_until(&mut self, due_ns: u64) -> Wake {
+        let Some(session) = self.session.as_mut() else { return Wake::ConnectionLost };
+        if *self.closing.borrow() {
+            return Wake::Closing;
+        }
+        tokio::select! {
+            biased;
+            () = self.timer.until(due_ns) => Wake::Due,
+            () = session.until_lost() => Wake::ConnectionLost,
+            _ = self.closing.changed() => Wake::Closing,
+        }
+    }
+
+    /// Replaces the connection where it is gone, however often it takes; false where the window closed meanwhile.
+    async fn ensure_connected(&mut self) -> bool {
+        if self.session.as_ref().is_some_and(|session| !session.is_lost()) {
+            return true;
+        }
+        if let Some(lost) = self.session.take() {
+            // Died while idle: no request knows of it, so it is written down here.
+            let failure = lost.loss();
+            if self.recorder.borrow_mut().reconnect_failed(&failure) {
+                (self.incidents)(Incident::ReconnectFailed(failure));
+            }
+        }
+        for attempt in 0u32.. {
+            let end_ns = self.epoch.mono_ns + self.shared.end_ns();
+            let shared = &self.shared;
+            let open = Session::open(&shared.connector, &shared.session_options, shared.maker.workload());
+            let opened = tokio::select! {
+                opened = open => opened,
+                () = self.timer.until(end_ns) => return false,
+                _ = self.closing.changed() => return false,
+            };
+            match opened {
+                Ok(session) => {
+                    self.session = Some(session);
+                    self.recorder.borrow_mut().reconnects += 1;
+                    return true;
+                }
+                Err(error) => {
+                    let failure = error.failure();
+                    if self.recorder.borrow_mut().reconnect_failed(&failure) {
+                        (self.incidents)(Incident::ReconnectFailed(failure));
+                    }
+                }
+            }
+            let pause = self.backoff(attempt);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.timer.until(end_ns) => return false,
+                _ = self.closing.changed() => return false,
+            }
+        }
+        false
+    }
+
+    /// Doubles from 50 ms to 2 s, of which a random half is taken off, so that workers do not come back all at once.
+    fn backoff(&mut self, attempt: u32) -> Duration {
+        let ceiling_ms = (50u64 << attempt.min(6)).min(2_000);
+        Duration::from_millis(ceiling_ms / 2 + self.jitter.below(ceiling_ms / 2 + 1))
+    }
+}

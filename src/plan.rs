@@ -1,0 +1,570 @@
+//! The resolved, validated plan of a run. All faults of the command line are found, and reported at once.
+//!
+//! Reads the environment and the clock only through its arguments; opens nothing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::clock;
+use crate::database::conninfo::{ConnectionSpec, Environment};
+use crate::database::schema::Persistence;
+use crate::engine::EngineOptions;
+use crate::engine::session::SessionOptions;
+use crate::options::{DEFAULT_POSTGRES_URL, LoadTestOptions};
+use crate::result::Config;
+use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
+use crate::verdict::{Criteria, Slo};
+use crate::workload::Workload;
+use crate::workload::payload::{self, Sizes};
+
+/// A wrong value: which flag, what is wrong with it, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The flag with its dashes.
+    pub flag: &'static str,
+    /// What is wrong.
+    pub problem: String,
+    /// What to give instead.
+    pub remedy: String,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}; {}", self.flag, self.problem, self.remedy)
+    }
+}
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A throwaway server that this run starts.
+    Ephemeral,
+    /// One that is there.
+    Existing(Box<ConnectionSpec>),
+}
+
+/// Everything that a run needs to know.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where the database is.
+    pub target: Target,
+    /// Make database and tables first.
+    pub setup: Option<Persistence>,
+    /// Set up and nothing else.
+    pub setup_only: bool,
+    /// Empty the tables first.
+    pub reset: bool,
+    /// How load is driven.
+    pub engine: EngineOptions,
+    /// What requests write.
+    pub workload: Workload,
+    /// T0, nanoseconds since 1970; as soon as all is ready where absent.
+    pub start_at_unix_ns: Option<u64>,
+    /// What the run must reach.
+    pub criteria: Criteria,
+    /// For `pg_stat_activity`.
+    pub application_name: String,
+    /// A container to watch.
+    pub docker_container: Option<String>,
+    /// Print JSON instead of the report.
+    pub json_output: bool,
+    /// The JSON document goes there as well.
+    pub output: Option<PathBuf>,
+    /// The interval log goes there.
+    pub hdr_log: Option<PathBuf>,
+    /// Tell more.
+    pub verbose: bool,
+    /// To be said with the result.
+    pub warnings: Vec<String>,
+    sizes_kb: [f64; 4],
+}
+
+/// Collects faults while values are read.
+#[derive(Default)]
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn add(&mut self, flag: &'static str, problem: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(Fault { flag, problem: problem.into(), remedy: remedy.into() });
+    }
+
+    fn take<T>(&mut self, flag: &'static str, given: &str, remedy: &str, parsed: Result<T, String>) -> Option<T> {
+        match parsed {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.add(flag, format!("'{given}' {problem}"), remedy);
+                None
+            }
+        }
+    }
+
+    fn duration(&mut self, flag: &'static str, given: &str) -> Duration {
+        self.take(flag, given, "give a duration such as 60, 60s, 500ms, 5m or 1m30s", parse_duration(given))
+            .unwrap_or_default()
+    }
+
+    fn whole(&mut self, flag: &'static str, given: &str, range: std::ops::RangeInclusive<u64>) -> u64 {
+        let remedy = if *range.end() == u64::MAX {
+            "give a whole number".to_owned()
+        } else {
+            format!("give a whole number from {} to {}", range.start(), range.end())
+        };
+        let parsed = match given.trim().parse::<u64>() {
+            Ok(value) if range.contains(&value) => Ok(value),
+            Ok(_) => Err("is out of range".to_owned()),
+            Err(_) => Err("is not a whole number".to_owned()),
+        };
+        self.take(flag, given, &remedy, parsed).unwrap_or(*range.start())
+    }
+
+    fn percent(&mut self, flag: &'static str, given: &str) -> f64 {
+        let parsed = match given.trim().trim_end_matches('%').trim_end().parse::<f64>() {
+            Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
+            Ok(_) => Err("is out of range".to_owned()),
+            Err(_) => Err("is not a number".to_owned()),
+        };
+        self.take(flag, given, "give a percentage from 0 to 100", parsed).unwrap_or_default()
+    }
+
+    /// The size in KB as given, and in bytes.
+    fn size(&mut self, flag: &'static str, given: &str) -> (f64, usize) {
+        let (least, most) = (payload::MIN_BYTES as f64 / 1024.0, payload::MAX_BYTES as f64 / 1024.0);
+        let remedy = format!("give a size in KB from {:.3} to {most:.0}", (least * 1_000.0).ceil() / 1_000.0);
+        let parsed = match given.trim().parse::<f64>() {
+            Ok(kb) if (least..=most).contains(&kb) => Ok(kb),
+            Ok(kb) if kb < least => Err("is smaller than an empty document".to_owned()),
+            Ok(_) => Err("is larger than jsonb can hold".to_owned()),
+            Err(_) => Err("is not a number".to_owned()),
+        };
+        let kb = self.take(flag, given, &remedy, parsed).unwrap_or(1.0);
+        (kb, (kb * 1024.0).round() as usize)
+    }
+}
+
+impl Plan {
+    /// Resolves the options. `now_unix_ns` is the wall clock, `processors` what this machine has.
+    ///
+    /// # Errors
+    /// All faults together.
+    pub fn resolve(
+        options: &LoadTestOptions,
+        environment: &Environment,
+        now_unix_ns: u64,
+        processors: usize,
+    ) -> Result<Self, Vec<Fault>> {
+        let mut faults = Faults::default();
+        let share = share(options, &mut faults);
+        let seed = faults.whole("--seed", &options.load.seed, 0..=u64::MAX);
+        let duration = faults.duration("--duration", &options.load.duration);
+        let setup = setup(options, &mut faults);
+        let setup_only = duration.is_zero();
+        if setup_only && setup.is_none() {
+            faults.add("--duration", "0 measures nothing", "give a longer one, or add --setup to set up only");
+        }
+        if setup_only && options.target.ephemeral {
+            faults.add("--ephemeral", "a throwaway server is of no use with --duration 0", "leave out one of them");
+        }
+        let target = target(options, environment, &mut faults);
+        let start_at_unix_ns = start_at(options, now_unix_ns, &mut faults);
+        let engine = engine(options, share, seed, duration, processors, &mut faults);
+        let (workload, sizes_kb) = workload(options, seed, &mut faults);
+        let criteria = criteria(options, &mut faults);
+        let (reset, warnings) = reset(options, share, start_at_unix_ns.is_some());
+        let Some(target) = target.filter(|_| faults.0.is_empty()) else {
+            return Err(faults.0);
+        };
+        Ok(Self {
+            target,
+            setup,
+            setup_only,
+            reset,
+            engine,
+            workload,
+            start_at_unix_ns,
+            criteria,
+            application_name: options.target.application_name.clone(),
+            docker_container: options.target.docker_container.clone(),
+            json_output: options.output.json_output,
+            output: options.output.output.clone(),
+            hdr_log: options.output.hdr_log.clone(),
+            verbose: options.output.verbose,
+            warnings,
+            sizes_kb,
+        })
+    }
+
+    /// What was asked for, as it stands in the result.
+    pub fn config(&self, target: String) -> Config {
+        let EngineOptions { schedule, workers, threads, drain, max_lag, session } = &self.engine;
+        let (target_rps, arrival) = match schedule.pace {
+            Pace::Open { rate, arrival } => (Some(rate.per_second()), Some(arrival)),
+            Pace::Closed => (None, None),
+        };
+        let [input_size_kb, output_size_kb, raw_request_size_kb, raw_response_size_kb] = self.sizes_kb;
+        Config {
+            target_rps,
+            duration_seconds: schedule.duration_ns as f64 / 1e9,
+            workers: *workers,
+            input_size_kb,
+            output_size_kb,
+            raw_request_size_kb,
+            raw_response_size_kb,
+            server_side_data: self.workload.server_side_data,
+            rate_limiting: self.workload.rate_limiting,
+            experimentation: self.workload.experimentation,
+            arrival,
+            warmup_seconds: schedule.warmup_ns as f64 / 1e9,
+            drain_seconds: drain.as_secs_f64(),
+            max_lag_seconds: max_lag.map(|lag| lag.as_secs_f64()),
+            threads: *threads,
+            pipeline: session.pipeline,
+            prepared_statements: session.prepared,
+            statement_timeout_seconds: session.statement_timeout.map(|timeout| timeout.as_secs_f64()),
+            seed: self.workload.seed,
+            target,
+        }
+    }
+}
+
+fn target(options: &LoadTestOptions, environment: &Environment, faults: &mut Faults) -> Option<Target> {
+    if options.target.ephemeral {
+        return Some(Target::Ephemeral);
+    }
+    let given = options.target.postgres_url.as_deref().unwrap_or(DEFAULT_POSTGRES_URL);
+    match ConnectionSpec::parse(given, environment) {
+        Ok(spec) => Some(Target::Existing(Box::new(spec))),
+        Err(error) => {
+            // The text may hold a password, so only what is wrong with it is repeated.
+            faults.add("--postgres-url", error.to_string(), "give a URL or key=value string as psql takes it");
+            None
+        }
+    }
+}
+
+fn setup(options: &LoadTestOptions, faults: &mut Faults) -> Option<Persistence> {
+    let given = options.target.setup.as_deref().or(options.target.ephemeral.then_some("logged"))?;
+    let parsed = match given {
+        "logged" => Ok(Persistence::Logged),
+        "unlogged" => Ok(Persistence::Unlogged),
+        _ => Err("is no kind of table".to_owned()),
+    };
+    faults.take("--setup", given, "give logged or unlogged", parsed)
+}
+
+fn share(options: &LoadTestOptions, faults: &mut Faults) -> Share {
+    let Some(given) = options.part.share.as_deref() else { return Share::WHOLE };
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let parsed = match given.split_once('/').map(|(index, of)| (number(index), number(of))) {
+        Some((Some(0), Some(_))) => Err("is part 0, and parts are counted from 1".to_owned()),
+        Some((Some(index), Some(of))) if index <= of && of <= 100_000 => Ok(Share { index: index - 1, of }),
+        Some((Some(_), Some(_))) => Err("is out of range".to_owned()),
+        _ => Err("is not of the form I/N".to_owned()),
+    };
+    faults.take("--share", given, "give for example 1/4, 2/4, 3/4 and 4/4", parsed).unwrap_or(Share::WHOLE)
+}
+
+fn start_at(options: &LoadTestOptions, now_unix_ns: u64, faults: &mut Faults) -> Option<u64> {
+    let given = options.part.start_at.as_deref()?;
+    let parsed = parse_instant(given).and_then(|unix_ns| match unix_ns.checked_sub(now_unix_ns) {
+        None => Err(format!("has passed {:.1} s ago", (now_unix_ns - unix_ns) as f64 / 1e9)),
+        Some(_) => Ok(unix_ns),
+    });
+    faults.take("--start-at", given, "give a time to come, as 2026-01-31T12:00:00Z or in seconds since 1970", parsed)
+}
+
+/// Reads RFC 3339, or seconds since 1970 with up to nine decimals.
+fn parse_instant(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if let (Ok(seconds), true) = (seconds.parse::<u64>(), fraction.bytes().all(|b| b.is_ascii_digit())) {
+        let nanos = format!("{fraction:0<9}")[..9].parse::<u64>().unwrap_or_default();
+        return seconds
+            .checked_mul(1_000_000_000)
+            .and_then(|ns| ns.checked_add(nanos))
+            .ok_or_else(|| "is too far away".to_owned());
+    }
+    let timestamp: jiff::Timestamp = text.parse().map_err(|_| "is no time".to_owned())?;
+    u64::try_from(timestamp.as_nanosecond()).map_err(|_| "is before 1970".to_owned())
+}
+
+fn engine(
+    options: &LoadTestOptions,
+    share: Share,
+    seed: u64,
+    duration: Duration,
+    processors: usize,
+    faults: &mut Faults,
+) -> EngineOptions {
+    let load = &options.load;
+    let arrival = match load.arrival.as_str() {
+        "constant" => Ok(Arrival::Constant),
+        "poisson" => Ok(Arrival::Poisson),
+        _ => Err("is no kind of arrival".to_owned()),
+    };
+    let arrival =
+        faults.take("--arrival", &load.arrival, "give constant or poisson", arrival).unwrap_or(Arrival::Constant);
+    let pace = if load.rps.trim().eq_ignore_ascii_case("max") {
+        Pace::Closed
+    } else {
+        let remedy = "give requests per second from 0.000001 to 10000000, or max";
+        faults
+            .take("--rps", &load.rps, remedy, Rate::parse(load.rps.trim()))
+            .map_or(Pace::Closed, |rate| Pace::Open { rate, arrival })
+    };
+    let workers = faults.whole("--workers", &load.workers, 1..=100_000) as usize;
+    let threads = match &load.threads {
+        Some(given) => faults.whole("--threads", given, 1..=1_024) as usize,
+        None => processors,
+    };
+    let max_lag = load.max_lag.as_deref().map(|given| faults.duration("--max-lag", given));
+    if max_lag.is_some() && pace == Pace::Closed {
+        faults.add("--max-lag", "has no meaning with --rps max, where no request is late", "leave it out");
+    }
+    let statement_timeout =
+        options.target.statement_timeout.as_deref().map(|given| faults.duration("--statement-timeout", given));
+    if statement_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
+        faults.add("--statement-timeout", "is below a millisecond", "give a longer one, or leave it out");
+    }
+    let warmup = faults.duration("--warmup", &load.warmup);
+    EngineOptions {
+        schedule: Schedule {
+            pace,
+            share,
+            seed,
+            warmup_ns: clock::duration_ns(warmup),
+            duration_ns: clock::duration_ns(duration),
+        },
+        workers,
+        threads: threads.min(workers),
+        drain: faults.duration("--drain", &load.drain),
+        max_lag,
+        session: SessionOptions {
+            prepared: !options.target.no_prepared_statements,
+            pipeline: load.pipeline,
+            statement_timeout,
+        },
+    }
+}
+
+fn workload(options: &LoadTestOptions, seed: u64, faults: &mut Faults) -> (Workload, [f64; 4]) {
+    let data = &options.data;
+    let (input_kb, input) = faults.size("--input-size-kb", &data.input_size_kb);
+    let (output_kb, output) = faults.size("--output-size-kb", &data.output_size_kb);
+    let (raw_request_kb, raw_request) = faults.size("--raw-request-size-kb", &data.raw_request_size_kb);
+    let (raw_response_kb, raw_response) = faults.size("--raw-response-size-kb", &data.raw_response_size_kb);
+    let workload = Workload {
+        sizes: Sizes { input, output, raw_request, raw_response },
+        rate_limiting: !data.no_rate_limiting,
+        experimentation: !data.no_experimentation,
+        server_side_data: data.server_side_data,
+        seed,
+    };
+    (workload, [input_kb, output_kb, raw_request_kb, raw_response_kb])
+}
+
+fn criteria(options: &LoadTestOptions, faults: &mut Faults) -> Criteria {
+    let criteria = &options.criteria;
+    let remedy = "give for example 'p99<20ms' (figures: avg, p50, p90, p95, p99, p99.9, max)";
+    Criteria {
+        min_achieved_pct: faults.percent("--min-achieved", &criteria.min_achieved),
+        max_error_rate_pct: faults.percent("--max-error-rate", &criteria.max_error_rate),
+        slos: criteria.slo.iter().filter_map(|given| faults.take("--slo", given, remedy, Slo::parse(given))).collect(),
+    }
+}
+
+/// One part of several must not empty the tables while another part is writing already: only with a common start is
+/// it certain that all are emptied before any begins.
+fn reset(options: &LoadTestOptions, share: Share, starts_together: bool) -> (bool, Vec<String>) {
+    if share != Share::WHOLE && !starts_together && !options.target.no_reset {
+        let warning = "The tables were not emptied: with --share that is safe only together with --start-at.";
+        return (false, vec![warning.to_owned()]);
+    }
+    (!options.target.no_reset, Vec::new())
+}
+
+/// Reads `60`, `60s`, `500ms`, `5m`, `1h`, `1m30s`, `0.5s`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    const MOST: Duration = Duration::from_secs(366 * 86_400);
+    let mut rest = text.trim();
+    let mut total = Duration::ZERO;
+    if rest.is_empty() {
+        return Err("is no duration".to_owned());
+    }
+    while !rest.is_empty() {
+        let number_ends = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(number_ends);
+        let unit_ends = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_ends);
+        let seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3_600.0,
+            "" if tail.is_empty() && total.is_zero() => 1.0,
+            _ => return Err("is no duration".to_owned()),
+        };
+        let value: f64 = number.parse().map_err(|_| "is no duration".to_owned())?;
+        let part = Duration::try_from_secs_f64(value * seconds).map_err(|_| "is too long".to_owned())?;
+        total = total.checked_add(part).filter(|total| *total <= MOST).ok_or("is too long")?;
+        rest = tail;
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use proptest::prelude::*;
+
+    const NOW: u64 = 1_800_000_000_000_000_000;
+
+    fn resolve(arguments: &[&str]) -> Result<Plan, Vec<Fault>> {
+        let arguments = std::iter::once(&"load_test").chain(arguments);
+        let mut options = LoadTestOptions::try_parse_from(arguments).unwrap();
+        // The test must not depend on the environment that it runs in.
+        options.target.postgres_url.get_or_insert(DEFAULT_POSTGRES_URL.to_owned());
+        Plan::resolve(&options, &Environment::default(), NOW, 4)
+    }
+
+    #[test]
+    fn defaults_are_the_seeds() {
+        let plan = resolve(&[]).unwrap();
+        let config = plan.config(String::new());
+        assert_eq!((config.target_rps, config.duration_seconds, config.workers), (Some(100.0), 60.0, 8));
+        assert_eq!((config.output_size_kb, config.raw_response_size_kb), (2048.0, 2048.0));
+        assert_eq!((config.input_size_kb, config.raw_request_size_kb), (1.5, 1.0));
+        assert!(config.rate_limiting && config.experimentation && config.prepared_statements);
+        assert!(!config.server_side_data && !config.pipeline && plan.reset && plan.setup.is_none());
+        assert_eq!((config.drain_seconds, config.threads, config.arrival), (30.0, 4, Some(Arrival::Constant)));
+        assert_eq!(plan.criteria, Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() });
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once_with_flag_and_remedy() {
+        let faults = resolve(&[
+            "--rps",
+            "fast",
+            "--duration",
+            "5 parsecs",
+            "--workers",
+            "0",
+            "--arrival",
+            "bursty",
+            "--warmup",
+            "x",
+            "--drain",
+            "-1",
+            "--max-lag",
+            "y",
+            "--threads",
+            "0",
+            "--seed",
+            "z",
+            "--output-size-kb",
+            "0",
+            "--raw-response-size-kb",
+            "999999999",
+            "--input-size-kb",
+            "NaN",
+            "--raw-request-size-kb",
+            "one",
+            "--min-achieved",
+            "101",
+            "--max-error-rate",
+            "-0.1",
+            "--slo",
+            "p98<1ms",
+            "--share",
+            "0/3",
+            "--start-at",
+            "yesterday",
+            "--statement-timeout",
+            "0",
+            "--setup",
+            "sideways",
+            "--postgres-url",
+            "mysql://h/db",
+        ])
+        .unwrap_err();
+        let mut flags: Vec<&str> = faults.iter().map(|fault| fault.flag).collect();
+        flags.sort_unstable();
+        flags.dedup();
+        assert_eq!(flags.len(), 21, "{faults:#?}");
+        assert!(faults.iter().all(|fault| !fault.problem.is_empty() && !fault.remedy.is_empty()));
+    }
+
+    #[test]
+    fn durations_take_the_usual_forms() {
+        for (text, ms) in [
+            ("60", 60_000),
+            ("60s", 60_000),
+            ("5m", 300_000),
+            ("1m30s", 90_000),
+            ("500ms", 500),
+            ("0.5", 500),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "s", "5x", "1m30", "-1", "1e5", "99999999999", "1..5", "5 m"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn instants_are_rfc_3339_or_unix() {
+        assert_eq!(parse_instant("2023-11-14T22:13:20.5Z"), Ok(1_700_000_000_500_000_000));
+        assert_eq!(parse_instant("2023-11-14T23:13:20+01:00"), Ok(1_700_000_000_000_000_000));
+        assert_eq!(parse_instant("1700000000.25"), Ok(1_700_000_000_250_000_000));
+        for text in ["", "noon", "-5", "1.x", "99999999999999"] {
+            assert!(parse_instant(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_start_in_the_past_is_refused() {
+        let fault = &resolve(&["--start-at", "1799999999"]).unwrap_err()[0];
+        assert_eq!(
+            fault.to_string(),
+            "--start-at: '1799999999' has passed 1.0 s ago; give a time to come, as 2026-01-31T12:00:00Z or in seconds since 1970"
+        );
+        assert_eq!(resolve(&["--start-at", "1800000001"]).unwrap().start_at_unix_ns, Some(NOW + 1_000_000_000));
+    }
+
+    #[test]
+    fn only_parts_with_a_common_start_empty_the_tables() {
+        assert!(!resolve(&["--share", "1/2"]).unwrap().reset);
+        assert_eq!(resolve(&["--share", "1/2"]).unwrap().warnings.len(), 1);
+        assert!(resolve(&["--share", "2/2", "--start-at", "1800000009"]).unwrap().reset);
+        assert!(resolve(&["--share", "1/1"]).unwrap().reset);
+        assert!(!resolve(&["--no-reset"]).unwrap().reset);
+    }
+
+    #[test]
+    fn a_wrong_connection_string_is_not_repeated() {
+        let faults = resolve(&["--postgres-url", "postgres://u:hunter2@h/db?nonsense=hunter3"]).unwrap_err();
+        assert!(faults[0].to_string().contains("nonsense"), "{}", faults[0]);
+        assert!(!faults[0].to_string().contains("hunter"), "{}", faults[0]);
+    }
+
+    #[test]
+    fn the_help_names_every_option_with_a_group() {
+        use clap::CommandFactory;
+        let command = LoadTestOptions::command();
+        for argument in
+            command.get_arguments().filter(|argument| !["help", "version"].contains(&argument.get_id().as_str()))
+        {
+            assert!(argument.get_help_heading().is_some(), "{argument} has no group");
+            assert!(argument.get_help().is_some(), "{argument} has no help");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn durations_and_instants_never_panic(text in "\\PC{0,20}") {
+            let _ = parse_duration(&text);
+            let _ = parse_instant(&text);
+        }
+    }
+}

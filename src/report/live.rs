@@ -1,0 +1,107 @@
+//! What is shown while a test runs: totals so far, and the last seconds.
+
+use std::collections::VecDeque;
+
+use crate::docker::ContainerSample;
+use crate::recorder::{Durations, Interval};
+use crate::verdict::thousands;
+
+/// How many seconds "the last seconds" are.
+const RECENT_SECONDS: usize = 5;
+
+/// Gathers intervals and tells where the test stands.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    ok: u64,
+    errors: u64,
+    seconds: u64,
+    recent: VecDeque<Interval>,
+}
+
+impl Progress {
+    /// Takes in second `index` since T0.
+    pub fn add(&mut self, index: u64, interval: Interval) {
+        self.ok += interval.ok;
+        self.errors += interval.errors;
+        self.seconds = self.seconds.max(index + 1);
+        self.recent.push_back(interval);
+        if self.recent.len() > RECENT_SECONDS {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Whole seconds since T0.
+    pub fn seconds(&self) -> u64 {
+        self.seconds
+    }
+
+    /// Requests answered so far.
+    pub fn requests(&self) -> u64 {
+        self.ok + self.errors
+    }
+
+    /// One line: the seed's, with more at its end.
+    pub fn line(&self, container: Option<ContainerSample>) -> String {
+        let rate = self.requests() as f64 / self.seconds.max(1) as f64;
+        let head = format!("{}s elapsed, {} requests, {rate:.1} RPS", self.seconds, thousands(self.requests()));
+        format!("Progress: {head}, {}{}", self.recent(), container_text(container))
+    }
+
+    /// What the last seconds were like.
+    pub fn recent(&self) -> String {
+        let mut latency = Durations::default();
+        let (mut ok, mut errors, mut late) = (0, 0, 0);
+        for interval in &self.recent {
+            latency.add(&interval.latency);
+            ok += interval.ok;
+            errors += interval.errors;
+            late += interval.late;
+        }
+        let seconds = self.recent.len().max(1);
+        let p99 = match latency.histogram.len() {
+            0 => "p99 -".to_owned(),
+            _ => format!("p99 {:.1} ms", latency.histogram.value_at_quantile(0.99) as f64 / 1_000.0),
+        };
+        let late = if late > 0 { format!(", {} late", thousands(late)) } else { String::new() };
+        format!("last {seconds}s: {:.1} RPS, {p99}, {} errors{late}", ok as f64 / seconds as f64, thousands(errors))
+    }
+}
+
+/// The newest reading of a container, to be put behind a line.
+pub fn container_text(sample: Option<ContainerSample>) -> String {
+    sample
+        .map_or(String::new(), |sample| format!(", CPU: {:.1}%, Mem: {:.0}MiB", sample.cpu_percent, sample.memory_mib))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interval(ok: u64, errors: u64, ms: u64) -> Interval {
+        let mut interval = Interval { ok, errors, ..Interval::default() };
+        (0..ok + errors).for_each(|_| interval.latency.record_ns(ms * 1_000_000));
+        interval
+    }
+
+    #[test]
+    fn the_line_tells_the_whole_and_the_last_seconds() {
+        let mut progress = Progress::default();
+        for second in 0..10 {
+            progress.add(second, interval(100, u64::from(second == 9), if second < 5 { 100 } else { 2 }));
+        }
+        let line = progress.line(None);
+        assert!(
+            line.starts_with(
+                "Progress: 10s elapsed, 1,001 requests, 100.1 RPS, last 5s: 100.0 RPS, p99 2.0 ms, 1 errors"
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn silence_is_shown_as_such() {
+        let mut progress = Progress::default();
+        progress.add(0, Interval::default());
+        assert!(progress.line(None).contains("0 requests, 0.0 RPS, last 1s: 0.0 RPS, p99 -, 0 errors"));
+    }
+}

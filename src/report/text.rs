@@ -1,0 +1,306 @@
+//! The report on a terminal or in a file: the seed's layout, with more figures beside.
+
+use std::io::{self, Write};
+
+use crate::outcome::ErrorOrigin;
+use crate::result::{Bounded, RunResult, Summary};
+use crate::schedule::Share;
+use crate::verdict::thousands;
+
+const RULE: &str = "============================================================";
+
+/// What is about to be run.
+///
+/// # Errors
+/// The writer's.
+pub fn header(out: &mut impl Write, result: &Header<'_>) -> io::Result<()> {
+    writeln!(out, "{RULE}\nPOSTGRES LOAD TEST FOR TENSORZERO\n{RULE}")?;
+    for (name, value) in &result.lines() {
+        writeln!(out, "{:<21}{value}", format!("{name}:"))?;
+    }
+    writeln!(out, "{RULE}\n")
+}
+
+/// What the header says.
+#[derive(Clone, Debug)]
+pub struct Header<'a> {
+    /// What was asked for.
+    pub config: &'a crate::result::Config,
+    /// What the database said of itself.
+    pub server: &'a crate::result::ServerInfo,
+    /// The part of the schedule that this process runs.
+    pub share: Share,
+    /// The container that is watched.
+    pub container: Option<&'a str>,
+}
+
+impl Header<'_> {
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let config = self.config;
+        let on = |on: bool| if on { "enabled" } else { "disabled" }.to_owned();
+        let kb =
+            config.input_size_kb + config.output_size_kb + config.raw_request_size_kb + config.raw_response_size_kb;
+        let target = config.target_rps.map_or("max (closed loop)".to_owned(), number);
+        let mut lines = vec![
+            ("Target RPS", target),
+            ("Duration", format!("{}s", number(config.duration_seconds))),
+            ("Connections", config.workers.to_string()),
+            ("Rate limiting", on(config.rate_limiting)),
+            ("Experimentation", on(config.experimentation)),
+            ("Data per request", format!("{kb:.1} KB ({:.2} MB)", kb / 1024.0)),
+            ("Data generation", if config.server_side_data { "server-side (SQL)" } else { "client-side" }.to_owned()),
+            ("Database", config.target.clone()),
+        ];
+        if let Some(version) = &self.server.version {
+            let tables = self.server.tables.as_deref().map(|kind| format!(", {kind} tables")).unwrap_or_default();
+            lines.push(("Server", format!("PostgreSQL {version}{tables}")));
+        }
+        if self.share != Share::WHOLE {
+            lines.push(("Share", format!("{} of {}", self.share.index + 1, self.share.of)));
+        }
+        if config.warmup_seconds > 0.0 {
+            lines.push(("Warm-up", format!("{}s", number(config.warmup_seconds))));
+        }
+        if config.pipeline {
+            lines.push(("Pipelining", "one round trip a transaction".to_owned()));
+        }
+        if let Some(container) = self.container {
+            lines.push(("Docker container", container.to_owned()));
+        }
+        lines
+    }
+}
+
+/// What was found.
+///
+/// # Errors
+/// The writer's.
+pub fn report(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+    writeln!(out, "\n{RULE}\nLOAD TEST RESULTS\n{RULE}")?;
+    throughput(out, result)?;
+    latency(out, result)?;
+    phases(out, result)?;
+    requests(out, result)?;
+    errors(out, result)?;
+    resources(out, result)?;
+    section(out, "DATA WRITTEN")?;
+    let mb = result.data_written_mb;
+    let gb = if mb >= 1024.0 { format!(" ({:.2} GB)", mb / 1024.0) } else { String::new() };
+    line(out, "Estimated", &format!("{mb:.1} MB{gb}"))?;
+    list(out, "WARNINGS", &result.warnings)?;
+    list(out, "ADVICE", &result.advice)?;
+    writeln!(out, "\n{RULE}\nSTATUS: {} - {}\n{RULE}", result.status, result.reason)
+}
+
+fn throughput(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+    let throughput = &result.throughput;
+    section(out, "THROUGHPUT")?;
+    line(out, "Total Requests", &thousands(throughput.total_requests))?;
+    line(out, "Successful Writes", &thousands(throughput.successful_writes))?;
+    line(out, "Failed Writes", &thousands(throughput.failed_writes))?;
+    if let Some(offered) = throughput.offered_rps {
+        line(out, "Offered RPS", &format!("{offered:.1}"))?;
+    }
+    let of_target = throughput.target_achieved_pct.map(|pct| format!(" ({pct:.1}% of target)")).unwrap_or_default();
+    line(out, "Actual RPS", &format!("{:.1}{of_target}", throughput.actual_rps))?;
+    let rate = throughput.success_rate.map_or("-".to_owned(), |pct| format!("{pct:.2}%"));
+    line(out, "Success Rate", &rate)
+}
+
+fn latency(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+    let closed_loop = result.config.target_rps.is_none();
+    let columns: &[(&str, &Summary)] = &[
+        ("Latency", &result.latency_ms),
+        ("Service", &result.service_time_ms),
+        ("Lateness", &result.lateness_ms),
+        ("Wait", &result.wait_for_connection_ms),
+    ];
+    let columns = if closed_loop { &columns[..1] } else { columns };
+    let heads: Vec<String> = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+    write!(out, "\n{}", row("LATENCY (ms):", &heads))?;
+    for (at, (name, _)) in result.latency_ms.figures().iter().enumerate() {
+        let values: Vec<String> = columns.iter().map(|(_, summary)| ms(summary.figures()[at].1)).collect();
+        write!(out, "{}", row(&format!("  {}:", capitalised(name)), &values))?;
+    }
+    let counts: Vec<String> = columns.iter().map(|(_, summary)| thousands(summary.count)).collect();
+    write!(out, "{}", row("  Requests:", &counts))?;
+    if closed_loop {
+        writeln!(out, "  With --rps max there are no due times: latency is service time.")
+    } else {
+        writeln!(
+            out,
+            "  Latency: since the request was due. Service: since it was sent. Lateness: sent\n  \
+             after it was due, by the generator's fault. Wait: all workers were busy."
+        )
+    }
+}
+
+fn phases(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+    if result.phases_ms.is_empty() {
+        return Ok(());
+    }
+    let heads = ["Avg", "P50", "P99", "Max"].map(str::to_owned);
+    write!(out, "\n{}", row("ROUND TRIPS (ms):", &heads))?;
+    for phase in &result.phases_ms {
+        let value = |name| phase.summary.figure(name).map(ms).unwrap_or_default();
+        write!(out, "{}", row(&format!("  {}:", phase.name), &["avg", "p50", "p99", "max"].map(value)))?;
+    }
+    Ok(())
+}
+
+fn requests(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+    let accounting = &result.accounting;
+    section(out, "REQUESTS")?;
+    line(out, "Scheduled", &thousands(accounting.scheduled))?;
+    line(out, "OK", &thousands(accounting.ok))?;
+    for (name, count) in [
+        ("Failed", accounting.failed),
+        ("Unknown", accounting.unknown),
+        ("Skipped", accounting.skipped),
+        ("Not started", accounting.not_started),
+        ("Unfinished", accounting.unfinished),
+        ("Reconnects", result.reconnects),
+    ] {
+        if count > 0 {
+            line(out, name, &thousands(count))?;
+        }
+    }
+    if result.run.warmup.ok > 0 {
+        line(out, "Warm-up (ok)", &thousands(result.run.warmup.ok))?;
+    }
+    Ok(())
+}
+
+fn errors(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+    if result.errors.is_empty() {
+        return Ok(());
+    }
+    section(out, "ERRORS")?;
+    for error in &result.errors {
+        let state = error.sqlstate.as_deref().map(|state| format!(" [{state}]")).unwrap_or_default();
+        let origin = match error.origin {
+            ErrorOrigin::Request => "",
+            ErrorOrigin::Connection => " (between requests)",
+        };
+        writeln!(out, "  {:>8}  {}{state}{origin}", thousands(error.count), error.class)?;
+        writeln!(out, "            e.g. {}", printable(&error.example))?;
+    }
+    Ok(())
+}
+
+fn resources(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+    let generator = &result.generator;
+    section(out, "GENERATOR")?;
+    let each = generator.cpu_us_per_request.map(|us| format!(" ({us:.0} us a request)")).unwrap_or_default();
+    line(out, "CPU", &format!("{:.2} s{each}", generator.cpu_seconds))?;
+    line(out, "Busiest thread", &format!("{:.1}%", generator.busiest_thread_pct))?;
+    if let Some(container) = &result.container {
+        section(out, &format!("DOCKER CONTAINER ({})", printable(&container.name)))?;
+        let percent = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}%"));
+        let mib = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0} MiB"));
+        line(out, "CPU Avg", &percent(container.cpu_percent_avg))?;
+        line(out, "CPU Max", &percent(container.cpu_percent_max))?;
+        line(out, "Memory Avg", &mib(container.memory_mib_avg))?;
+        line(out, "Memory Max", &mib(container.memory_mib_max))?;
+    }
+    Ok(())
+}
+
+fn list(out: &mut impl Write, title: &str, items: &[String]) -> io::Result<()> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    section(out, title)?;
+    items.iter().try_for_each(|item| writeln!(out, "  - {}", printable(item)))
+}
+
+fn section(out: &mut impl Write, title: &str) -> io::Result<()> {
+    writeln!(out, "\n{title}:")
+}
+
+fn line(out: &mut impl Write, name: &str, value: &str) -> io::Result<()> {
+    writeln!(out, "{:<22}{value}", format!("  {name}:"))
+}
+
+fn row(label: &str, values: &[String]) -> String {
+    let values: Vec<String> = values.iter().map(|value| format!("{value:<11}")).collect();
+    // A name as long as the column still needs a space behind it.
+    format!("{}\n", format!("{label:<21} {}", values.concat()).trim_end())
+}
+
+fn ms(bounded: Bounded) -> String {
+    match bounded.value {
+        None if bounded.is_lower_bound => "no answer".to_owned(),
+        None => "-".to_owned(),
+        Some(ms) => format!("{}{ms:.2}", if bounded.is_lower_bound { "> " } else { "" }),
+    }
+}
+
+fn capitalised(name: &str) -> String {
+    let mut chars = name.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// A number without needless decimals.
+fn number(value: f64) -> String {
+    let text = format!("{value:.6}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Text from a server, with what could steer a terminal made visible.
+pub fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::tests::sample;
+
+    fn reported(result: &RunResult) -> String {
+        let mut out = Vec::new();
+        report(&mut out, result).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_seeds_fields_are_there_in_its_layout() {
+        let text = reported(&sample());
+        for field in [
+            "LOAD TEST RESULTS",
+            "\nTHROUGHPUT:\n  Total Requests:     6,000\n  Successful Writes:  6,000\n  Failed Writes:      0\n",
+            "\n  Actual RPS:         100.0",
+            "\n  Success Rate:       100.00%",
+            "\nLATENCY (ms):",
+            "\n  Min:                ",
+            "\n  P50:                ",
+            "\n  P95:                ",
+            "\n  P99.9:              ",
+            "\n  Max:                ",
+            "\nDATA WRITTEN:\n  Estimated:          35.2 MB\n",
+            "\nSTATUS: PASSED - ",
+        ] {
+            assert!(text.contains(field), "{field:?} is missing from\n{text}");
+        }
+    }
+
+    #[test]
+    fn lines_fit_a_terminal_of_eighty_columns() {
+        let mut result = sample();
+        result.warnings.clear();
+        assert!(reported(&result).lines().all(|line| line.chars().count() <= 80), "{}", reported(&result));
+    }
+
+    #[test]
+    fn lower_bounds_are_marked() {
+        let mut result = sample();
+        result.latency_ms.p99 = Some(12_340.0);
+        result.latency_ms.p99_is_lower_bound = true;
+        assert!(reported(&result).contains("P99:                > 12340.00"), "{}", reported(&result));
+    }
+
+    #[test]
+    fn a_server_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\r\nc"), "a\\u{1b}[31mb\\r\\nc");
+    }
+}

@@ -1,0 +1,258 @@
+//! One run, in order: server → tables → connections → T0 → load → result.
+//!
+//! [`prepare`] makes everything ready; [`Ready::start`] begins; [`Live::next`] tells what happens until the result
+//! comes. Prints nothing and never exits; what it owns (the throwaway server, connections) goes when it is dropped.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use crate::clock::Epoch;
+use crate::database::connect::{ConnectError, Connector};
+use crate::database::conninfo::{ConnectionSpec, Environment};
+use crate::database::ephemeral::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
+use crate::database::preflight::{self, PoolerError};
+use crate::database::schema::{self, SchemaError};
+use crate::docker::{ContainerError, ContainerMonitor, ContainerSample};
+use crate::engine::{self, EngineDied, Event, PrepareError, Prepared, Running};
+use crate::plan::{Plan, Target};
+use crate::result::{self, AccountingError, Config, Context, RunResult, ServerInfo};
+use crate::verdict;
+use crate::workload::payload::Pool;
+use crate::workload::request::RequestMaker;
+
+/// How far ahead of "now" T0 lies, so that every thread is waiting for it.
+const HEAD_START: Duration = Duration::from_millis(20);
+
+/// Connections that a throwaway server keeps beside those of the workers.
+const SPARE_CONNECTIONS: u32 = 20;
+
+/// Why there is no result. Each message is a sentence with a remedy.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum RunError {
+    #[error(transparent)]
+    Throwaway(#[from] ThrowawayError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Pooler(#[from] PoolerError),
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    #[error("--start-at passed while the database was made ready; give a later time")]
+    StartMissed,
+    #[error(transparent)]
+    EngineDied(#[from] EngineDied),
+    #[error(transparent)]
+    Accounting(#[from] AccountingError),
+}
+
+impl RunError {
+    /// Whether the program itself is at fault.
+    pub fn is_bug(&self) -> bool {
+        matches!(self, Self::EngineDied(_) | Self::Accounting(_))
+    }
+}
+
+/// Says what is being done, for whoever wants to know.
+pub type Tell<'a> = &'a mut dyn FnMut(&str);
+
+/// A database that has been reached, and the throwaway server where it is one.
+pub struct Database {
+    connector: Connector,
+    server: Option<ThrowawayServer>,
+    info: ServerInfo,
+    warnings: Vec<String>,
+}
+
+/// Everything ready: only T0 is missing.
+pub struct Ready {
+    plan: Plan,
+    database: Database,
+    config: Config,
+    prepared: Prepared,
+    container: Option<ContainerMonitor>,
+}
+
+/// Starts the throwaway server, if one is asked for. Blocks for some seconds.
+///
+/// # Errors
+/// PostgreSQL is not installed, or does not start.
+pub fn start_server(plan: &Plan) -> Result<Option<ThrowawayServer>, RunError> {
+    match plan.target {
+        Target::Existing(_) => Ok(None),
+        Target::Ephemeral => {
+            let workers = u32::try_from(plan.engine.workers).unwrap_or(u32::MAX);
+            let defaults = ThrowawayOptions::default();
+            let max_connections = workers.saturating_add(SPARE_CONNECTIONS).max(defaults.max_connections);
+            Ok(Some(ThrowawayServer::start(&ThrowawayOptions { max_connections, ..defaults })?))
+        }
+    }
+}
+
+/// Reaches the database and makes the tables ready: all that happens to it before the load.
+///
+/// # Errors
+/// It cannot be reached, or its tables are missing or not ours.
+pub async fn open_database(
+    plan: &Plan,
+    server: Option<ThrowawayServer>,
+    pool: &Pool,
+    tell: Tell<'_>,
+) -> Result<Database, RunError> {
+    let spec = match (&plan.target, &server) {
+        (Target::Existing(spec), _) => (**spec).clone(),
+        (Target::Ephemeral, Some(server)) => throwaway_spec(server)?,
+        (Target::Ephemeral, None) => unreachable!("start_server comes first"),
+    };
+    tell(&format!("connecting to {}", spec.describe()));
+    let connector = Connector::new(spec, &plan.application_name)?;
+    let mut link = schema::connect(&connector, plan.setup.is_some()).await?;
+    if let Some(kind) = plan.setup {
+        tell(&format!("making sure that the {} tables are there", kind.name()));
+        schema::set_up(&mut link, kind).await?;
+    }
+    let kind = schema::check(&mut link, plan.workload.server_side_data).await?;
+    let mut info = preflight::server_info(&mut link).await;
+    info.tables = Some(kind.name().to_owned());
+    if plan.engine.session.prepared && !plan.setup_only {
+        preflight::check_prepared_statements(&mut link, &connector).await?;
+    }
+    if plan.reset && !plan.setup_only {
+        tell("emptying the tables");
+        schema::reset(&mut link).await?;
+    }
+    if plan.workload.server_side_data && !plan.setup_only {
+        tell("filling the pool for server-side data");
+        schema::fill_pool(&mut link, plan.workload.seed, pool).await?;
+    }
+    link.close().await;
+    let warnings = connector.warnings().iter().chain(&plan.warnings).cloned().collect();
+    Ok(Database { connector, server, info, warnings })
+}
+
+fn throwaway_spec(server: &ThrowawayServer) -> Result<ConnectionSpec, RunError> {
+    // The process's PG… variables are meant for other servers than this one.
+    ConnectionSpec::parse(&server.connection_string(), &Environment::default())
+        .map_err(|error| unreachable!("the throwaway server's own string: {error}"))
+}
+
+/// Opens every connection.
+///
+/// # Errors
+/// One could not be opened, or there is no such container.
+pub async fn prepare(plan: Plan, database: Database, pool: Pool, tell: Tell<'_>) -> Result<Ready, RunError> {
+    let container = match &plan.docker_container {
+        Some(name) => Some(ContainerMonitor::attach(name).await?),
+        None => None,
+    };
+    tell(&format!("opening {} connections", plan.engine.workers));
+    let nonce = RandomState::new().hash_one(std::process::id());
+    let maker = RequestMaker::new(plan.workload.clone(), pool, nonce);
+    let prepared = engine::prepare(plan.engine.clone(), database.connector.clone(), maker).await?;
+    let target = match &database.server {
+        Some(_) => "throwaway server of this run".to_owned(),
+        None => database.connector.spec().describe(),
+    };
+    let config = plan.config(target);
+    Ok(Ready { plan, database, config, prepared, container })
+}
+
+impl Ready {
+    /// What is about to be run.
+    pub fn header(&self) -> crate::report::text::Header<'_> {
+        crate::report::text::Header {
+            config: &self.config,
+            server: &self.database.info,
+            share: self.plan.engine.schedule.share,
+            container: self.plan.docker_container.as_deref(),
+        }
+    }
+
+    /// Fixes T0 and lets the threads go.
+    ///
+    /// # Errors
+    /// The time of `--start-at` has passed.
+    pub fn start(self) -> Result<Live, RunError> {
+        let epoch = match self.plan.start_at_unix_ns {
+            Some(unix_ns) => Epoch::at_unix_ns(unix_ns).ok_or(RunError::StartMissed)?,
+            None => Epoch::after(HEAD_START),
+        };
+        Ok(Live {
+            running: self.prepared.start(epoch),
+            window_begun: false,
+            plan: self.plan,
+            config: self.config,
+            database: self.database,
+            container: self.container,
+        })
+    }
+}
+
+/// A run under way.
+pub struct Live {
+    running: Running,
+    window_begun: bool,
+    plan: Plan,
+    config: Config,
+    database: Database,
+    container: Option<ContainerMonitor>,
+}
+
+impl Live {
+    /// T0.
+    pub fn epoch(&self) -> Epoch {
+        self.running.epoch()
+    }
+
+    /// The first stop closes the window and waits for what is in flight; the second one abandons it.
+    pub fn stop(&mut self, at_once: bool) {
+        if at_once { self.running.abort() } else { self.running.interrupt() }
+    }
+
+    /// The container's newest reading.
+    pub fn container(&self) -> Option<ContainerSample> {
+        self.container.as_ref().and_then(ContainerMonitor::latest)
+    }
+
+    /// Waits for what happens next. May be dropped and called again.
+    ///
+    /// # Errors
+    /// A generator thread has panicked.
+    pub async fn next(&mut self) -> Result<Event, RunError> {
+        if let (Some(container), false) = (&self.container, self.window_begun) {
+            let opens_ns = self.running.epoch().mono_ns + self.plan.engine.schedule.warmup_ns;
+            let left = Duration::from_nanos(opens_ns.saturating_sub(crate::clock::now_ns()));
+            tokio::select! {
+                event = self.running.next() => return Ok(event?),
+                () = tokio::time::sleep(left) => {
+                    container.mark_start();
+                    self.window_begun = true;
+                }
+            }
+        }
+        Ok(self.running.next().await?)
+    }
+
+    /// The result of a run that has finished, judged. Removes the throwaway server.
+    ///
+    /// # Errors
+    /// The requests do not add up, which is a bug.
+    pub fn conclude(self, record: &engine::RunRecord) -> Result<RunResult, RunError> {
+        let context = Context {
+            hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+            config: self.config,
+            server: self.database.info,
+            schedule: self.plan.engine.schedule,
+            document_bytes: self.plan.workload.sizes.total(),
+            container: self.container.map(ContainerMonitor::finish),
+            warnings: self.database.warnings,
+        };
+        let mut result = result::assemble(record, context)?;
+        verdict::judge(&mut result, &self.plan.criteria);
+        Ok(result)
+    }
+}

@@ -1,0 +1,410 @@
+//! From figures to a status, its reason, warnings and advice. Pure.
+//!
+//! INVALID comes first: figures that do not describe the database can neither pass nor fail it. The thresholds are
+//! the seed's, and options.
+
+use crate::result::{Bounded, RunResult, Status};
+
+/// Lateness (p99) from which the generator is suspected, milliseconds …
+const LATENESS_LIMIT_MS: f64 = 5.0;
+/// … if it is also more than this part of the median latency.
+const LATENESS_LIMIT_OF_P50: f64 = 0.1;
+/// A thread that computed for more than this part of the window had nothing left, percent.
+const THREAD_CPU_LIMIT_PCT: f64 = 90.0;
+/// Below this part of the target a run has failed, percent.
+const DEGRADED_FROM_PCT: f64 = 50.0;
+
+/// What a run must reach.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Criteria {
+    /// Least part of the target rate that passes, percent.
+    pub min_achieved_pct: f64,
+    /// Greatest part of the requests that may fail, percent.
+    pub max_error_rate_pct: f64,
+    /// Limits on the latency.
+    pub slos: Vec<Slo>,
+}
+
+/// A limit on one figure of the latency, such as `p99<20ms`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slo {
+    /// `min`, `avg`, `p50`, `p90`, `p95`, `p99`, `p99.9` or `max`
+    pub figure: &'static str,
+    /// Whether the limit itself is allowed.
+    pub inclusive: bool,
+    /// Milliseconds.
+    pub limit_ms: f64,
+}
+
+impl Slo {
+    const FIGURES: [&'static str; 7] = ["avg", "p50", "p90", "p95", "p99", "p99.9", "max"];
+
+    /// Reads `FIGURE<LIMIT` or `FIGURE<=LIMIT`, where the limit has the unit `us`, `ms` or `s`.
+    ///
+    /// # Errors
+    /// Says which part is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (figure, limit) = text.split_once('<').ok_or("has no '<'")?;
+        let (inclusive, limit) = limit.strip_prefix('=').map_or((false, limit), |rest| (true, rest));
+        let wanted = figure.trim().to_ascii_lowercase();
+        let wanted = if wanted == "mean" { "avg".to_owned() } else { wanted };
+        let figure = *Self::FIGURES
+            .iter()
+            .find(|known| **known == wanted)
+            .ok_or_else(|| format!("names no figure (one of {})", Self::FIGURES.join(", ")))?;
+        let limit = limit.trim();
+        let digits = limit.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit_ms = match limit[digits.len()..].to_ascii_lowercase().as_str() {
+            "us" => 0.001,
+            "ms" => 1.0,
+            "s" => 1_000.0,
+            _ => return Err("needs a limit with the unit us, ms or s".to_owned()),
+        };
+        let value: f64 = digits.trim().parse().map_err(|_| "has a limit that is not a number")?;
+        if !(value.is_finite() && value > 0.0) {
+            return Err("has a limit that is not above zero".to_owned());
+        }
+        Ok(Self { figure, inclusive, limit_ms: value * unit_ms })
+    }
+
+    /// Why the limit is not kept; `None` where it is. A lower bound below the limit proves nothing, so it fails.
+    fn violation(&self, result: &RunResult) -> Option<String> {
+        let Bounded { value, is_lower_bound } = result.latency_ms.figure(self.figure)?;
+        let kept = value.is_some_and(|ms| ms < self.limit_ms || (self.inclusive && ms == self.limit_ms));
+        if kept && !is_lower_bound {
+            return None;
+        }
+        let found = match value {
+            Some(ms) => format!("{}{ms:.2} ms", if is_lower_bound { "more than " } else { "" }),
+            None => "unknown, for no request was answered".to_owned(),
+        };
+        Some(format!("latency {} is {found}, asked for {self}", self.figure))
+    }
+}
+
+impl std::fmt::Display for Slo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{} {} ms", self.figure, if self.inclusive { " ≤" } else { " <" }, self.limit_ms)
+    }
+}
+
+/// Fills in status, reason, warnings and advice.
+pub fn judge(result: &mut RunResult, criteria: &Criteria) {
+    let (status, reason) = status(result, criteria);
+    let (warnings, advice) = (warnings(result), advice(result, criteria));
+    result.status = status;
+    result.reason = reason;
+    result.warnings.extend(warnings);
+    result.advice = advice;
+}
+
+fn status(result: &RunResult, criteria: &Criteria) -> (Status, String) {
+    let failed = result.throughput.failed_writes;
+    if let Some(reason) = invalid(result) {
+        let also = if failed > 0 { format!(" Besides, {} writes failed.", thousands(failed)) } else { String::new() };
+        return (Status::Invalid, format!("{reason}{also}"));
+    }
+    let total = result.throughput.total_requests;
+    let error_rate_pct = failed as f64 / total.max(1) as f64 * 100.0;
+    if error_rate_pct > criteria.max_error_rate_pct {
+        let most = result.errors.first().map(|error| format!("; most often: {}", error.class)).unwrap_or_default();
+        let rate = format!("{} of {} writes failed ({error_rate_pct:.2}%)", thousands(failed), thousands(total));
+        return (Status::Failed, format!("{rate}{most}"));
+    }
+    let achieved = result.throughput.target_achieved_pct;
+    if let Some(pct) = achieved.filter(|pct| *pct < DEGRADED_FROM_PCT.min(criteria.min_achieved_pct)) {
+        return (Status::Failed, format!("Only {pct:.1}% of the target RPS achieved"));
+    }
+    let violations: Vec<String> = criteria.slos.iter().filter_map(|slo| slo.violation(result)).collect();
+    if !violations.is_empty() {
+        return (Status::Failed, sentence(&violations.join("; ")));
+    }
+    if let Some(pct) = achieved.filter(|pct| *pct < criteria.min_achieved_pct) {
+        let wanted = criteria.min_achieved_pct;
+        return (Status::Degraded, format!("Only {pct:.1}% of the target RPS achieved, {wanted}% is needed to pass"));
+    }
+    (Status::Passed, passed(failed, achieved))
+}
+
+fn passed(failed: u64, achieved: Option<f64>) -> String {
+    let writes = match failed {
+        0 => "All writes successful".to_owned(),
+        failed => format!("{} failed writes, within --max-error-rate", thousands(failed)),
+    };
+    match achieved {
+        None => format!("{writes}, no target rate"),
+        Some(pct) if pct >= 99.0 => format!("{writes}, target RPS achieved"),
+        Some(pct) => format!("{writes}, {pct:.1}% of the target RPS achieved"),
+    }
+}
+
+/// Why the figures do not describe the database, where they do not.
+fn invalid(result: &RunResult) -> Option<String> {
+    if result.accounting.scheduled == 0 {
+        return Some(if result.run.interrupted {
+            "Interrupted before anything was measured.".to_owned()
+        } else {
+            "No request was due in the measured window; raise --rps or --duration.".to_owned()
+        });
+    }
+    let busiest_pct = result.generator.busiest_thread_pct;
+    if busiest_pct > THREAD_CPU_LIMIT_PCT {
+        return Some(format!(
+            "Generator-limited: its busiest thread was computing for {busiest_pct:.0}% of the time, so the figures \
+             show this machine and not the database; raise --threads, use a larger machine, or several."
+        ));
+    }
+    let (late_ms, p50_ms) = (result.lateness_ms.p99?, result.latency_ms.p50.unwrap_or(0.0));
+    (late_ms > LATENESS_LIMIT_MS && late_ms > LATENESS_LIMIT_OF_P50 * p50_ms).then(|| {
+        format!(
+            "The generator was late: it sent requests up to {late_ms:.1} ms (p99) after they were due although a \
+             worker was waiting, so the latency is partly its own; free this machine of other work, or use another."
+        )
+    })
+}
+
+fn warnings(result: &RunResult) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let accounting = &result.accounting;
+    if accounting.unanswered() > 0 {
+        warnings.push(format!(
+            "{} of {} requests never got an answer ({} skipped, {} not started, {} unfinished); percentiles count them \
+             as slower than any answer.",
+            thousands(accounting.unanswered()),
+            thousands(accounting.scheduled),
+            thousands(accounting.skipped),
+            thousands(accounting.not_started),
+            thousands(accounting.unfinished)
+        ));
+    }
+    if accounting.unknown > 0 {
+        warnings.push(format!(
+            "{} requests may or may not be in the database: their connection died after COMMIT may have been sent.",
+            thousands(accounting.unknown)
+        ));
+    }
+    if result.throughput.failed_writes > 0 {
+        warnings.push("Latency includes the requests that failed, up to their error.".to_owned());
+    }
+    if let Some(pct) = result.generator.run_queue_wait_pct.filter(|pct| *pct > 10.0) {
+        warnings.push(format!(
+            "The generator waited {pct:.0}% of the time for a processor: it shares this machine with something busy \
+             (the database itself?), which slows both."
+        ));
+    }
+    if result.run.interrupted {
+        warnings.push(format!("Interrupted: the window was {:.1} s long.", result.run.window_seconds));
+    }
+    warnings.extend(result.container.iter().filter_map(|container| container.warning.clone()));
+    if result.server.fsync.as_deref() == Some("off") {
+        warnings.push("The server runs with fsync=off; a durable one is slower.".to_owned());
+    }
+    warnings
+}
+
+fn advice(result: &RunResult, criteria: &Criteria) -> Vec<String> {
+    let mut advice = Vec::new();
+    let achieved = result.throughput.target_achieved_pct.unwrap_or(100.0);
+    let waits = result.wait_for_connection_ms.count + result.accounting.not_started;
+    let many_waits = waits * 10 > result.accounting.scheduled;
+    if achieved < criteria.min_achieved_pct.max(99.0) || (many_waits && result.config.target_rps.is_some()) {
+        advice.extend(workers_advice(result));
+    }
+    if result.errors.iter().any(|error| matches!(error.sqlstate.as_deref(), Some("26000" | "42P05"))) {
+        advice.push(
+            "Prepared statements got lost: a pooler in transaction mode stands between; add --no-prepared-statements."
+                .to_owned(),
+        );
+    }
+    if result.errors.iter().any(|error| error.sqlstate.as_deref() == Some("53300")) {
+        advice.push("The server is out of connections: lower --workers or raise its max_connections.".to_owned());
+    }
+    let service = &result.service_time_ms;
+    if let (Some(mean), Some(round_trip)) = (service.avg, result.server.round_trip_ms) {
+        let round_trips = result.phases_ms.len() as f64;
+        if round_trips > 0.0 && round_trip > 1.0 && round_trip * round_trips > 0.5 * mean {
+            advice.push(format!(
+                "More than half of the service time is network: {round_trips:.0} round trips of {round_trip:.1} ms. Run \
+                 nearer to the database, or add --pipeline to make it one."
+            ));
+        }
+    }
+    if let Some(commit) = result.phases_ms.iter().find(|phase| phase.name == "commit") {
+        let (part, whole) = (commit.summary.avg.unwrap_or(0.0), service.avg.unwrap_or(0.0));
+        if whole > 1.0 && part > 0.5 * whole {
+            advice.push(format!(
+                "COMMIT takes {:.0}% of the service time: the write-ahead log's disk is the bottleneck. Where losing \
+                 the last moments is acceptable, synchronous_commit=off avoids that wait.",
+                part / whole * 100.0
+            ));
+        }
+    }
+    advice
+}
+
+/// Little's law: requests in service = rate × mean service time.
+fn workers_advice(result: &RunResult) -> Vec<String> {
+    let (Some(offered), Some(mean_ms)) = (result.throughput.offered_rps, result.service_time_ms.avg) else {
+        return Vec::new();
+    };
+    if mean_ms <= 0.0 {
+        return Vec::new();
+    }
+    let workers = result.config.workers;
+    let capacity = workers as f64 * 1_000.0 / mean_ms;
+    let needed = (offered * mean_ms / 1_000.0 * 1.25).ceil() as usize;
+    let mut advice =
+        vec![format!("{workers} workers at {mean_ms:.1} ms of service time make at most {capacity:.0} requests/s.")];
+    if needed > workers {
+        advice.push(format!(
+            "To offer {offered:.0} requests/s at this service time, raise --workers to about {needed}. If the service \
+             time grows as well, the database is the limit, and more workers only lengthen its queue."
+        ));
+    } else {
+        advice.push(
+            "There were workers enough on average, so requests came in bunches or the server paused (checkpoints, \
+             locks, autovacuum): see the maximum and p99.9 of the service time."
+                .to_owned(),
+        );
+    }
+    if mean_ms > 50.0 {
+        advice.push(
+            "Service time is high: look at the server's CPU and disk, at the network, at synchronous_commit, and try \
+             smaller documents (--output-size-kb, --raw-response-size-kb)."
+                .to_owned(),
+        );
+    }
+    advice
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// A number with commas between groups of three digits.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::Durations;
+    use crate::result::{Accounting, Summary, tests::sample};
+
+    fn criteria() -> Criteria {
+        Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() }
+    }
+
+    fn judged(change: impl FnOnce(&mut RunResult), criteria: &Criteria) -> (Status, String) {
+        let mut result = sample();
+        change(&mut result);
+        judge(&mut result, criteria);
+        (result.status, result.reason)
+    }
+
+    #[test]
+    fn the_thresholds_are_the_seeds() {
+        for (pct, status) in [
+            (100.0, Status::Passed),
+            (90.0, Status::Passed),
+            (89.9, Status::Degraded),
+            (50.0, Status::Degraded),
+            (49.9, Status::Failed),
+        ] {
+            let (found, reason) = judged(|r| r.throughput.target_achieved_pct = Some(pct), &criteria());
+            assert_eq!(found, status, "{pct}: {reason}");
+        }
+    }
+
+    #[test]
+    fn one_failed_write_fails_the_run_unless_it_is_allowed() {
+        let fail = |r: &mut RunResult| {
+            r.throughput.failed_writes = 1;
+            r.throughput.total_requests = 1_000;
+        };
+        assert_eq!(judged(fail, &criteria()).0, Status::Failed);
+        assert_eq!(judged(fail, &Criteria { max_error_rate_pct: 0.1, ..criteria() }).0, Status::Passed);
+    }
+
+    #[test]
+    fn a_late_generator_makes_the_run_invalid_only_where_it_matters() {
+        let late = |lateness_ms: f64, p50_ms: f64| {
+            judged(
+                |r| {
+                    r.lateness_ms.p99 = Some(lateness_ms);
+                    r.latency_ms.p50 = Some(p50_ms);
+                },
+                &criteria(),
+            )
+            .0
+        };
+        assert_eq!(late(4.9, 1.0), Status::Passed); // not late enough
+        assert_eq!(late(6.0, 100.0), Status::Passed); // 6 % of the latency
+        assert_eq!(late(11.0, 100.0), Status::Invalid);
+    }
+
+    #[test]
+    fn a_generator_out_of_cpu_is_called_by_its_name() {
+        let (status, reason) = judged(|r| r.generator.busiest_thread_pct = 97.0, &criteria());
+        assert_eq!(status, Status::Invalid);
+        assert!(reason.starts_with("Generator-limited"), "{reason}");
+    }
+
+    #[test]
+    fn slos_are_read_and_kept_or_not() {
+        for (text, figure, inclusive, limit_ms) in [
+            ("p99<20ms", "p99", false, 20.0),
+            ("P99.9 <= 1.5s", "p99.9", true, 1_500.0),
+            ("mean<500us", "avg", false, 0.5),
+        ] {
+            assert_eq!(Slo::parse(text), Ok(Slo { figure, inclusive, limit_ms }));
+        }
+        for wrong in ["p99", "p98<1ms", "p99<", "p99<20", "p99<-1ms", "p99<NaNms", "p99<1h", "<1ms", "p99>20ms"] {
+            assert!(Slo::parse(wrong).is_err(), "{wrong}");
+        }
+        let with = |text: &str| Criteria { slos: vec![Slo::parse(text).unwrap()], ..criteria() };
+        let p99 = |r: &mut RunResult| r.latency_ms.p99 = Some(20.0);
+        assert_eq!(judged(p99, &with("p99<=20ms")).0, Status::Passed);
+        assert_eq!(judged(p99, &with("p99<20ms")).0, Status::Failed);
+    }
+
+    #[test]
+    fn a_lower_bound_never_keeps_a_limit() {
+        let unanswered = |r: &mut RunResult| r.latency_ms = Summary::new(&Durations::default(), 10);
+        let slo = Criteria { slos: vec![Slo::parse("p50<1s").unwrap()], ..criteria() };
+        assert_eq!(judged(unanswered, &slo).0, Status::Failed);
+    }
+
+    #[test]
+    fn a_run_without_requests_is_invalid() {
+        assert_eq!(judged(|r| r.accounting = Accounting::default(), &criteria()).0, Status::Invalid);
+    }
+
+    #[test]
+    fn workers_follow_littles_law() {
+        let mut result = sample();
+        result.config.workers = 8;
+        result.throughput.offered_rps = Some(1_000.0);
+        result.throughput.target_achieved_pct = Some(60.0);
+        result.service_time_ms.avg = Some(20.0);
+        judge(&mut result, &criteria());
+        // 1,000/s × 20 ms = 20 in service, and a quarter to spare.
+        assert!(result.advice.iter().any(|line| line.contains("--workers to about 25")), "{:?}", result.advice);
+        assert!(result.advice.iter().any(|line| line.contains("at most 400 requests/s")), "{:?}", result.advice);
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

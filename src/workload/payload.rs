@@ -1,0 +1,228 @@
+//! The documents: `{"messages":[{"role":"user","content":"…"}]}` around random letters, digits and spaces.
+//!
+//! All contents are slices of one pool of random text, cut at an offset that depends on (seed, slot, column). That
+//! makes millions of different documents at the price of one copy, into the connection's buffer. Within one document
+//! nothing repeats, so that TOAST cannot compress it. Sizes are in bytes; 1 KB is 1,024 bytes, as in the options.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use postgres_protocol::types::text_to_sql;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+
+use super::random::SplitMix64;
+
+/// What stands before the content of every document.
+pub const HEAD: &str = r#"{"messages":[{"role":"user","content":""#;
+/// What stands behind it.
+pub const TAIL: &str = r#""}]}"#;
+
+/// The least size of a document: one with no content.
+pub const MIN_BYTES: usize = HEAD.len() + TAIL.len();
+
+/// The greatest size of a document: jsonb keeps the length of a string in 28 bits.
+pub const MAX_BYTES: usize = (1 << 28) - 1024;
+
+/// How much longer than the largest document the pool is: as many different documents of that size can be cut.
+const SPARE_BYTES: usize = 1 << 20;
+
+const ALPHABET: &[u8; 63] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 ";
+
+/// Sizes of the four documents of a request, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// `chat_inference.input`
+    pub input: usize,
+    /// `chat_inference.output`
+    pub output: usize,
+    /// `model_inference.raw_request`
+    pub raw_request: usize,
+    /// `model_inference.raw_response`
+    pub raw_response: usize,
+}
+
+impl Sizes {
+    /// Bytes of documents in one request.
+    pub fn total(&self) -> usize {
+        self.input + self.output + self.raw_request + self.raw_response
+    }
+
+    fn largest(&self) -> usize {
+        self.input.max(self.output).max(self.raw_request).max(self.raw_response)
+    }
+}
+
+/// Random text from which all documents of a run are cut. Shared by all threads.
+#[derive(Clone)]
+pub struct Pool {
+    text: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} bytes)", self.text.len())
+    }
+}
+
+impl Pool {
+    /// The pool of a run: a function of the seed and of the largest size.
+    pub fn generate(seed: u64, sizes: &Sizes) -> Self {
+        let length = sizes.largest().saturating_sub(MIN_BYTES) + SPARE_BYTES;
+        let mut random = SplitMix64::new(seed ^ 0x9A71_0AD5);
+        let mut text = Vec::with_capacity(length + 8);
+        while text.len() < length {
+            let bits = random.next_u64().to_le_bytes();
+            text.extend(bits.map(|byte| ALPHABET[usize::from(byte) * ALPHABET.len() / 256]));
+        }
+        text.truncate(length);
+        Self { text: text.into() }
+    }
+
+    /// The whole text, ASCII.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Its length as a SQL integer: with the seed the key under which the database keeps it.
+    pub fn sql_length(&self) -> i32 {
+        i32::try_from(self.text.len()).unwrap_or(i32::MAX)
+    }
+
+    /// A document of exactly `size` bytes (at least [`MIN_BYTES`]), cut where `random` says.
+    pub fn cut(&self, size: usize, random: &mut SplitMix64) -> Cut {
+        let length = size.saturating_sub(MIN_BYTES);
+        let offset = random.below((self.text.len() - length + 1) as u64) as usize;
+        Cut { offset, length }
+    }
+
+    /// The document of a cut, ready to be bound to a parameter.
+    pub fn document(&self, cut: Cut) -> Document<'_> {
+        Document { content: &self.text[cut.offset..cut.offset + cut.length] }
+    }
+}
+
+/// Where a document's content lies in the pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Bytes before it.
+    pub offset: usize,
+    /// Its bytes.
+    pub length: usize,
+}
+
+impl Cut {
+    /// The offset as SQL's `substr` counts it, from 1.
+    pub fn sql_offset(self) -> i32 {
+        i32::try_from(self.offset + 1).unwrap_or(i32::MAX)
+    }
+
+    /// The length as a SQL integer.
+    pub fn sql_length(self) -> i32 {
+        i32::try_from(self.length).unwrap_or(i32::MAX)
+    }
+}
+
+/// A pre-serialised document; as a parameter of type `jsonb` or `text` it is copied once, from the pool to the wire.
+pub struct Document<'a> {
+    content: &'a [u8],
+}
+
+/// Short, because a logged parameter would otherwise be megabytes.
+impl std::fmt::Debug for Document<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Document({} bytes)", self.content.len() + MIN_BYTES)
+    }
+}
+
+impl ToSql for Document<'_> {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.reserve(1 + MIN_BYTES + self.content.len());
+        put_jsonb_version(ty, out);
+        out.put_slice(HEAD.as_bytes());
+        out.put_slice(self.content);
+        out.put_slice(TAIL.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::JSONB || *ty == Type::TEXT
+    }
+
+    to_sql_checked!();
+}
+
+/// Small JSON that is serialised already.
+#[derive(Debug)]
+pub struct RawJson<'a>(pub &'a str);
+
+impl ToSql for RawJson<'_> {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        put_jsonb_version(ty, out);
+        text_to_sql(self.0, out);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::JSONB || *ty == Type::TEXT
+    }
+
+    to_sql_checked!();
+}
+
+/// The binary format of jsonb is one version byte, 1, and then the text (`jsonb_recv` in PostgreSQL's source).
+fn put_jsonb_version(ty: &Type, out: &mut BytesMut) {
+    if *ty == Type::JSONB {
+        out.put_u8(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sizes(output: usize) -> Sizes {
+        Sizes { input: 1536, output, raw_request: 1024, raw_response: 4096 }
+    }
+
+    fn text_of(document: &Document<'_>) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        document.to_sql(&Type::TEXT, &mut out).unwrap();
+        out.to_vec()
+    }
+
+    #[test]
+    fn the_pool_is_a_function_of_the_seed() {
+        assert_eq!(Pool::generate(1, &sizes(9000)).text(), Pool::generate(1, &sizes(9000)).text());
+        assert_ne!(Pool::generate(1, &sizes(9000)).text(), Pool::generate(2, &sizes(9000)).text());
+    }
+
+    #[test]
+    fn a_document_does_not_compress() {
+        use std::io::Write;
+        let pool = Pool::generate(1, &sizes(1 << 20));
+        let document = text_of(&pool.document(pool.cut(1 << 20, &mut SplitMix64::new(5))));
+        let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+        deflate.write_all(&document).unwrap();
+        // 63 symbols carry 5.98 of 8 bits; a matcher without an entropy coder (pglz, lz4) finds nothing at all.
+        let ratio = deflate.finish().unwrap().len() as f64 / document.len() as f64;
+        assert!(ratio > 0.74, "compressed to {ratio}");
+    }
+
+    #[test]
+    fn debug_output_is_short() {
+        let pool = Pool::generate(1, &sizes(1 << 20));
+        assert_eq!(format!("{:?}", pool.document(Cut { offset: 3, length: 70_000 })), "Document(70043 bytes)");
+    }
+
+    proptest! {
+        #[test]
+        fn a_document_is_valid_json_of_exactly_the_asked_size(size in MIN_BYTES..20_000usize, seed: u64, slot: u64) {
+            let pool = Pool::generate(seed, &sizes(20_000));
+            let document = text_of(&pool.document(pool.cut(size, &mut SplitMix64::for_slot(seed, slot))));
+            prop_assert_eq!(document.len(), size);
+            let json: serde_json::Value = serde_json::from_slice(&document).unwrap();
+            prop_assert_eq!(json["messages"][0]["content"].as_str().unwrap().len(), size - MIN_BYTES);
+        }
+    }
+}
