@@ -121,7 +121,7 @@ impl Connector {
             for host in &hosts {
                 match self.inner.try_host(host, wanted).await {
                     Ok(connected) => return Ok(connected),
-                    Err(failure) if is_for_the_next(failure.kind()) => failures.push(failure),
+                    Err(failure) if is_for_the_next(&failure) => failures.push(failure),
                     Err(failure) => return Err(failure),
                 }
             }
@@ -157,9 +157,13 @@ fn load_tls(spec: &ConnectionSpec, warnings: &mut Vec<String>) -> Result<Option<
 }
 
 /// Whether a failure of one server says nothing about the next.
-fn is_for_the_next(kind: ConnectErrorKind) -> bool {
+fn is_for_the_next(failure: &ConnectError) -> bool {
     use ConnectErrorKind::{Dns, Other, Refused, SessionAttrs, StartingUp, Timeout};
-    matches!(kind, Dns | Refused | Timeout | StartingUp | SessionAttrs | Other)
+    match failure.kind() {
+        Dns | Refused | Timeout | StartingUp | SessionAttrs => true,
+        Other => failure.is_retryable(),
+        _ => false,
+    }
 }
 
 impl Inner {
@@ -177,7 +181,7 @@ impl Inner {
             }
             match self.limited(&attempt, self.try_endpoint(&endpoint, host, wanted, &attempt)).await {
                 Ok(connected) => return Ok(connected),
-                Err(failure) if is_for_the_next(failure.kind()) => last = Some(failure),
+                Err(failure) if is_for_the_next(&failure) => last = Some(failure),
                 Err(failure) => return Err(failure),
             }
         }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError};
 use tokio_postgres::error::{DbError, SqlState};
 
@@ -203,6 +204,15 @@ impl Attempt {
                 ),
             );
         }
+        if text.contains("tls handshake eof") {
+            return ConnectError::new(
+                Kind::TlsOther,
+                format!(
+                    "{server} hung up during the TLS handshake: leave sslnegotiation=direct out of --postgres-url if it \
+                     stands there (PostgreSQL before 17 lacks it), or check what listens at that port."
+                ),
+            );
+        }
         if text.contains("password missing") {
             return self.missing_password();
         }
@@ -307,7 +317,7 @@ impl Attempt {
                 format!(
                     "The certificate of {server} is made out for {}, not for {host}: use that name as the host in \
                      --postgres-url (and hostaddr for the address), or sslmode=verify-ca.",
-                    if presented.is_empty() { "no name".into() } else { presented.join(", ") }
+                    names(presented)
                 ),
             ),
             rustls::Error::InvalidCertificate(CertificateError::NotValidForName) => (
@@ -334,18 +344,38 @@ impl Attempt {
     }
 }
 
+/// The names as people write them; webpki writes `DnsName("db.example")` and `IpAddress(127.0.0.1)`.
+fn names(presented: &[String]) -> String {
+    let bare = |name: &String| {
+        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+        inner.trim_matches('"').to_owned()
+    };
+    let names: Vec<_> = presented.iter().map(bare).collect();
+    if names.is_empty() { "no name at all".into() } else { names.join(", ") }
+}
+
+fn days(from: UnixTime, to: UnixTime) -> u64 {
+    to.as_secs().saturating_sub(from.as_secs()).div_ceil(86_400)
+}
+
 fn untrusted(server: &str, mode: &str, reason: &CertificateError) -> String {
     match reason {
         CertificateError::UnknownIssuer => format!(
             "The certificate of {server} is not from a trusted authority: put the right authority's certificate into \
              sslrootcert (or sslrootcert=system for a public one) in --postgres-url; sslmode is {mode}."
         ),
-        CertificateError::Expired
-        | CertificateError::ExpiredContext { .. }
-        | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. } => {
-            format!("The certificate of {server} is out of date ({reason}): renew it, or set this machine's clock.")
-        }
+        CertificateError::ExpiredContext { time, not_after } => format!(
+            "The certificate of {server} is out of date, it expired {} days ago: renew it, or set this machine's clock.",
+            days(*not_after, *time)
+        ),
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "The certificate of {server} is not valid yet, but in {} days: replace it, or set this machine's clock.",
+            days(*time, *not_before)
+        ),
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => format!(
+            "The certificate of {server} is an authority's own, and is not trusted: if it is the right one, put it \
+             into sslrootcert in --postgres-url; sslmode is {mode}."
+        ),
         _ => format!(
             "The certificate of {server} cannot be verified ({reason}): replace it, or correct sslrootcert in \
              --postgres-url; sslmode is {mode}."

@@ -85,8 +85,8 @@ pub(super) fn locate(dirs: Option<&[PathBuf]>, account: &Account) -> Result<Prog
     let mut seen = HashSet::new();
     let mut best: Option<Programs> = None;
     let mut unusable = None;
-    for dir in candidates.into_iter().filter_map(|dir| dir.canonicalize().ok()) {
-        if !seen.insert(dir.clone()) || !["postgres", "initdb"].iter().all(|name| is_program(&dir.join(name))) {
+    for dir in candidates.into_iter().filter_map(|dir| real_dir(&dir)) {
+        if !seen.insert(dir.clone()) {
             continue;
         }
         match probe(&dir, account) {
@@ -98,6 +98,17 @@ pub(super) fn locate(dirs: Option<&[PathBuf]>, account: &Account) -> Result<Prog
         }
     }
     best.ok_or_else(|| unusable.unwrap_or_else(|| ThrowawayError::NotInstalled { advice: advice_here() }))
+}
+
+/// The folder that the programs in `dir` really lie in, which has the rest of the installation beside them; `None`
+/// when they are not both there.
+fn real_dir(dir: &Path) -> Option<PathBuf> {
+    let complete = |dir: &Path| ["postgres", "initdb"].iter().all(|name| is_program(&dir.join(name)));
+    if !complete(dir) {
+        return None;
+    }
+    let linked_from = dir.join("postgres").canonicalize().ok()?.parent()?.to_path_buf();
+    if complete(&linked_from) { Some(linked_from) } else { dir.canonicalize().ok() }
 }
 
 fn is_program(path: &Path) -> bool {
@@ -293,6 +304,12 @@ mod tests {
         let found = locate(Some(&[older, newest.clone(), same, ancient.clone()]), &account).unwrap();
         assert_eq!(found.dir, newest.canonicalize().unwrap());
         assert_eq!(found.version, version(16, Some(2)));
+        let links = root.path().join("links");
+        fs::create_dir(&links).unwrap();
+        for program in ["postgres", "initdb"] {
+            std::os::unix::fs::symlink(newest.join(program), links.join(program)).unwrap();
+        }
+        assert_eq!(locate(Some(&[links]), &account).unwrap().dir, newest.canonicalize().unwrap());
         let error = locate(Some(&[ancient]), &account).unwrap_err();
         assert!(matches!(error, ThrowawayError::Unusable { .. }), "{error}");
     }
