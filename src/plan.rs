@@ -100,7 +100,8 @@ impl Faults {
 
     fn duration(&mut self, flag: &'static str, given: &str) -> Duration {
         self.take(flag, given, "give a duration such as 60, 60s, 500ms, 5m or 1m30s", parse_duration(given))
-            .unwrap_or_default()
+            // Anything but zero, which would be a fault of its own.
+            .unwrap_or(Duration::from_secs(1))
     }
 
     fn whole(&mut self, flag: &'static str, given: &str, range: std::ops::RangeInclusive<u64>) -> u64 {

@@ -154,6 +154,8 @@ fn invalid(result: &RunResult) -> Option<String> {
              show this machine and not the database; raise --threads, use a larger machine, or several."
         ));
     }
+    // A closed loop has no due times to be late for.
+    result.config.target_rps?;
     let (late_ms, p50_ms) = (result.lateness_ms.p99?, result.latency_ms.p50.unwrap_or(0.0));
     (late_ms > LATENESS_LIMIT_MS && late_ms > LATENESS_LIMIT_OF_P50 * p50_ms).then(|| {
         format!(

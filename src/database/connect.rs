@@ -13,6 +13,7 @@
 mod error;
 mod session;
 mod socket;
+mod tls_error;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -12,22 +12,27 @@ use super::connect::Driver;
 
 /// The I/O half of a connection.
 pub struct Io {
-    driver: Driver,
-    ended: Option<Result<(), tokio_postgres::Error>>,
+    state: State,
+}
+
+enum State {
+    Open(Driver),
+    /// The driver is dropped as soon as it has ended: what waits for its answers is woken by that alone.
+    Ended(Option<tokio_postgres::Error>),
 }
 
 impl Io {
     /// Takes over a fresh driver.
     pub fn new(driver: Driver) -> Self {
-        Self { driver, ended: None }
+        Self { state: State::Open(driver) }
     }
 
     /// Moves bytes, if there are any to move.
     fn poll_driver(&mut self, cx: &mut Context<'_>) {
-        if self.ended.is_none()
-            && let Poll::Ready(result) = self.driver.as_mut().poll(cx)
+        if let State::Open(driver) = &mut self.state
+            && let Poll::Ready(result) = driver.as_mut().poll(cx)
         {
-            self.ended = Some(result);
+            self.state = State::Ended(result.err());
         }
     }
 
@@ -51,19 +56,22 @@ impl Io {
     pub async fn until_ended(&mut self) {
         poll_fn(|cx| {
             self.poll_driver(cx);
-            if self.ended.is_some() { Poll::Ready(()) } else { Poll::Pending }
+            if self.has_ended() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 
     /// Whether the connection is over.
     pub fn has_ended(&self) -> bool {
-        self.ended.is_some()
+        matches!(self.state, State::Ended(_))
     }
 
     /// The error with which the socket ended, if it ended with one.
     pub fn end_error(&self) -> Option<&tokio_postgres::Error> {
-        self.ended.as_ref().and_then(|result| result.as_ref().err())
+        match &self.state {
+            State::Ended(error) => error.as_ref(),
+            State::Open(_) => None,
+        }
     }
 }
 
@@ -95,15 +103,9 @@ impl Link {
     {
         let result = self.io.drive(work(&self.client)).await;
         match result {
-            Err(error) if error.is_closed() => Err(match self.io.ended.take() {
-                Some(Err(cause)) => {
-                    self.io.ended = Some(Ok(()));
-                    cause
-                }
-                ended => {
-                    self.io.ended = ended;
-                    error
-                }
+            Err(error) if error.is_closed() => Err(match &mut self.io.state {
+                State::Ended(cause) => cause.take().unwrap_or(error),
+                State::Open(_) => error,
             }),
             result => result,
         }

@@ -6,8 +6,6 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription, CertificateError};
 use tokio_postgres::error::{DbError, SqlState};
 
 use crate::database::conninfo::{InvalidConnectionString, SslMode};
@@ -279,11 +277,11 @@ impl Attempt {
                  sslmode in --postgres-url, or the server's pg_hba.conf and privileges."
             ),
             Kind::DatabaseMissing => format!(
-                "There is no database {dbname} at {server} ({text}): create it, or correct its name in --postgres-url."
+                "There is no database {dbname} at {server} ({text}): create it, as --setup does, or correct its name in --postgres-url."
             ),
             Kind::TooManyConnections => format!(
-                "{server} has no connection left ({text}): use fewer connections, close others, or raise the limit \
-                 of the server (max_connections), user or pooler."
+                "{server} has no connection left ({text}): lower --workers, close other connections, or raise \
+                 the limit of the server (max_connections), user or pooler."
             ),
             Kind::StartingUp => format!("{server} takes no connections at the moment ({text}): try again shortly."),
             Kind::PoolerStartupParameter => format!(
@@ -306,102 +304,6 @@ impl Attempt {
                 format!("correct its line in {}, or the user in --postgres-url", path.display())
             }
         }
-    }
-
-    fn tls(&self, error: &rustls::Error) -> ConnectError {
-        let Self { server, host, .. } = self;
-        let mode = self.mode.as_str();
-        let (kind, message) = match error {
-            rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => (
-                Kind::TlsWrongName,
-                format!(
-                    "The certificate of {server} is made out for {}, not for {host}: use that name as the host in \
-                     --postgres-url (and hostaddr for the address), or sslmode=verify-ca.",
-                    names(presented)
-                ),
-            ),
-            rustls::Error::InvalidCertificate(CertificateError::NotValidForName) => (
-                Kind::TlsWrongName,
-                format!("The certificate of {server} is not made out for {host}: correct the host in --postgres-url."),
-            ),
-            rustls::Error::InvalidCertificate(reason) => (Kind::TlsUntrusted, untrusted(server, mode, reason)),
-            rustls::Error::AlertReceived(alert) => (Kind::TlsOther, alerted(server, *alert)),
-            rustls::Error::PeerIncompatible(_) => (
-                Kind::TlsOther,
-                format!(
-                    "{server} and this program have no TLS version or cipher in common ({error}): TLS 1.2 and 1.3 are \
-                     spoken, within ssl_min_protocol_version and ssl_max_protocol_version of --postgres-url."
-                ),
-            ),
-            _ => (
-                Kind::TlsOther,
-                format!(
-                    "TLS with {server} failed ({error}): check that the port in --postgres-url speaks TLS for Postgres."
-                ),
-            ),
-        };
-        ConnectError::new(kind, message)
-    }
-}
-
-/// The names as people write them; webpki writes `DnsName("db.example")` and `IpAddress(127.0.0.1)`.
-fn names(presented: &[String]) -> String {
-    let bare = |name: &String| {
-        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
-        inner.trim_matches('"').to_owned()
-    };
-    let names: Vec<_> = presented.iter().map(bare).collect();
-    if names.is_empty() { "no name at all".into() } else { names.join(", ") }
-}
-
-fn days(from: UnixTime, to: UnixTime) -> u64 {
-    to.as_secs().saturating_sub(from.as_secs()).div_ceil(86_400)
-}
-
-fn untrusted(server: &str, mode: &str, reason: &CertificateError) -> String {
-    match reason {
-        CertificateError::UnknownIssuer => format!(
-            "The certificate of {server} is not from a trusted authority: put the right authority's certificate into \
-             sslrootcert (or sslrootcert=system for a public one) in --postgres-url; sslmode is {mode}."
-        ),
-        CertificateError::ExpiredContext { time, not_after } => format!(
-            "The certificate of {server} is out of date, it expired {} days ago: renew it, or set this machine's clock.",
-            days(*not_after, *time)
-        ),
-        CertificateError::NotValidYetContext { time, not_before } => format!(
-            "The certificate of {server} is not valid yet, but in {} days: replace it, or set this machine's clock.",
-            days(*time, *not_before)
-        ),
-        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => format!(
-            "The certificate of {server} is an authority's own, and is not trusted: if it is the right one, put it \
-             into sslrootcert in --postgres-url; sslmode is {mode}."
-        ),
-        _ => format!(
-            "The certificate of {server} cannot be verified ({reason}): replace it, or correct sslrootcert in \
-             --postgres-url; sslmode is {mode}."
-        ),
-    }
-}
-
-fn alerted(server: &str, alert: AlertDescription) -> String {
-    use AlertDescription as Alert;
-    match alert {
-        Alert::CertificateRequired
-        | Alert::BadCertificate
-        | Alert::UnknownCA
-        | Alert::CertificateExpired
-        | Alert::CertificateUnknown
-        | Alert::UnsupportedCertificate
-        | Alert::CertificateRevoked => format!(
-            "{server} does not accept the client certificate ({alert:?}): correct sslcert and sslkey in --postgres-url, \
-             or leave them out."
-        ),
-        Alert::NoApplicationProtocol => format!(
-            "{server} does not offer Postgres over direct TLS: leave sslnegotiation=direct out of --postgres-url."
-        ),
-        _ => format!(
-            "{server} ended the TLS handshake ({alert:?}): check that it speaks TLS there, and the versions it allows."
-        ),
     }
 }
 
@@ -454,4 +356,21 @@ fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
         };
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn chains_are_walked_and_wrapped_errors_found() {
+        let error = Outer(io::Error::other(rustls::Error::DecryptError));
+        assert_eq!(error_chain(&error), "outer: cannot decrypt peer's message");
+        assert_eq!(find::<rustls::Error>(&error), Some(&rustls::Error::DecryptError));
+        assert!(find::<std::fmt::Error>(&error).is_none());
+    }
 }

@@ -1,0 +1,14 @@
+//! The `load_test` program against real servers, from the outside: its output, its exit code, the rows it leaves.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod accounting;
+mod data;
+mod faults;
+mod interrupts;
+mod output;
+mod pooler;
+mod schema;
+mod tool;
+mod usage;

@@ -1,0 +1,215 @@
+//! Report, JSON, files: what people and scripts read.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::tool::{SMALL, count, ms, run, run_on, server_with_tables};
+
+/// A Python with PyPI's `hdrhistogram`, HdrHistogram's own reader for that language.
+fn hdr_python() -> PathBuf {
+    let found = std::env::var_os("HDR_PYTHON").map(PathBuf::from).unwrap_or_else(|| {
+        let bin = PathBuf::from(env!("CARGO_BIN_EXE_load_test"));
+        bin.ancestors().nth(2).unwrap().join("venv/bin/python")
+    });
+    assert!(
+        found.exists(),
+        "no Python with hdrhistogram at {}: run scripts/test.sh, which installs it",
+        found.display()
+    );
+    found
+}
+
+fn python(script: &str, argument: &str) -> Value {
+    let output = Command::new(hdr_python()).args(["-c", script, argument]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_python_tools_fields_keep_their_names() {
+    let server = server_with_tables();
+    let json = run_on(&server, &["--rps", "50", "--duration", "1"]).json();
+    for (group, names) in [
+        (
+            "config",
+            &[
+                "target_rps",
+                "duration_seconds",
+                "workers",
+                "input_size_kb",
+                "output_size_kb",
+                "raw_request_size_kb",
+                "raw_response_size_kb",
+                "server_side_data",
+            ][..],
+        ),
+        (
+            "throughput",
+            &[
+                "total_requests",
+                "successful_writes",
+                "failed_writes",
+                "actual_rps",
+                "target_achieved_pct",
+                "success_rate",
+            ],
+        ),
+        ("latency_ms", &["min", "avg", "p50", "p95", "p99", "max"]),
+    ] {
+        for name in names {
+            assert!(!json[group][name].is_null(), "{group}.{name} is missing");
+        }
+    }
+    for name in ["hostname", "data_written_mb", "status"] {
+        assert!(!json[name].is_null(), "{name} is missing");
+    }
+    assert_eq!(json["throughput"]["success_rate"], 100.0);
+    // 1.5 + 2 + 1 + 2 KB a request.
+    assert!((json["data_written_mb"].as_f64().unwrap() - 50.0 * 6.5 / 1024.0).abs() < 0.001);
+}
+
+#[test]
+fn others_decode_the_histograms_and_find_the_same_figures() {
+    let server = server_with_tables();
+    let folder = tempfile::tempdir().unwrap();
+    let (json_file, hdr_log) = (folder.path().join("r.json"), folder.path().join("log.hdr"));
+    let arguments = [
+        "--rps",
+        // A thousand requests, where the ranks of all percentiles are whole: libraries round them differently.
+        "250",
+        "--duration",
+        "4",
+        "--output",
+        json_file.to_str().unwrap(),
+        "--hdr-log",
+        hdr_log.to_str().unwrap(),
+    ];
+    // A request that was not started makes the percentiles lower bounds, which the histogram cannot know.
+    let complete = || Some(run_on(&server, &arguments).json()).filter(|json| count(json, "not_started") == 0);
+    let json = (0..5).find_map(|_| complete()).expect("five runs in a row could not hold 250 requests/s");
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(&json_file).unwrap()).unwrap();
+    assert_eq!(written, json);
+
+    let script = "import json, sys\n\
+                  from hdrh.histogram import HdrHistogram\n\
+                  histograms = json.load(open(sys.argv[1]))['histograms']\n\
+                  def figures(name):\n\
+                  \x20   h = HdrHistogram.decode(histograms[name]['base64'])\n\
+                  \x20   p = {q: h.get_value_at_percentile(q) for q in (50, 90, 95, 99, 99.9)}\n\
+                  \x20   return {'count': h.get_total_count(), **{f'p{q}'.replace('.', '_'): v / 1000 for q, v in p.items()}}\n\
+                  print(json.dumps({n: figures(n) for n in ('latency', 'service_time', 'lateness', 'wait_for_connection')}))";
+    let decoded = python(script, json_file.to_str().unwrap());
+    for (histogram, figure) in
+        [("latency", "latency_ms"), ("service_time", "service_time_ms"), ("lateness", "lateness_ms")]
+    {
+        assert_eq!(decoded[histogram]["count"], json[figure]["count"], "{histogram}");
+        for name in ["p50", "p90", "p95", "p99", "p99_9"] {
+            let (theirs, ours) = (decoded[histogram][name].as_f64().unwrap(), ms(&json, figure, name));
+            assert!((theirs - ours).abs() < 0.0005, "{histogram} {name}: {theirs} and {ours}");
+        }
+    }
+    assert_eq!(decoded["wait_for_connection"]["count"], json["wait_for_connection_ms"]["count"]);
+
+    let script = "import json, sys\n\
+                  from hdrh.log import HistogramLogReader\n\
+                  from hdrh.histogram import HdrHistogram\n\
+                  total = HdrHistogram(1, 86400000000, 3)\n\
+                  reader, lines = HistogramLogReader(sys.argv[1], total), 0\n\
+                  while True:\n\
+                  \x20   h = reader.get_next_interval_histogram()\n\
+                  \x20   if h is None: break\n\
+                  \x20   lines += 1\n\
+                  \x20   total.add(h)\n\
+                  print(json.dumps({'count': total.get_total_count(), 'lines': lines, 'p50': total.get_value_at_percentile(50) / 1000}))";
+    let log = python(script, hdr_log.to_str().unwrap());
+    assert_eq!(log["count"], json["latency_ms"]["count"]);
+    assert!(log["lines"].as_u64().unwrap() >= 3, "{log}");
+    assert!((log["p50"].as_f64().unwrap() - ms(&json, "latency_ms", "p50")).abs() < 0.0005);
+    let text = std::fs::read_to_string(&hdr_log).unwrap();
+    assert!(text.contains("#[Histogram log format version 1.3]"));
+}
+
+#[test]
+fn the_report_is_on_stdout_and_the_progress_on_stderr() {
+    let server = server_with_tables();
+    let arguments = ["--rps", "50", "--duration", "6", "--postgres-url", &server.url()];
+    let ran = run(&[&arguments[..], &SMALL].concat()).expect_measured();
+    for part in [
+        "POSTGRES LOAD TEST FOR TENSORZERO",
+        "Target RPS:          50",
+        "Duration:            6s",
+        "Connections:         8",
+        "Rate limiting:       enabled",
+        "Experimentation:     enabled",
+        "LOAD TEST RESULTS",
+        "  Total Requests:     300",
+        "  Successful Writes:  300",
+        "  Failed Writes:      0",
+        "  Success Rate:       100.00%",
+        "  P99.9:",
+        "Service",
+        "Lateness",
+        "Wait",
+        "  Scheduled:          300",
+        "STATUS: ",
+    ] {
+        assert!(ran.stdout.contains(part), "{part:?} is missing from\n{}", ran.stdout);
+    }
+    assert!(ran.stderr.contains("  Progress: 5s elapsed, 2"), "{}", ran.stderr);
+    assert!(!ran.stdout.contains("Progress"));
+}
+
+#[test]
+fn a_terminal_gets_a_bar() {
+    let server = server_with_tables();
+    let line = format!(
+        "{} --rps 50 --duration 3 --output-size-kb 1 --raw-response-size-kb 1 --postgres-url '{}'",
+        env!("CARGO_BIN_EXE_load_test"),
+        server.url()
+    );
+    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("/3s") && text.contains("p99"), "{text}");
+    assert!(!text.contains("Progress:"), "{text}");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let server = server_with_tables();
+    let line = format!(
+        "{} --rps max --duration 1 --output-size-kb 1 --raw-response-size-kb 1 --postgres-url '{}' | true; echo ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_load_test"),
+        server.url()
+    );
+    let output = Command::new("bash").args(["-c", &line]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn no_password_is_shown_anywhere() {
+    let server = crate::support::TestServer::start_on_tcp();
+    let url = server.url();
+    let (_, password) = url.split_once("//postgres:").unwrap();
+    let encoded = password.split('@').next().unwrap().to_owned();
+    let folder = tempfile::tempdir().unwrap();
+    let json_file = folder.path().join("r.json");
+    let mut command =
+        crate::tool::command(&["--setup", "--verbose", "--rps", "20", "--duration", "1", "--output-size-kb", "1"]);
+    let ran =
+        crate::tool::start_command(command.env("POSTGRES_URL", &url).args(["--output", json_file.to_str().unwrap()]));
+    let ran = ran.finish().expect_measured();
+    let everything = [ran.stdout, ran.stderr, std::fs::read_to_string(json_file).unwrap(), server.log()].concat();
+    for secret in [encoded.as_str(), "a secret: 100%/@?"] {
+        assert!(!everything.contains(secret));
+    }
+}
+
+#[test]
+fn a_path_that_cannot_be_written_is_found_before_the_run() {
+    for flag in ["--output", "--hdr-log"] {
+        run(&[flag, "/nowhere/at/all", "--duration", "60"]).expect_refusal(3, &[flag, "/nowhere/at/all"]);
+    }
+}

@@ -1,0 +1,75 @@
+//! PgBouncer in transaction mode.
+
+use std::process::{Child, Command, Stdio};
+
+use postgres_load_test::database::ephemeral::ThrowawayOptions;
+
+use crate::support::TestServer;
+use crate::tool::{SMALL, assert_rows_match, count, run, wait_until};
+
+/// A PgBouncer of this test's own, before a server of its own.
+struct Bouncer {
+    child: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Bouncer {
+    fn before(server: &TestServer) -> Self {
+        let folder = tempfile::Builder::new().prefix("plt").tempdir_in("/tmp").unwrap();
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (users, ini) = (folder.path().join("users"), folder.path().join("bouncer.ini"));
+        std::fs::write(&users, "\"postgres\" \"secret\"\n").unwrap();
+        let config = format!(
+            "[databases]\n* = host=127.0.0.1 port={} password=secret\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = plain\nauth_file = {}\npool_mode = transaction\n\
+             default_pool_size = 4\nmax_client_conn = 100\n",
+            server.server().port(),
+            users.display()
+        );
+        std::fs::write(&ini, config).unwrap();
+        let mut command = Command::new("/usr/sbin/pgbouncer");
+        command.arg(&ini).stdout(Stdio::null()).stderr(Stdio::null());
+        if rustix::process::geteuid().is_root() {
+            command.args(["-u", "postgres"]);
+        }
+        let bouncer = Self { child: command.spawn().expect("pgbouncer is not installed"), port, _folder: folder };
+        wait_until("PgBouncer listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        bouncer
+    }
+
+    fn url(&self) -> String {
+        format!("postgresql://postgres:secret@127.0.0.1:{}/postgres", self.port)
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn transaction_mode_works_without_prepared_statements_and_says_so_otherwise() {
+    let server = TestServer::start_with(ThrowawayOptions {
+        tcp: true,
+        superuser_password: Some("secret".to_owned()),
+        ..ThrowawayOptions::default()
+    });
+    run(&["--setup", "--duration", "0", "--postgres-url", &server.url()]).expect(0);
+    let bouncer = Bouncer::before(&server);
+    let arguments =
+        ["--json-output", "--rps", "200", "--duration", "2", "--workers", "8", "--postgres-url", &bouncer.url()];
+    let arguments = [&arguments[..], &SMALL].concat();
+    run(&arguments).expect_refusal(3, &["pooler", "--no-prepared-statements"]);
+    for more in [&["--no-prepared-statements"][..], &["--no-prepared-statements", "--pipeline"]] {
+        let json = run(&[&arguments[..], more].concat()).json();
+        assert_eq!(count(&json, "ok") + count(&json, "not_started"), 400, "{}", json["errors"]);
+        assert!(count(&json, "ok") > 200, "{}", json["accounting"]);
+        assert_rows_match(&server, &json);
+    }
+    // Setting up goes through it as well.
+    run(&["--setup", "unlogged", "--duration", "0", "--postgres-url", &bouncer.url()]).expect(0);
+}
