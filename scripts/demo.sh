@@ -26,6 +26,6 @@ load_test=$(realpath "${CARGO_TARGET_DIR:-target}")/release/load_test
 arguments=(--ephemeral --setup unlogged --rps 100 --duration 10 --workers 8
     --output-size-kb 10 --raw-response-size-kb 10 "$@")
 say "load_test ${arguments[*]}"
-# Paths among the options, such as --json, are meant from where the script was called.
+# Paths among the options, such as --output, are meant from where the script was called.
 cd "$called_from"
 exec "$load_test" "${arguments[@]}"

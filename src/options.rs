@@ -24,7 +24,7 @@ pub const DEFAULT_POSTGRES_URL: &str = "postgresql://postgres:postgres@localhost
                   Exit codes: 0 PASSED; 1 DEGRADED, FAILED or INVALID; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
                   Examples:\n  \
                   load_test --ephemeral --rps 100 --duration 10 --output-size-kb 10 --raw-response-size-kb 10\n  \
-                  load_test --setup --rps 50 --duration 60 --workers 4\n  \
+                  load_test --setup --rps 50 --workers 4 --output-size-kb 10 --raw-response-size-kb 10\n  \
                   POSTGRES_URL='postgres://…?sslmode=require' load_test --rps 1000 --workers 32 --slo 'p99<50ms'"
 )]
 pub struct LoadTestOptions {
@@ -59,7 +59,7 @@ pub struct TargetOptions {
     pub postgres_url: Option<String>,
 
     /// Start a throwaway PostgreSQL for this run, with tables, and remove it afterwards
-    #[arg(long, conflicts_with = "no_reset")]
+    #[arg(long)]
     pub ephemeral: bool,
 
     /// Create the database where it is missing, and the tables (logged or unlogged), then go on. With --duration 0

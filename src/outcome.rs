@@ -75,6 +75,12 @@ impl Failure {
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
+    // What the driver calls any error that the server sent.
+    if text == "db error"
+        && let Some(cause) = source
+    {
+        (text, source) = (cause.to_string(), cause.source());
+    }
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         if !text.contains(&cause_text) {

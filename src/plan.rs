@@ -236,7 +236,10 @@ fn target(options: &LoadTestOptions, environment: &Environment, faults: &mut Fau
         Ok(spec) => Some(Target::Existing(Box::new(spec))),
         Err(error) => {
             // The text may hold a password, so only what is wrong with it is repeated.
-            faults.add("--postgres-url", error.to_string(), "give a URL or key=value string as psql takes it");
+            for problem in error.faults {
+                let problem = problem.trim_end_matches('.');
+                faults.add("--postgres-url", problem, "give a URL or key=value string as psql takes it");
+            }
             None
         }
     }

@@ -276,15 +276,16 @@ impl Summary {
         let known = histogram.len();
         let ms = |us: u64| us as f64 / 1_000.0;
         let some = |value: f64| (known > 0).then_some(value);
-        let percentile = |p: f64| {
-            // Rank among all, taken as a share of the known ones.
-            let of_known = p / 100.0 * (known + beyond) as f64 / known.max(1) as f64;
-            let is_lower_bound = beyond > 0 && of_known > 1.0;
-            (some(ms(histogram.value_at_quantile(of_known.min(1.0)))), is_lower_bound)
+        let percentile = |per_mille: u64| {
+            // The nearest rank among all, in whole numbers: 99.9 / 100 is a little more than 0.999.
+            let rank = (per_mille * (known + beyond)).div_ceil(1_000).max(1);
+            // The histogram rounds quantiles up to ranks; half a rank less is safe from rounding on either side.
+            let quantile = (rank.min(known) as f64 - 0.5) / known.max(1) as f64;
+            (some(ms(histogram.value_at_quantile(quantile.max(0.0)))), rank > known && beyond > 0)
         };
-        let ((p50, p50_is_lower_bound), (p90, p90_is_lower_bound)) = (percentile(50.0), percentile(90.0));
-        let ((p95, p95_is_lower_bound), (p99, p99_is_lower_bound)) = (percentile(95.0), percentile(99.0));
-        let (p99_9, p99_9_is_lower_bound) = percentile(99.9);
+        let ((p50, p50_is_lower_bound), (p90, p90_is_lower_bound)) = (percentile(500), percentile(900));
+        let ((p95, p95_is_lower_bound), (p99, p99_is_lower_bound)) = (percentile(950), percentile(990));
+        let (p99_9, p99_9_is_lower_bound) = percentile(999);
         Self {
             count: durations.count(),
             min: some(ms(histogram.min())),
@@ -695,15 +696,20 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn without_unanswered_slots_percentiles_are_the_histograms(values in prop::collection::vec(1u64..100_000, 1..300)) {
-            let recorded = durations(values);
-            let summary = Summary::new(&recorded, 0);
-            for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999)] {
-                let expected = Bounded {
-                    value: Some(recorded.histogram.value_at_quantile(quantile) as f64 / 1_000.0),
-                    is_lower_bound: false,
-                };
-                prop_assert_eq!(summary.figure(name), Some(expected));
+        fn percentiles_are_the_nearest_ranks_of_the_sorted_values(
+            mut values in prop::collection::vec(1u64..100_000, 1..1_200),
+            unanswered in 0u64..200,
+        ) {
+            let summary = Summary::new(&durations(values.iter().copied()), unanswered);
+            values.sort_unstable();
+            let total = values.len() as u64 + unanswered;
+            for (name, per_mille) in [("p50", 500), ("p90", 900), ("p95", 950), ("p99", 990), ("p99.9", 999)] {
+                let rank = (total * per_mille).div_ceil(1_000) as usize;
+                let found = summary.figure(name).unwrap();
+                prop_assert_eq!(found.is_lower_bound, rank > values.len());
+                let expected_ms = values[rank.min(values.len()) - 1] as f64;
+                let found_ms = found.value.unwrap();
+                prop_assert!((found_ms / expected_ms - 1.0).abs() < 0.002, "{} is {}, not {}", name, found_ms, expected_ms);
             }
         }
     }

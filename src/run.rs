@@ -123,7 +123,11 @@ pub async fn open_database(
     }
     if plan.reset && !plan.setup_only {
         tell("emptying the tables");
-        schema::reset(&mut link).await?;
+        let within = match plan.start_at_unix_ns {
+            Some(unix_ns) => Some(left_until(unix_ns).ok_or(RunError::StartMissed)?),
+            None => None,
+        };
+        schema::reset(&mut link, within).await?;
     }
     if plan.workload.server_side_data && !plan.setup_only {
         tell("filling the pool for server-side data");
@@ -132,6 +136,13 @@ pub async fn open_database(
     link.close().await;
     let warnings = connector.warnings().iter().chain(&plan.warnings).cloned().collect();
     Ok(Database { connector, server, info, warnings })
+}
+
+/// How long until an instant of the wall clock; `None` where it has passed, or nearly.
+fn left_until(unix_ns: u64) -> Option<Duration> {
+    const LEAST: Duration = Duration::from_millis(50);
+    let left = Duration::from_nanos(unix_ns.checked_sub(crate::clock::unix_ns())?);
+    left.checked_sub(LEAST).filter(|left| !left.is_zero())
 }
 
 fn throwaway_spec(server: &ThrowawayServer) -> Result<ConnectionSpec, RunError> {
@@ -159,6 +170,18 @@ pub async fn prepare(plan: Plan, database: Database, pool: Pool, tell: Tell<'_>)
     };
     let config = plan.config(target);
     Ok(Ready { plan, database, config, prepared, container })
+}
+
+impl Database {
+    /// What the server said of itself.
+    pub fn info(&self) -> &ServerInfo {
+        &self.info
+    }
+
+    /// Where it is.
+    pub fn describe(&self) -> String {
+        self.connector.spec().describe()
+    }
 }
 
 impl Ready {
@@ -211,6 +234,11 @@ impl Live {
     /// The first stop closes the window and waits for what is in flight; the second one abandons it.
     pub fn stop(&mut self, at_once: bool) {
         if at_once { self.running.abort() } else { self.running.interrupt() }
+    }
+
+    /// How long the run was meant to go on after T0, seconds.
+    pub fn planned_seconds(&self) -> u64 {
+        self.plan.engine.schedule.end_ns().div_ceil(1_000_000_000)
     }
 
     /// The container's newest reading.

@@ -29,6 +29,9 @@ impl Rate {
     /// # Errors
     /// Says what is wrong with the text: not a number, not above zero, more decimals than six, or too large.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with('-') {
+            return Err("is below zero".to_owned());
+        }
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         if !digits(whole) || !(fraction.is_empty() || digits(fraction)) {

@@ -159,8 +159,9 @@ fn invalid(result: &RunResult) -> Option<String> {
     let (late_ms, p50_ms) = (result.lateness_ms.p99?, result.latency_ms.p50.unwrap_or(0.0));
     (late_ms > LATENESS_LIMIT_MS && late_ms > LATENESS_LIMIT_OF_P50 * p50_ms).then(|| {
         format!(
-            "The generator was late: it sent requests up to {late_ms:.1} ms (p99) after they were due although a \
-             worker was waiting, so the latency is partly its own; free this machine of other work, or use another."
+            "The generator was late: one request in a hundred was sent {late_ms:.1} ms or more after it was due, \
+             although a worker was waiting, so the latency is partly its own; free this machine of other work, or \
+             use another."
         )
     })
 }
@@ -209,7 +210,8 @@ fn advice(result: &RunResult, criteria: &Criteria) -> Vec<String> {
     let achieved = result.throughput.target_achieved_pct.unwrap_or(100.0);
     let waits = result.wait_for_connection_ms.count + result.accounting.not_started;
     let many_waits = waits * 10 > result.accounting.scheduled;
-    if achieved < criteria.min_achieved_pct.max(99.0) || (many_waits && result.config.target_rps.is_some()) {
+    let failures_explain_it = result.throughput.failed_writes * 10 > result.throughput.total_requests;
+    if !failures_explain_it && (achieved < criteria.min_achieved_pct.max(99.0) || many_waits) {
         advice.extend(workers_advice(result));
     }
     if result.errors.iter().any(|error| matches!(error.sqlstate.as_deref(), Some("26000" | "42P05"))) {

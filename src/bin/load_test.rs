@@ -4,7 +4,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -67,7 +66,6 @@ async fn load_test(plan: Plan) -> Result<ExitCode> {
     outputs.begin_hdr_log(&live)?;
     let (record, stopped) = drive(&plan, &mut live, &mut outputs, &mut stops).await?;
     let result = live.conclude(&record)?;
-    outputs.write(&result)?;
     if plan.json_output {
         say(&format!("{}\n", serde_json::to_string(&result)?))?;
     } else {
@@ -75,6 +73,8 @@ async fn load_test(plan: Plan) -> Result<ExitCode> {
         text::report(&mut report, &result)?;
         say(&String::from_utf8_lossy(&report))?;
     }
+    // After the report, which must not be lost to a full disk.
+    outputs.write(&result)?;
     Ok(match result.status {
         _ if stopped => ExitCode::from(INTERRUPTED),
         Status::Passed => ExitCode::SUCCESS,
@@ -104,6 +104,8 @@ async fn make_ready(plan: &Plan, stops: &mut Stops) -> Result<Option<Live>> {
         let pool = Pool::generate(plan.workload.seed, &plan.workload.sizes);
         let database = run::open_database(plan, server, &pool, &mut tell).await?;
         if plan.setup_only {
+            let tables = database.info().tables.as_deref().unwrap_or_default();
+            say(&format!("Ready: {tables} tables in {}\n", database.describe()))?;
             return Ok(None);
         }
         let ready = run::prepare(plan.clone(), database, pool, &mut tell).await?;
@@ -122,7 +124,7 @@ async fn make_ready(plan: &Plan, stops: &mut Stops) -> Result<Option<Live>> {
 
 /// Shows the run until it is over. The first signal stops it gently, the second one at once.
 async fn drive(plan: &Plan, live: &mut Live, outputs: &mut Outputs, stops: &mut Stops) -> Result<(RunRecord, bool)> {
-    let mut screen = Screen::new(plan);
+    let mut screen = Screen::new(plan, live.planned_seconds());
     let mut signals = 0;
     loop {
         let event = tokio::select! {
@@ -158,22 +160,22 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(plan: &Plan) -> Self {
-        let seconds = Duration::from_nanos(plan.engine.schedule.end_ns()).as_secs().max(1);
+    fn new(plan: &Plan, seconds: u64) -> Self {
         let style = ProgressStyle::with_template("  {bar:20} {pos}/{len}s  {msg}");
         let bar = style.ok().filter(|_| io::stderr().is_terminal()).map(|style| {
             let bar = ProgressBar::new(seconds).with_style(style);
             bar.tick();
             bar
         });
-        Self { progress: Progress::default(), bar, verbose: plan.verbose, lines: 0 }
+        Self { progress: Progress::new(seconds), bar, verbose: plan.verbose, lines: 0 }
     }
 
     fn show(&mut self, live: &Live) {
         let container = live.container();
         if let Some(bar) = &self.bar {
-            bar.set_position(self.progress.seconds());
-            bar.set_message(format!("{}{}", self.progress.recent(), container_text(container)));
+            bar.set_position(self.progress.seconds().min(bar.length().unwrap_or(u64::MAX)));
+            let draining = if self.progress.is_draining() { "draining, " } else { "" };
+            bar.set_message(format!("{draining}{}{}", self.progress.recent(), container_text(container)));
         } else if self.progress.seconds() / SECONDS_BETWEEN_LINES > self.lines {
             self.lines = self.progress.seconds() / SECONDS_BETWEEN_LINES;
             eprintln!("  {}", self.progress.line(container));

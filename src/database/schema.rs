@@ -2,6 +2,8 @@
 //!
 //! Only tables with our mark, a comment that begins with [`MARK`], are ever written, emptied or dropped.
 
+use std::time::Duration;
+
 use tokio_postgres::error::SqlState;
 
 use super::connect::{ConnectError, ConnectErrorKind, Connector};
@@ -89,7 +91,7 @@ impl SchemaError {
         let (what, cause) = (what.to_owned(), chain(error));
         match error.code() {
             Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Self::NotAllowed { what, cause },
-            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => Self::Locked,
+            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::QUERY_CANCELED => Self::Locked,
             Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly(cause),
             _ => Self::Other { what, cause },
         }
@@ -216,10 +218,16 @@ fn refuse_foreign(found: &[Found]) -> Result<(), SchemaError> {
 
 /// Empties the four tables. [`check`] has to come before.
 ///
+/// It takes no longer than `within`: where other parts of the test begin at a set time, emptying the tables after it
+/// would take their rows away.
+///
 /// # Errors
 /// The role may not, or another session holds them.
-pub async fn reset(link: &mut Link) -> Result<(), SchemaError> {
-    let sql = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; TRUNCATE {}; COMMIT", TABLES.join(", "));
+pub async fn reset(link: &mut Link, within: Option<Duration>) -> Result<(), SchemaError> {
+    let limit = within
+        .map_or(String::new(), |within| format!("SET LOCAL statement_timeout = '{}ms'; ", within.as_millis().max(1)));
+    let tables = TABLES.join(", ");
+    let sql = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; {limit}TRUNCATE {tables}; COMMIT");
     let emptied = link.run(async |client| client.batch_execute(&sql).await).await;
     if let Err(error) = emptied {
         let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;

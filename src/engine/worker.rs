@@ -109,6 +109,18 @@ impl Worker {
                 break;
             }
         }
+        self.close().await;
+    }
+
+    /// Closes the connection, but not before the window: good-byes are work for the server, too.
+    async fn close(mut self) {
+        let end_ns = self.epoch.mono_ns + self.shared.end_ns();
+        if !*self.closing.borrow() {
+            tokio::select! {
+                () = self.timer.until(end_ns) => {}
+                _ = self.closing.changed() => {}
+            }
+        }
         if let Some(session) = self.session.take() {
             session.close().await;
         }

@@ -12,6 +12,7 @@ const RECENT_SECONDS: usize = 5;
 /// Gathers intervals and tells where the test stands.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
+    planned_seconds: u64,
     ok: u64,
     errors: u64,
     seconds: u64,
@@ -19,6 +20,16 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Nothing has happened yet; the window closes after `planned_seconds`.
+    pub fn new(planned_seconds: u64) -> Self {
+        Self { planned_seconds, ..Self::default() }
+    }
+
+    /// Whether the window has closed, and only answers are waited for.
+    pub fn is_draining(&self) -> bool {
+        self.seconds > self.planned_seconds
+    }
+
     /// Takes in second `index` since T0.
     pub fn add(&mut self, index: u64, interval: Interval) {
         self.ok += interval.ok;
@@ -42,6 +53,10 @@ impl Progress {
 
     /// One line: the seed's, with more at its end.
     pub fn line(&self, container: Option<ContainerSample>) -> String {
+        if self.is_draining() {
+            let over = self.seconds - self.planned_seconds;
+            return format!("Draining: {over}s after the end, {} requests answered", thousands(self.requests()));
+        }
         let rate = self.requests() as f64 / self.seconds.max(1) as f64;
         let head = format!("{}s elapsed, {} requests, {rate:.1} RPS", self.seconds, thousands(self.requests()));
         format!("Progress: {head}, {}{}", self.recent(), container_text(container))
@@ -85,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_line_tells_the_whole_and_the_last_seconds() {
-        let mut progress = Progress::default();
+        let mut progress = Progress::new(10);
         for second in 0..10 {
             progress.add(second, interval(100, u64::from(second == 9), if second < 5 { 100 } else { 2 }));
         }
@@ -100,8 +115,15 @@ mod tests {
 
     #[test]
     fn silence_is_shown_as_such() {
-        let mut progress = Progress::default();
+        let mut progress = Progress::new(1);
         progress.add(0, Interval::default());
         assert!(progress.line(None).contains("0 requests, 0.0 RPS, last 1s: 0.0 RPS, p99 -, 0 errors"));
+    }
+
+    #[test]
+    fn the_drain_is_not_called_progress() {
+        let mut progress = Progress::new(1);
+        (0..3).for_each(|second| progress.add(second, interval(4, 0, 1)));
+        assert_eq!(progress.line(None), "Draining: 2s after the end, 12 requests answered");
     }
 }

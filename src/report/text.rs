@@ -89,7 +89,8 @@ pub fn report(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     line(out, "Estimated", &format!("{mb:.1} MB{gb}"))?;
     list(out, "WARNINGS", &result.warnings)?;
     list(out, "ADVICE", &result.advice)?;
-    writeln!(out, "\n{RULE}\nSTATUS: {} - {}\n{RULE}", result.status, result.reason)
+    let status = wrapped(&format!("STATUS: {} - {}", result.status, result.reason), "", "  ");
+    writeln!(out, "\n{RULE}\n{status}\n{RULE}")
 }
 
 fn throughput(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
@@ -183,7 +184,7 @@ fn errors(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
             ErrorOrigin::Connection => " (between requests)",
         };
         writeln!(out, "  {:>8}  {}{state}{origin}", thousands(error.count), error.class)?;
-        writeln!(out, "            e.g. {}", printable(&error.example))?;
+        writeln!(out, "{}", wrapped(&error.example, "            e.g. ", "            "))?;
     }
     Ok(())
 }
@@ -211,7 +212,13 @@ fn list(out: &mut impl Write, title: &str, items: &[String]) -> io::Result<()> {
         return Ok(());
     }
     section(out, title)?;
-    items.iter().try_for_each(|item| writeln!(out, "  - {}", printable(item)))
+    items.iter().try_for_each(|item| writeln!(out, "{}", wrapped(item, "  - ", "    ")))
+}
+
+/// Text from anywhere in lines that a terminal of eighty columns holds.
+fn wrapped(text: &str, first: &str, further: &str) -> String {
+    let options = textwrap::Options::new(78).initial_indent(first).subsequent_indent(further);
+    textwrap::fill(&printable(text), options)
 }
 
 fn section(out: &mut impl Write, title: &str) -> io::Result<()> {
@@ -287,7 +294,8 @@ mod tests {
     #[test]
     fn lines_fit_a_terminal_of_eighty_columns() {
         let mut result = sample();
-        result.warnings.clear();
+        result.reason = "word ".repeat(50);
+        result.advice = vec![result.reason.clone(), "short".to_owned()];
         assert!(reported(&result).lines().all(|line| line.chars().count() <= 80), "{}", reported(&result));
     }
 

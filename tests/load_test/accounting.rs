@@ -146,6 +146,22 @@ fn two_parts_are_one_schedule() {
     assert_eq!(parts[0]["run"]["started_unix_ns"], parts[1]["run"]["started_unix_ns"]);
 }
 
+/// A part that is not ready in time must not take away the rows of those that were.
+#[test]
+fn a_part_that_misses_the_start_empties_nothing() {
+    let server = server_with_tables();
+    run_on(&server, &["--rps", "50", "--duration", "1"]).expect_measured();
+    let before = rows(&server, "chat_inference");
+    assert!(before > 0);
+    let start_at =
+        (std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 3).to_string();
+    let blocked = start_on(&server, &["--share", "1/2", "--duration", "1", "--start-at", &start_at]);
+    server.psql("BEGIN; LOCK TABLE chat_inference IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(5); COMMIT");
+    let ran = blocked.finish().expect(3);
+    assert!(ran.stderr.contains("locked") || ran.stderr.contains("--start-at"), "{}", ran.stderr);
+    assert_eq!(rows(&server, "chat_inference"), before);
+}
+
 #[test]
 fn limits_decide_the_verdict_and_the_exit_code() {
     let server = server_with_tables();

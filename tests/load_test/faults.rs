@@ -37,9 +37,15 @@ fn too_many_connections_are_refused_before_the_start() {
 
 #[test]
 fn connections_that_are_terminated_are_replaced_and_counted() {
+    for more in [&[][..], &["--pipeline"], &["--no-prepared-statements"]] {
+        terminate_all(more);
+    }
+}
+
+fn terminate_all(more: &[&str]) {
     let server = server_with_tables();
-    let started =
-        start_on(&server, &["--rps", "200", "--duration", "4", "--workers", "4", "--application-name", "prey"]);
+    let arguments = ["--rps", "200", "--duration", "4", "--workers", "4", "--application-name", "prey"];
+    let started = start_on(&server, &[&arguments[..], more].concat());
     wait_for_rows(&server, "chat_inference");
     std::thread::sleep(Duration::from_millis(500));
     let ended =
@@ -49,6 +55,7 @@ fn connections_that_are_terminated_are_replaced_and_counted() {
     assert_eq!(json["reconnects"], 4, "{json}");
     assert_rows_match(&server, &json);
     assert!(count(&json, "failed") + count(&json, "unknown") <= 4);
+    assert_eq!(count(&json, "unfinished"), 0, "{more:?}: {}", json["accounting"]);
     assert!(json["errors"].to_string().contains("57P01"), "{}", json["errors"]);
     assert!(count(&json, "ok") >= 700, "{}", json["accounting"]);
 }

@@ -49,7 +49,6 @@ fn uri(rest: &str) -> Result<Pairs, Fault> {
         }
         None => rest,
     };
-    let has_user = hosts_and_more.len() < rest.len();
     let (before_query, query) = match hosts_and_more.split_once('?') {
         Some((before, query)) => (before, Some(query)),
         None => (hosts_and_more, None),
@@ -58,7 +57,7 @@ fn uri(rest: &str) -> Result<Pairs, Fault> {
         Some((hosts, dbname)) => (hosts, Some(dbname)),
         None => (before_query, None),
     };
-    if hosts.contains('@') || (!has_user && dbname.is_some_and(|name| name.contains('@'))) {
+    if hosts.contains('@') || dbname.is_some_and(|name| name.contains('@')) {
         return Err(format!("the part before the host is ambiguous: {ENCODE}"));
     }
     host_list(hosts, &mut pairs)?;
