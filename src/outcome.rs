@@ -143,7 +143,8 @@ fn sqlstate_name(state: &SqlState) -> Option<&'static str> {
 /// A class of errors with its count, as reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorCount {
-    /// `request`: counted among failed or unknown; `connection`: an attempt to replace a connection.
+    /// `request`: counted among failed or unknown; `warmup`: before the window; `connection`: a connection died
+    /// between requests, or could not be replaced.
     pub origin: ErrorOrigin,
     /// What the class is called.
     pub class: String,
@@ -159,8 +160,10 @@ pub struct ErrorCount {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorOrigin {
-    /// Running a request.
+    /// Running a request of the measured window.
     Request,
+    /// Running a request of the warm-up.
+    Warmup,
     /// Opening a connection in place of a dead one.
     Connection,
 }

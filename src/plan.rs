@@ -92,7 +92,10 @@ impl Faults {
         match parsed {
             Ok(value) => Some(value),
             Err(problem) => {
-                self.add(flag, format!("'{given}' {problem}"), remedy);
+                // Somebody may have put a connection string here, with its password.
+                let secret = given.contains("://") || given.contains("password");
+                let shown = if secret { "the value".to_owned() } else { format!("'{given}'") };
+                self.add(flag, format!("{shown} {problem}"), remedy);
                 None
             }
         }
@@ -170,6 +173,9 @@ impl Plan {
         let engine = engine(options, share, seed, duration, processors, &mut faults);
         let (workload, sizes_kb) = workload(options, seed, &mut faults);
         let criteria = criteria(options, &mut faults);
+        if options.output.output.is_some() && options.output.output == options.output.hdr_log {
+            faults.add("--hdr-log", "is the same file as --output", "give each a file of its own");
+        }
         let (reset, warnings) = reset(options, share, start_at_unix_ns.is_some());
         let Some(target) = target.filter(|_| faults.0.is_empty()) else {
             return Err(faults.0);
@@ -321,6 +327,9 @@ fn engine(
         None => processors,
     };
     let max_lag = load.max_lag.as_deref().map(|given| faults.duration("--max-lag", given));
+    if max_lag.is_some_and(|lag| lag.is_zero()) {
+        faults.add("--max-lag", "0 gives up every request", "give a longer one, or leave it out");
+    }
     if max_lag.is_some() && pace == Pace::Closed {
         faults.add("--max-lag", "has no meaning with --rps max, where no request is late", "leave it out");
     }

@@ -180,13 +180,13 @@ pub struct Recorder {
     pub warmup: Counts,
     /// Requests that were ok and completed within the measured window, whenever they were due.
     pub ok_completed_in_window: u64,
-    /// Errors of the measured window and of reconnecting, by class.
+    /// Errors by class.
     pub errors: ErrorTable,
     /// Connections opened in place of dead ones.
     pub reconnects: u64,
     /// Due times (nanoseconds after T0) of slots that were claimed, but handed back because the window closed.
     pub returned_due_ns: Vec<u64>,
-    /// The latest due time of a request that was started, nanoseconds after T0.
+    /// The latest due time of a request that was started or skipped, nanoseconds after T0.
     pub last_started_due_ns: Option<u64>,
     interval: Interval,
 }
@@ -220,10 +220,15 @@ impl Recorder {
         self.last_started_due_ns = self.last_started_due_ns.max(Some(due_after_t0_ns));
     }
 
-    /// A slot was given up because it was too late.
-    pub fn skip(&mut self, window: Window) {
+    /// A slot was given up because it was too late. `lateness_ns` where its worker was waiting for it: then the
+    /// generator was late, not the database.
+    pub fn skip(&mut self, window: Window, due_after_t0_ns: u64, lateness_ns: Option<u64>) {
         self.counts(window).skipped += 1;
         self.interval.late += 1;
+        self.last_started_due_ns = self.last_started_due_ns.max(Some(due_after_t0_ns));
+        if let (Window::Measured, Some(ns)) = (window, lateness_ns) {
+            self.figures.lateness.record_ns(ns);
+        }
     }
 
     /// A request that was started has ended. `done_in_window` tells whether it ended within the measured window;
@@ -262,10 +267,14 @@ impl Recorder {
             Outcome::Unknown(_) => counts.unknown += 1,
         }
         match outcome {
-            Outcome::Failed(failure) | Outcome::Unknown(failure) if window == Window::Measured => {
-                self.errors.add(ErrorOrigin::Request, failure)
+            Outcome::Ok => false,
+            Outcome::Failed(failure) | Outcome::Unknown(failure) => {
+                let origin = match window {
+                    Window::Measured => ErrorOrigin::Request,
+                    Window::Warmup => ErrorOrigin::Warmup,
+                };
+                self.errors.add(origin, failure)
             }
-            _ => false,
         }
     }
 

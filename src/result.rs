@@ -453,10 +453,14 @@ pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, Ac
             _ => {
                 let warmup = &record.recorder.warmup;
                 let warmed_up = warmup.ok + warmup.failed + warmup.unknown + warmup.skipped + warmup.in_flight;
-                (record.claimed.saturating_sub(warmed_up), 0)
+                let returned = record.recorder.returned_due_ns.len() as u64;
+                // A slot that was handed back was only waited with, and never due.
+                (record.claimed.saturating_sub(warmed_up + returned), 0)
             }
         };
-    let returned = record.recorder.returned_due_ns.iter().filter(|due_ns| window.contains(due_ns)).count() as u64;
+    let is_open = matches!(schedule.pace, Pace::Open { .. });
+    let returned =
+        record.recorder.returned_due_ns.iter().filter(|due_ns| is_open && window.contains(due_ns)).count() as u64;
     let accounting = Accounting {
         scheduled,
         ok: measured.ok,

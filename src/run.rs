@@ -12,10 +12,11 @@ use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::ephemeral::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
 use crate::database::preflight::{self, PoolerError};
 use crate::database::schema::{self, SchemaError};
-use crate::docker::{ContainerError, ContainerMonitor, ContainerSample};
+use crate::docker::{ContainerError, ContainerMonitor, ContainerSample, ContainerUsage};
 use crate::engine::{self, EngineDied, Event, PrepareError, Prepared, Running};
 use crate::plan::{Plan, Target};
 use crate::result::{self, AccountingError, Config, Context, RunResult, ServerInfo};
+use crate::schedule::Share;
 use crate::verdict;
 use crate::workload::payload::Pool;
 use crate::workload::request::RequestMaker;
@@ -131,10 +132,14 @@ pub async fn open_database(
     }
     if plan.workload.server_side_data && !plan.setup_only {
         tell("filling the pool for server-side data");
-        schema::fill_pool(&mut link, plan.workload.seed, pool).await?;
+        let alone = plan.engine.schedule.share == Share::WHOLE;
+        schema::fill_pool(&mut link, plan.workload.seed, pool, alone).await?;
     }
     link.close().await;
-    let warnings = connector.warnings().iter().chain(&plan.warnings).cloned().collect();
+    let mut warnings: Vec<String> = connector.warnings().iter().chain(&plan.warnings).cloned().collect();
+    if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
+        warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
+    }
     Ok(Database { connector, server, info, warnings })
 }
 
@@ -204,13 +209,14 @@ impl Ready {
             Some(unix_ns) => Epoch::at_unix_ns(unix_ns).ok_or(RunError::StartMissed)?,
             None => Epoch::after(HEAD_START),
         };
+        let schedule = &self.plan.engine.schedule;
+        let window_ns = [schedule.warmup_ns, schedule.end_ns()].map(|ns| epoch.mono_ns.saturating_add(ns));
         Ok(Live {
             running: self.prepared.start(epoch),
-            window_begun: false,
+            watched: Watched { container: self.container, window_ns, ends_next: false, usage: None },
             plan: self.plan,
             config: self.config,
             database: self.database,
-            container: self.container,
         })
     }
 }
@@ -218,11 +224,36 @@ impl Ready {
 /// A run under way.
 pub struct Live {
     running: Running,
-    window_begun: bool,
+    watched: Watched,
     plan: Plan,
     config: Config,
     database: Database,
+}
+
+/// A container and the window in which it counts.
+struct Watched {
     container: Option<ContainerMonitor>,
+    /// Start and end of the measured window on the monotonic clock.
+    window_ns: [u64; 2],
+    ends_next: bool,
+    usage: Option<ContainerUsage>,
+}
+
+impl Watched {
+    /// The container, and when the window next begins or ends.
+    fn next_mark(&self) -> Option<(&ContainerMonitor, u64)> {
+        let container = self.container.as_ref().filter(|_| self.usage.is_none())?;
+        Some((container, self.window_ns[usize::from(self.ends_next)]))
+    }
+
+    fn end(&mut self) {
+        self.usage = self.usage.take().or_else(|| self.container.as_ref().map(ContainerMonitor::usage));
+    }
+
+    fn into_usage(mut self) -> Option<ContainerUsage> {
+        self.end();
+        self.usage
+    }
 }
 
 impl Live {
@@ -233,6 +264,7 @@ impl Live {
 
     /// The first stop closes the window and waits for what is in flight; the second one abandons it.
     pub fn stop(&mut self, at_once: bool) {
+        self.watched.end();
         if at_once { self.running.abort() } else { self.running.interrupt() }
     }
 
@@ -243,7 +275,7 @@ impl Live {
 
     /// The container's newest reading.
     pub fn container(&self) -> Option<ContainerSample> {
-        self.container.as_ref().and_then(ContainerMonitor::latest)
+        self.watched.container.as_ref().and_then(ContainerMonitor::latest)
     }
 
     /// Waits for what happens next. May be dropped and called again.
@@ -251,18 +283,21 @@ impl Live {
     /// # Errors
     /// A generator thread has panicked.
     pub async fn next(&mut self) -> Result<Event, RunError> {
-        if let (Some(container), false) = (&self.container, self.window_begun) {
-            let opens_ns = self.running.epoch().mono_ns + self.plan.engine.schedule.warmup_ns;
-            let left = Duration::from_nanos(opens_ns.saturating_sub(crate::clock::now_ns()));
+        loop {
+            let Some((container, at_ns)) = self.watched.next_mark() else {
+                return Ok(self.running.next().await?);
+            };
+            let left = Duration::from_nanos(at_ns.saturating_sub(crate::clock::now_ns()));
             tokio::select! {
                 event = self.running.next() => return Ok(event?),
-                () = tokio::time::sleep(left) => {
-                    container.mark_start();
-                    self.window_begun = true;
-                }
+                () = tokio::time::sleep(left) => {}
             }
+            match self.watched.ends_next {
+                false => container.mark_start(),
+                true => self.watched.usage = Some(container.usage()),
+            }
+            self.watched.ends_next = true;
         }
-        Ok(self.running.next().await?)
     }
 
     /// The result of a run that has finished, judged. Removes the throwaway server.
@@ -276,7 +311,7 @@ impl Live {
             server: self.database.info,
             schedule: self.plan.engine.schedule,
             document_bytes: self.plan.workload.sizes.total(),
-            container: self.container.map(ContainerMonitor::finish),
+            container: self.watched.into_usage(),
             warnings: self.database.warnings,
         };
         let mut result = result::assemble(record, context)?;

@@ -3,7 +3,7 @@
 //! INVALID comes first: figures that do not describe the database can neither pass nor fail it. The thresholds are
 //! the seed's, and options.
 
-use crate::result::{Bounded, RunResult, Status};
+use crate::result::{Bounded, RunResult, ServerInfo, Status};
 
 /// Lateness (p99) from which the generator is suspected, milliseconds …
 const LATENESS_LIMIT_MS: f64 = 5.0;
@@ -111,6 +111,9 @@ fn status(result: &RunResult, criteria: &Criteria) -> (Status, String) {
         let rate = format!("{} of {} writes failed ({error_rate_pct:.2}%)", thousands(failed), thousands(total));
         return (Status::Failed, format!("{rate}{most}"));
     }
+    if result.accounting.ok == 0 {
+        return (Status::Failed, "No request was acknowledged".to_owned());
+    }
     let achieved = result.throughput.target_achieved_pct;
     if let Some(pct) = achieved.filter(|pct| *pct < DEGRADED_FROM_PCT.min(criteria.min_achieved_pct)) {
         return (Status::Failed, format!("Only {pct:.1}% of the target RPS achieved"));
@@ -199,10 +202,30 @@ fn warnings(result: &RunResult) -> Vec<String> {
         warnings.push(format!("Interrupted: the window was {:.1} s long.", result.run.window_seconds));
     }
     warnings.extend(result.container.iter().filter_map(|container| container.warning.clone()));
-    if result.server.fsync.as_deref() == Some("off") {
-        warnings.push("The server runs with fsync=off; a durable one is slower.".to_owned());
+    let warmup = &result.run.warmup;
+    if warmup.failed + warmup.unknown > 0 {
+        warnings.push(format!("{} requests of the warm-up failed.", thousands(warmup.failed + warmup.unknown)));
     }
+    warnings.extend(durability(&result.server));
     warnings
+}
+
+/// What the server leaves out that a durable one has to do.
+fn durability(server: &ServerInfo) -> Option<String> {
+    let off = |setting: &Option<String>| setting.as_deref() == Some("off");
+    let mut lacks = Vec::new();
+    if off(&server.fsync) {
+        lacks.push("fsync is off");
+    }
+    if off(&server.synchronous_commit) {
+        lacks.push("synchronous_commit is off");
+    }
+    if server.tables.as_deref() == Some("unlogged") {
+        lacks.push("the tables are unlogged");
+    }
+    let list = lacks.join(", ");
+    (!lacks.is_empty())
+        .then(|| format!("Acknowledged writes may be lost in a crash ({list}); durable ones are slower."))
 }
 
 fn advice(result: &RunResult, criteria: &Criteria) -> Vec<String> {

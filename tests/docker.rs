@@ -30,6 +30,7 @@ async fn a_real_container() {
     let burner = engine.run_cpu_burner().await;
     an_unknown_container_is_an_error_that_names_it(&engine, &burner).await;
     a_busy_container_is_seen_to_be_busy(&engine, &burner).await;
+    a_run_reports_the_container(&engine, &burner);
     a_container_that_stops_midway_is_a_warning(&engine, &burner).await;
     a_stopped_container_is_an_error_that_names_it(&engine, &burner).await;
 }
@@ -49,7 +50,7 @@ async fn a_busy_container_is_seen_to_be_busy(engine: &Engine, burner: &str) {
     monitor.mark_start();
     sleep(Duration::from_millis(4500)).await;
     let latest = monitor.latest().expect("a sample after four seconds");
-    let usage = monitor.finish();
+    let usage = monitor.usage();
 
     // One loop keeps one core busy. The tests beside it take their part of the machine, hence no more than 20 %.
     let (average, max) = (usage.cpu_percent_avg.unwrap(), usage.cpu_percent_max.unwrap());
@@ -61,13 +62,39 @@ async fn a_busy_container_is_seen_to_be_busy(engine: &Engine, burner: &str) {
     assert_eq!((usage.name.as_str(), usage.warning), (burner, None));
 }
 
+/// The program itself: figures in the progress, in the JSON document; a container that does not exist ends it early.
+fn a_run_reports_the_container(engine: &Engine, burner: &str) {
+    let run = |container: &str, more: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_load_test"))
+            .args(["--ephemeral", "--rps", "20", "--output-size-kb", "1", "--raw-response-size-kb", "1"])
+            .args(["--docker-container", container])
+            .args(more)
+            .env("DOCKER_HOST", engine.address())
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (_, stdout, stderr) = run(burner, &["--duration", "6", "--json-output"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    let container = &json["container"];
+    assert_eq!(container["name"], burner);
+    assert!(container["cpu_percent_avg"].as_f64().unwrap() > 10.0, "{container}");
+    assert!(container["memory_mib_max"].as_f64().unwrap() > 0.0, "{container}");
+    assert!(stderr.contains("CPU: ") && stderr.contains("Mem: "), "{stderr}");
+    let (_, stdout, _) = run(burner, &["--duration", "3"]);
+    assert!(stdout.contains(&format!("DOCKER CONTAINER ({burner}):\n  CPU Avg:            ")), "{stdout}");
+    let (code, stdout, stderr) = run("no-such-container", &["--duration", "60"]);
+    assert_eq!((code, stdout.as_str()), (Some(3), ""));
+    assert!(stderr.contains("no-such-container") && stderr.contains(burner), "{stderr}");
+}
+
 async fn a_container_that_stops_midway_is_a_warning(engine: &Engine, burner: &str) {
     let monitor = ContainerMonitor::attach_at(engine.address(), burner).await.unwrap();
     sleep(Duration::from_millis(2500)).await;
     engine.stop(burner).await;
     sleep(Duration::from_millis(2500)).await;
     assert_eq!(monitor.latest(), None);
-    let usage = monitor.finish();
+    let usage = monitor.usage();
     assert!(usage.samples >= 1 && usage.cpu_percent_avg.unwrap() > 20.0, "{usage:?}");
     assert!(usage.warning.as_deref().is_some_and(|text| text.contains(burner)), "{usage:?}");
 }
@@ -152,7 +179,7 @@ async fn a_stream_that_dies_midway_leaves_what_it_gave_and_a_warning() {
         let address = scripted_engine(4, ending).await;
         let monitor = ContainerMonitor::attach_at(&address, "db").await.unwrap();
         sleep(Duration::from_millis(1000)).await;
-        let usage = monitor.finish();
+        let usage = monitor.usage();
         assert_eq!(usage.samples, 3, "{usage:?}"); // four readings have three intervals
         assert_eq!((usage.cpu_percent_avg, usage.cpu_percent_max), (Some(100.0), Some(100.0))); // 1/2 × 2 cores
         assert_eq!((usage.memory_mib_avg, usage.memory_mib_max), (Some(2.0), Some(2.0))); // 3 − 1 MiB
@@ -169,7 +196,7 @@ async fn a_stream_that_falls_silent_holds_nothing_up() {
     sleep(Duration::from_millis(5000)).await;
     assert_eq!(monitor.latest(), None, "too old to be shown as the present");
     let begun = Instant::now();
-    let usage = monitor.finish();
+    let usage = monitor.usage();
     assert!(begun.elapsed() < Duration::from_millis(100));
     assert_eq!(usage.samples, 2);
     assert!(usage.warning.is_some_and(|text| text.contains("no statistics")));

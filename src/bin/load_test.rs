@@ -31,13 +31,16 @@ const INTERRUPTED: u8 = 130;
 const SECONDS_BETWEEN_LINES: u64 = 5;
 
 fn main() -> ExitCode {
-    let options = LoadTestOptions::parse();
+    let options = match LoadTestOptions::try_parse() {
+        Ok(options) => options,
+        Err(error) => return wrong_use(&error),
+    };
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let plan = match Plan::resolve(&options, &Environment::of_process(), clock::unix_ns(), processors) {
         Ok(plan) => plan,
         Err(faults) => {
-            faults.iter().for_each(|fault| eprintln!("error: {fault}"));
-            eprintln!("\nFor all options, try 'load_test --help'.");
+            faults.iter().for_each(|fault| note(&format!("error: {fault}")));
+            note("\nFor all options, try 'load_test --help'.");
             return ExitCode::from(WRONG_USE);
         }
     };
@@ -66,6 +69,8 @@ async fn load_test(plan: Plan) -> Result<ExitCode> {
     outputs.begin_hdr_log(&live)?;
     let (record, stopped) = drive(&plan, &mut live, &mut outputs, &mut stops).await?;
     let result = live.conclude(&record)?;
+    // Both are tried before either's failure ends the program: a full disk must not cost the report.
+    let written = outputs.write(&result);
     if plan.json_output {
         say(&format!("{}\n", serde_json::to_string(&result)?))?;
     } else {
@@ -73,8 +78,7 @@ async fn load_test(plan: Plan) -> Result<ExitCode> {
         text::report(&mut report, &result)?;
         say(&String::from_utf8_lossy(&report))?;
     }
-    // After the report, which must not be lost to a full disk.
-    outputs.write(&result)?;
+    written?;
     Ok(match result.status {
         _ if stopped => ExitCode::from(INTERRUPTED),
         Status::Passed => ExitCode::SUCCESS,
@@ -87,7 +91,7 @@ async fn make_ready(plan: &Plan, stops: &mut Stops) -> Result<Option<Live>> {
     let verbose = plan.verbose;
     let mut tell = move |what: &str| {
         if verbose {
-            eprintln!("{what}");
+            note(what);
         }
     };
     let for_server = plan.clone();
@@ -105,7 +109,12 @@ async fn make_ready(plan: &Plan, stops: &mut Stops) -> Result<Option<Live>> {
         let database = run::open_database(plan, server, &pool, &mut tell).await?;
         if plan.setup_only {
             let tables = database.info().tables.as_deref().unwrap_or_default();
-            say(&format!("Ready: {tables} tables in {}\n", database.describe()))?;
+            let ready = format!("Ready: {tables} tables in {}", database.describe());
+            if plan.json_output {
+                note(&ready)
+            } else {
+                say(&format!("{ready}\n"))?
+            }
             return Ok(None);
         }
         let ready = run::prepare(plan.clone(), database, pool, &mut tell).await?;
@@ -138,7 +147,7 @@ async fn drive(plan: &Plan, live: &mut Live, outputs: &mut Outputs, stops: &mut 
         };
         match event {
             Event::Second { index, interval } => {
-                outputs.second(index, &interval)?;
+                outputs.second(index, &interval);
                 screen.progress.add(index, *interval);
                 screen.show(live);
             }
@@ -178,7 +187,7 @@ impl Screen {
             bar.set_message(format!("{draining}{}{}", self.progress.recent(), container_text(container)));
         } else if self.progress.seconds() / SECONDS_BETWEEN_LINES > self.lines {
             self.lines = self.progress.seconds() / SECONDS_BETWEEN_LINES;
-            eprintln!("  {}", self.progress.line(container));
+            note(&format!("  {}", self.progress.line(container)));
         }
     }
 
@@ -192,7 +201,9 @@ impl Screen {
         }
     }
 
-    fn stopping(&self, signals: u32) {
+    fn stopping(&mut self, signals: u32) {
+        // From here on only answers are waited for.
+        self.progress.close();
         self.print(match signals {
             1 => "Stopping: waiting for the requests in flight (once more to stop at once) ...",
             _ => "Stopping at once.",
@@ -201,8 +212,8 @@ impl Screen {
 
     fn print(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| note(line)),
+            None => note(line),
         }
     }
 
@@ -218,6 +229,7 @@ struct Outputs {
     json: Option<File>,
     hdr_file: Option<File>,
     hdr_log: Option<HdrLog<BufWriter<File>>>,
+    hdr_failure: Option<io::Error>,
 }
 
 impl Outputs {
@@ -228,21 +240,25 @@ impl Outputs {
         };
         let json = plan.output.as_deref().map(|path| open("--output", path)).transpose()?;
         let hdr_file = plan.hdr_log.as_deref().map(|path| open("--hdr-log", path)).transpose()?;
-        Ok(Self { json, hdr_file, hdr_log: None })
+        Ok(Self { json, hdr_file, hdr_log: None, hdr_failure: None })
     }
 
     fn begin_hdr_log(&mut self, live: &Live) -> Result<()> {
         if let Some(file) = self.hdr_file.take() {
             truncate(&file).context("--hdr-log cannot be written")?;
-            self.hdr_log = Some(HdrLog::begin(BufWriter::new(file), live.epoch().unix_ns)?);
+            let begun = HdrLog::begin(BufWriter::new(file), live.epoch().unix_ns);
+            self.hdr_log = Some(begun.context("--hdr-log cannot be written")?);
         }
         Ok(())
     }
 
-    fn second(&mut self, index: u64, interval: &postgres_load_test::recorder::Interval) -> Result<()> {
-        match &mut self.hdr_log {
-            Some(log) => log.second(index, interval).context("--hdr-log cannot be written"),
-            None => Ok(()),
+    /// A log that cannot be written ends there; the run goes on, and the failure is told with the report.
+    fn second(&mut self, index: u64, interval: &postgres_load_test::recorder::Interval) {
+        if let Some(log) = &mut self.hdr_log
+            && let Err(error) = log.second(index, interval)
+        {
+            self.hdr_log = None;
+            self.hdr_failure = Some(error);
         }
     }
 
@@ -252,7 +268,7 @@ impl Outputs {
                 .and_then(|()| file.write_all(format!("{}\n", serde_json::to_string_pretty(result)?).as_bytes()))
                 .context("--output cannot be written")?;
         }
-        Ok(())
+        self.hdr_failure.take().map_or(Ok(()), |error| Err(error).context("--hdr-log cannot be written"))
     }
 }
 
@@ -289,12 +305,36 @@ impl Stops {
 struct Stopped;
 
 fn failure(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {}", text::printable(&format!("{error:#}")));
+    note(&format!("error: {}", text::printable(&format!("{error:#}"))));
     ExitCode::from(match error.downcast_ref::<RunError>() {
         Some(error) if error.is_bug() => BUG,
         None if error.is::<Stopped>() => INTERRUPTED,
         _ => COULD_NOT_RUN,
     })
+}
+
+/// Writes a line to stderr, where somebody still reads it: a terminal that is gone is no reason to stop.
+fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// What is not even a command line; and help and version, which are no errors.
+fn wrong_use(error: &clap::Error) -> ExitCode {
+    let looks_secret = |argument: String| argument.contains("://") || argument.contains("password=");
+    if error.use_stderr() && std::env::args().any(looks_secret) {
+        // clap repeats what it does not understand, and that may be a connection string with its password.
+        let names = std::env::args().filter(|argument| argument.starts_with("--"));
+        let names: Vec<String> = names.map(|name| name.split('=').next().unwrap_or_default().to_owned()).collect();
+        note(&format!(
+            "error: the options are not understood ({:?}, among {}); give a connection string only with \
+             --postgres-url, or in POSTGRES_URL\n\nFor all options, try 'load_test --help'.",
+            error.kind(),
+            names.join(" ")
+        ));
+        return ExitCode::from(WRONG_USE);
+    }
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(WRONG_USE) } else { ExitCode::SUCCESS }
 }
 
 /// Writes to stdout. Whoever closes a pipe early does not want the rest.

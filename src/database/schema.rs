@@ -236,11 +236,12 @@ pub async fn reset(link: &mut Link, within: Option<Duration>) -> Result<(), Sche
     Ok(())
 }
 
-/// Puts the pool into the database, where it is not there yet, so that documents can be cut from it in SQL.
+/// Puts the pool into the database, where it is not there yet, so that documents can be cut from it in SQL. Where this
+/// process is the whole test, `alone`, the pools of other seeds and sizes are removed, so that they do not pile up.
 ///
 /// # Errors
 /// The role may not write it, or it does not fit.
-pub async fn fill_pool(link: &mut Link, seed: u64, pool: &Pool) -> Result<(), SchemaError> {
+pub async fn fill_pool(link: &mut Link, seed: u64, pool: &Pool, alone: bool) -> Result<(), SchemaError> {
     use tokio_postgres::types::Type;
     let (seed, length) = (seed as i64, pool.sql_length());
     let wrong = |error: tokio_postgres::Error| SchemaError::of("fill the pool for --server-side-data", &error);
@@ -250,6 +251,11 @@ pub async fn fill_pool(link: &mut Link, seed: u64, pool: &Pool) -> Result<(), Sc
         .await
         .map_err(wrong)?;
     if rows.is_empty() {
+        if alone {
+            link.run(async |client| client.execute_typed("DELETE FROM loadtest_payload_pool", &[]).await)
+                .await
+                .map_err(wrong)?;
+        }
         let fill = "INSERT INTO loadtest_payload_pool (seed, length, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
         let text = pool.text();
         link.run(async |client| {

@@ -138,8 +138,8 @@ impl ContainerMonitor {
         lock(&self.follower).begin_window();
     }
 
-    /// Ends the measured window, and with it the monitor. Does not wait for anything.
-    pub fn finish(self) -> ContainerUsage {
+    /// What was seen since the window began. Does not wait for anything.
+    pub fn usage(&self) -> ContainerUsage {
         lock(&self.follower).usage(&self.name)
     }
 }

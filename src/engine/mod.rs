@@ -65,10 +65,8 @@ pub struct Running {
     abort: watch::Sender<bool>,
     epoch: Epoch,
     intervals: BTreeMap<u64, (usize, Interval)>,
-    /// Threads that still send intervals, and by how much others' ends have lowered what a second needs.
     finished: Vec<ThreadRecord>,
     interrupted_at_ns: Option<u64>,
-    cpu_at_start_ns: u64,
 }
 
 /// What a run tells while it goes on.
@@ -131,6 +129,7 @@ pub async fn prepare(
         cursor: Cursor::new(&options.schedule),
         warmup_ns: options.schedule.warmup_ns,
         end_ns: AtomicU64::new(options.schedule.end_ns()),
+        process_cpu_at_t0_ns: AtomicU64::new(0),
         max_lag_ns: options.max_lag.map(clock::duration_ns),
     });
     let (sender, mut events) = mpsc::unbounded_channel();
@@ -169,7 +168,6 @@ pub async fn prepare(
         intervals: BTreeMap::new(),
         finished: Vec::new(),
         interrupted_at_ns: None,
-        cpu_at_start_ns: 0,
     };
     Ok(Prepared { running, starts })
 }
@@ -181,7 +179,7 @@ impl Prepared {
             // A thread that is gone is noticed when its record does not come.
             let _ = start.send(epoch);
         }
-        Running { epoch, cpu_at_start_ns: clock::process_cpu_ns(), ..self.running }
+        Running { epoch, ..self.running }
     }
 }
 
@@ -236,16 +234,21 @@ impl Running {
                     sum.add(&interval);
                 }
                 Some(ThreadEvent::Done(record)) => self.finished.push(*record),
+                Some(ThreadEvent::Died) => {
+                    self.abort();
+                    return Err(EngineDied);
+                }
                 None => return self.finish().map(|record| Event::Finished(Box::new(record))),
             }
         }
     }
 
-    /// The oldest second, where all threads that still run have reported it.
+    /// The oldest second, where every thread has reported it or ended before it.
     fn complete_second(&mut self) -> Option<Event> {
-        let running = self.threads.len() - self.finished.len();
+        let threads = self.threads.len();
         let entry = self.intervals.first_entry()?;
-        (entry.get().0 >= running.max(1)).then(|| {
+        let ended = self.finished.iter().filter(|record| record.last_second < *entry.key()).count();
+        (entry.get().0 + ended >= threads).then(|| {
             let (index, (_, interval)) = entry.remove_entry();
             Event::Second { index, interval: Box::new(interval) }
         })
@@ -272,7 +275,10 @@ impl Running {
             window_end_ns,
             interrupted: self.interrupted_at_ns.is_some(),
             claimed: self.shared.cursor.claimed(),
-            process_cpu_ns: clock::process_cpu_ns() - self.cpu_at_start_ns,
+            process_cpu_ns: match self.shared.process_cpu_at_t0_ns.load(Ordering::Relaxed) {
+                0 => 0,
+                at_t0_ns => clock::process_cpu_ns().saturating_sub(at_t0_ns),
+            },
             process_wall_ns: clock::now_ns().saturating_sub(self.epoch.mono_ns),
             thread_cpu_ns: self.finished.iter().map(|record| record.cpu_ns).collect(),
             thread_run_queue_ns: (run_queues.len() == self.finished.len()).then_some(run_queues),

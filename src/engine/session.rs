@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
@@ -42,6 +43,8 @@ pub struct Session {
     server_side_data: bool,
     /// An answer that takes longer will never come: the server's own timeouts have all passed.
     give_up: Option<Duration>,
+    /// Whether the request in hand has handed its COMMIT to the connection.
+    commit_sent: bool,
 }
 
 /// What a request came to, and when.
@@ -69,15 +72,10 @@ impl Session {
     /// The connection cannot be opened, or a statement cannot be prepared (tables missing or unlike ours).
     pub async fn open(connector: &Connector, options: &SessionOptions, workload: &Workload) -> Result<Self, OpenError> {
         let mut link = Link::new(connector.connect().await?);
-        let mut prepared = Vec::with_capacity(4);
-        for sql in statements(workload) {
-            let statement = if options.prepared {
-                Some(link.run(|client| client.prepare_typed(sql.text, sql.types)).await?)
-            } else {
-                None
-            };
-            prepared.push((sql, statement));
-        }
+        let preparing = prepare(&mut link, options, workload);
+        let prepared = tokio::time::timeout(Duration::from_secs(PREPARE_SECONDS), preparing)
+            .await
+            .map_err(|_| OpenError::PrepareTimeout)??;
         let Link { client, io } = link;
         let rounds = prepared.len() as u32 + 2;
         Ok(Self {
@@ -89,6 +87,7 @@ impl Session {
             pool_seed: workload.seed as i64,
             server_side_data: workload.server_side_data,
             give_up: options.statement_timeout.map(|timeout| timeout * rounds + Duration::from_secs(5)),
+            commit_sent: false,
         })
     }
 
@@ -110,19 +109,20 @@ impl Session {
             Err(_) => {
                 let message = format!("no answer within {limit:?}, although the statement timeout had passed");
                 let failure = Failure::own("no answer", message, true);
-                // Where the request stood is not known from here, so COMMIT may have been sent.
-                Execution::new(Outcome::Unknown(failure), Ends::default())
+                let outcome = if self.commit_sent { Outcome::Unknown(failure) } else { Outcome::Failed(failure) };
+                Execution::new(outcome, Ends::default())
             }
         }
     }
 
     async fn run_unbounded(&mut self, request: &Request, pool: &Pool) -> Execution {
         let bound = Bound::new(request, pool, self.pool_seed);
+        self.commit_sent = self.pipeline;
         if self.pipeline { self.run_pipelined(&bound).await } else { self.run_sequentially(&bound).await }
     }
 
     async fn run_sequentially(&mut self, bound: &Bound<'_>) -> Execution {
-        let Self { client, io, begin, statements, server_side_data, .. } = self;
+        let Self { client, io, begin, statements, server_side_data, commit_sent, .. } = self;
         let mut ends = Ends::default();
         for (at, statement) in statements.iter().enumerate() {
             let failure = if at == 0 {
@@ -131,11 +131,12 @@ impl Session {
                     futures::join!(client.batch_execute(begin), execute(client, statement, bound, *server_side_data))
                 };
                 match io.drive(both).await {
-                    // Without BEGIN the write stood alone and may have committed by itself.
                     (Err(error), _) => {
-                        let mut failure = Failure::of(&error, io.end_error());
-                        failure.connection_lost = true;
-                        return Execution::new(Outcome::Unknown(failure), ends);
+                        let failure = Failure::of(&error, io.end_error());
+                        // COMMIT was never sent. But where the session lives on without its BEGIN, the write stood
+                        // alone and may have committed by itself.
+                        let outcome = if failure.connection_lost { Outcome::Failed } else { Outcome::Unknown };
+                        return Execution::new(outcome(Failure { connection_lost: true, ..failure }), ends);
                     }
                     (Ok(()), written) => check(written, io, statement.0.write),
                 }
@@ -152,6 +153,7 @@ impl Session {
             }
             ends.mark();
         }
+        *commit_sent = true;
         let outcome = match io.drive(client.batch_execute("COMMIT")).await {
             Ok(()) => Outcome::Ok,
             Err(error) => commit_failed(Failure::of(&error, io.end_error())),
@@ -172,9 +174,9 @@ impl Session {
         };
         let (began, written, committed) = io.drive(all).await;
         if let Err(error) = began {
-            let mut failure = Failure::of(&error, io.end_error());
-            failure.connection_lost = true;
-            return Execution::new(Outcome::Unknown(failure), Ends::default());
+            let failure = Failure::of(&error, io.end_error());
+            let outcome = if server_ended_session(&failure) { Outcome::Failed } else { Outcome::Unknown };
+            return Execution::new(outcome(Failure { connection_lost: true, ..failure }), Ends::default());
         }
         let mut first_failure: Option<Failure> = None;
         for (statement, result) in statements.iter().zip(written) {
@@ -187,14 +189,16 @@ impl Session {
         let outcome = match (first_failure, committed) {
             (None, Ok(())) => Outcome::Ok,
             (None, Err(error)) => commit_failed(Failure::of(&error, io.end_error())),
-            // COMMIT was on its way already when the network failed, so the server may have read it. Where it was the
-            // server that ended the session, its word came in place of the answer to the write: COMMIT was not read.
-            (Some(failure), _) if failure.connection_lost && failure.sqlstate.is_none() => Outcome::Unknown(failure),
-            // The server said no to a write: it answers COMMIT with ROLLBACK. Only a miscounted row leaves it open.
-            (Some(failure), Ok(())) if failure.sqlstate.is_none() => Outcome::Unknown(failure),
-            (Some(mut failure), committed) => {
-                failure.connection_lost = committed.is_err();
-                Outcome::Failed(failure)
+            // The server said no to a write: it answers COMMIT with ROLLBACK, or ended the session before reading it.
+            (Some(failure), committed)
+                if server_ended_session(&failure) || (failure.sqlstate.is_some() && !failure.connection_lost) =>
+            {
+                Outcome::Failed(Failure { connection_lost: committed.is_err(), ..failure })
+            }
+            // The network failed when COMMIT was on its way already, or a write did not change one row.
+            (Some(failure), committed) => {
+                let connection_lost = failure.connection_lost || committed.is_err();
+                Outcome::Unknown(Failure { connection_lost, ..failure })
             }
         };
         Execution::new(outcome, Ends::default())
@@ -250,8 +254,25 @@ pub enum OpenError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// A connection, but a statement could not be prepared.
-    #[error("the statements cannot be prepared: {}", crate::outcome::chain(.0))]
+    #[error("the statements cannot be prepared ({}); {}", crate::outcome::chain(.0), prepare_remedy(.0))]
     Prepare(#[from] Error),
+    /// A connection, but no answer while the statements were prepared.
+    #[error(
+        "the server did not prepare the statements within {PREPARE_SECONDS} s; is a table locked by another session? \
+         Wait for it, or end it (see pg_locks)"
+    )]
+    PrepareTimeout,
+}
+
+/// How long the preparation of all statements may take.
+const PREPARE_SECONDS: u64 = 10;
+
+fn prepare_remedy(error: &Error) -> &'static str {
+    match error.code().map(SqlState::code) {
+        Some("26000" | "42P05") => "a pooler in transaction mode stands between: add --no-prepared-statements",
+        Some("42501") => "grant the role INSERT, SELECT and UPDATE on the tables",
+        _ => "the tables may be of another version: make them anew with psql -f schema.sql",
+    }
 }
 
 impl OpenError {
@@ -259,6 +280,7 @@ impl OpenError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Prepare(error) => Failure::of(error, None),
+            Self::PrepareTimeout => Failure::own("no answer while preparing", self.to_string(), true),
             Self::Connect(error) => {
                 let class = match error.sqlstate() {
                     Some(state) => format!("cannot connect ({:?}, {})", error.kind(), state.code()),
@@ -270,12 +292,34 @@ impl OpenError {
     }
 }
 
+async fn prepare(
+    link: &mut Link,
+    options: &SessionOptions,
+    workload: &Workload,
+) -> Result<Vec<(Sql, Option<Statement>)>, Error> {
+    let mut prepared = Vec::with_capacity(4);
+    for sql in statements(workload) {
+        let statement = match options.prepared {
+            true => Some(link.run(|client| client.prepare_typed(sql.text, sql.types)).await?),
+            false => None,
+        };
+        prepared.push((sql, statement));
+    }
+    Ok(prepared)
+}
+
 /// The first message of a transaction. `SET LOCAL` ends with it, so it is safe behind a pooler.
 fn begin(statement_timeout: Option<Duration>) -> String {
     match statement_timeout {
         Some(timeout) => format!("BEGIN; SET LOCAL statement_timeout = {}", timeout.as_millis().max(1)),
         None => "BEGIN".to_owned(),
     }
+}
+
+/// Whether it was the server itself that ended the session, in place of the answer: then it read nothing that came
+/// later. Class 08 is a pooler's word for having lost the server, which may have read on.
+fn server_ended_session(failure: &Failure) -> bool {
+    failure.connection_lost && failure.sqlstate.as_deref().is_some_and(|state| !state.starts_with("08"))
 }
 
 /// After COMMIT was sent only an error that leaves the session alive proves that it was rolled back.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -32,6 +33,8 @@ pub enum ThreadEvent {
     Incident(Incident),
     /// The thread has ended; nothing follows.
     Done(Box<ThreadRecord>),
+    /// The thread is going down in a panic.
+    Died,
 }
 
 /// Why a thread is not ready to start.
@@ -52,6 +55,8 @@ pub struct ThreadRecord {
     pub recorder: Recorder,
     /// CPU time that it used from T0 to the end of the window, nanoseconds.
     pub cpu_ns: u64,
+    /// Up to which second it has reported, that one included.
+    pub last_second: u64,
     /// How long it was ready to run but waited for a processor in that time, nanoseconds; only Linux tells.
     pub run_queue_ns: Option<u64>,
 }
@@ -77,11 +82,23 @@ pub struct ThreadSetup {
 /// The body of a generator thread.
 pub fn run(setup: ThreadSetup) {
     let events = setup.events.clone();
+    let _witness = Witness(setup.events.clone());
     lower_timer_slack();
     match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime.block_on(drive(setup)),
         // The controller may be gone already, and then nobody wants to know.
         Err(error) => _ = events.send(ThreadEvent::Ready(Err(error.into()))),
+    }
+}
+
+/// Reports a panic when it is dropped in one.
+struct Witness(mpsc::UnboundedSender<ThreadEvent>);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(ThreadEvent::Died);
+        }
     }
 }
 
@@ -143,7 +160,12 @@ async fn drive(setup: ThreadSetup) {
         None => usage.await,
     };
     let recorder = recorder.borrow().clone();
-    let _ = events.send(ThreadEvent::Done(Box::new(ThreadRecord { recorder, cpu_ns, run_queue_ns })));
+    let _ = events.send(ThreadEvent::Done(Box::new(ThreadRecord {
+        recorder,
+        cpu_ns,
+        last_second: seconds.index,
+        run_queue_ns,
+    })));
 }
 
 /// Opens all sessions of this thread, a few at a time, so that a server with a short backlog is not overrun.
@@ -167,9 +189,13 @@ fn send_interval(events: &mpsc::UnboundedSender<ThreadEvent>, recorder: &Rc<RefC
 
 /// CPU time and time in the run queue of this thread, from T0 to the end of the window.
 async fn usage_until_end(shared: Arc<Shared>, epoch: Epoch, mut closing: watch::Receiver<bool>) -> (u64, Option<u64>) {
-    tokio::time::sleep(Duration::from_nanos(epoch.mono_ns.saturating_sub(clock::now_ns()))).await;
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_nanos(epoch.mono_ns.saturating_sub(clock::now_ns()))) => {}
+        _ = closing.wait_for(|closing| *closing) => return (0, Some(0)),
+    }
     let (cpu_before_ns, queue_before_ns) = (clock::thread_cpu_ns(), run_queue_ns());
-    let end_ns = epoch.mono_ns + shared.end_ns.load(std::sync::atomic::Ordering::Acquire);
+    shared.process_cpu_at_t0_ns.store(clock::process_cpu_ns(), Ordering::Relaxed);
+    let end_ns = epoch.mono_ns + shared.end_ns.load(Ordering::Acquire);
     tokio::select! {
         () = tokio::time::sleep(Duration::from_nanos(end_ns.saturating_sub(clock::now_ns()))) => {}
         _ = closing.wait_for(|closing| *closing) => {}

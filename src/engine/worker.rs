@@ -1,7 +1,8 @@
 //! One worker: one connection, one request at a time.
 //!
 //! Claims slots from the cursor, waits until they are due, runs them, and writes down what happened. A worker whose
-//! connection died replaces it; meanwhile it claims nothing, so that other workers take the slots.
+//! connection died replaces it; meanwhile it claims no further slot, so that other workers take them. A slot that it
+//! holds already waits with it, and that shows as a wait for a connection.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -34,6 +35,8 @@ pub struct Shared {
     pub cursor: Cursor,
     /// Length of the warm-up, nanoseconds.
     pub warmup_ns: u64,
+    /// CPU time of the process at T0, nanoseconds; 0 before it.
+    pub process_cpu_at_t0_ns: AtomicU64,
     /// When the window closes, nanoseconds after T0. Brought forward by an interrupt.
     pub end_ns: AtomicU64,
     /// Slots later than this are given up, nanoseconds.
@@ -68,6 +71,32 @@ pub struct Worker {
     jitter: SplitMix64,
 }
 
+/// A claimed slot. Unless it is kept, it is handed back when it is dropped: also where the worker is ended meanwhile.
+struct Claim {
+    slot: Slot,
+    recorder: Rc<RefCell<Recorder>>,
+    kept: bool,
+}
+
+impl Claim {
+    fn new(slot: Slot, recorder: Rc<RefCell<Recorder>>) -> Self {
+        Self { slot, recorder, kept: false }
+    }
+
+    /// From here on the slot is counted by what becomes of it.
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.recorder.borrow_mut().returned_due_ns.push(self.slot.due_ns);
+        }
+    }
+}
+
 /// Why a wait ended.
 enum Wake {
     Due,
@@ -100,12 +129,8 @@ impl Worker {
             if now_ns >= self.shared.end_ns() {
                 break;
             }
-            let slot = self.shared.cursor.claim(now_ns);
-            if slot.due_ns >= self.shared.end_ns() {
-                self.hand_back(slot);
-                break;
-            }
-            if !self.run_slot(slot, &mut request).await {
+            let claim = Claim::new(self.shared.cursor.claim(now_ns), Rc::clone(&self.recorder));
+            if claim.slot.due_ns >= self.shared.end_ns() || !self.run_slot(claim, &mut request).await {
                 break;
             }
         }
@@ -127,8 +152,8 @@ impl Worker {
     }
 
     /// Runs one claimed slot; false where the window closed before it began.
-    async fn run_slot(&mut self, slot: Slot, request: &mut Request) -> bool {
-        let shared = Arc::clone(&self.shared);
+    async fn run_slot(&mut self, claim: Claim, request: &mut Request) -> bool {
+        let (shared, slot) = (Arc::clone(&self.shared), claim.slot);
         let window = if slot.due_ns < shared.warmup_ns { Window::Warmup } else { Window::Measured };
         let unix_ms = (self.epoch.unix_ns + slot.due_ns) / 1_000_000;
         let due_ns = self.epoch.mono_ns + slot.due_ns;
@@ -136,31 +161,27 @@ impl Worker {
         let mut waited = claimed_ns < due_ns;
         // Made before the slot is due where there is time, so that making it does not delay the request.
         shared.maker.fill(request, slot.number, unix_ms);
-        if waited {
+        while waited {
             match self.wait_until(due_ns).await {
-                Wake::Due => {}
-                Wake::Closing if slot.due_ns < shared.end_ns() => {}
-                Wake::Closing => {
-                    self.hand_back(slot);
-                    return false;
-                }
+                Wake::Due => break,
+                Wake::Closing => return false,
                 Wake::ConnectionLost => {
                     if !self.ensure_connected().await {
-                        self.hand_back(slot);
                         return false;
                     }
                     claimed_ns = clock::now_ns();
-                    if claimed_ns < due_ns {
-                        self.timer.until(due_ns).await;
-                    } else {
-                        waited = false;
-                    }
+                    waited = claimed_ns < due_ns;
                 }
             }
         }
+        // An interrupt may have closed the window while the timer went off.
+        if slot.due_ns >= shared.end_ns() {
+            return false;
+        }
+        claim.keep();
         let lag_ns = clock::now_ns().saturating_sub(due_ns);
         if shared.max_lag_ns.is_some_and(|max_lag_ns| lag_ns > max_lag_ns) {
-            self.recorder.borrow_mut().skip(window);
+            self.recorder.borrow_mut().skip(window, slot.due_ns, waited.then_some(lag_ns));
             return true;
         }
         self.execute(slot, window, request, claimed_ns, waited).await;
@@ -198,10 +219,6 @@ impl Worker {
                 (self.incidents)(Incident::NewError(failure));
             }
         }
-    }
-
-    fn hand_back(&self, slot: Slot) {
-        self.recorder.borrow_mut().returned_due_ns.push(slot.due_ns);
     }
 
     /// Nanoseconds since T0; 0 before it, so that a closed loop's first requests are due at T0.

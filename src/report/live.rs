@@ -30,6 +30,11 @@ impl Progress {
         self.seconds > self.planned_seconds
     }
 
+    /// The window has been closed, perhaps early: in the second after the last one seen.
+    pub fn close(&mut self) {
+        self.planned_seconds = self.planned_seconds.min(self.seconds + 1);
+    }
+
     /// Takes in second `index` since T0.
     pub fn add(&mut self, index: u64, interval: Interval) {
         self.ok += interval.ok;

@@ -181,6 +181,7 @@ fn errors(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
         let state = error.sqlstate.as_deref().map(|state| format!(" [{state}]")).unwrap_or_default();
         let origin = match error.origin {
             ErrorOrigin::Request => "",
+            ErrorOrigin::Warmup => " (warm-up)",
             ErrorOrigin::Connection => " (between requests)",
         };
         writeln!(out, "  {:>8}  {}{state}{origin}", thousands(error.count), error.class)?;

@@ -119,3 +119,48 @@ fn the_server_cancels_statements_that_run_too_long() {
     assert!(json["errors"].to_string().contains("57014"), "{}", json["errors"]);
     assert_rows_match(&server, &json);
 }
+
+#[test]
+fn a_run_without_a_single_answer_has_failed() {
+    let server = server_with_tables();
+    let start_at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 4;
+    let started = start_on(
+        &server,
+        &["--rps", "max", "--duration", "1", "--drain", "1", "--no-reset", "--start-at", &start_at.to_string()],
+    );
+    std::thread::sleep(Duration::from_secs(2));
+    server.freeze();
+    let ran = started.finish();
+    server.thaw();
+    let json = ran.expect(1).json();
+    assert_eq!(json["status"], "FAILED", "{}", json["reason"]);
+    assert_eq!((count(&json, "scheduled"), count(&json, "unfinished")), (8, 8));
+}
+
+/// Nothing was committed when the session was ended before COMMIT was sent.
+#[test]
+fn what_never_sent_its_commit_has_failed_and_is_not_unknown() {
+    let server = server_with_tables();
+    let started =
+        start_on(&server, &["--rps", "max", "--duration", "3", "--workers", "4", "--application-name", "prey"]);
+    wait_for_rows(&server, "chat_inference");
+    // All of them wait for this lock in the middle of their transactions.
+    server.psql(
+        "BEGIN; LOCK TABLE variant_by_episode IN EXCLUSIVE MODE; SELECT pg_sleep(0.5); \
+         SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'prey'; \
+         SELECT pg_sleep(0.5); COMMIT",
+    );
+    let json = started.finish().expect(1).json();
+    assert_eq!((count(&json, "failed"), count(&json, "unknown")), (4, 0), "{}", json["errors"]);
+    assert_eq!(json["errors"][0]["sqlstate"], "57P01");
+    assert_rows_match(&server, &json);
+}
+
+#[test]
+fn failures_of_the_warm_up_are_told() {
+    let server = server_with_tables();
+    server.psql("ALTER TABLE resource_bucket ADD CHECK (key > 'rate_limit:function_4')");
+    let json = run_on(&server, &["--rps", "100", "--duration", "1", "--warmup", "1s"]).expect(1).json();
+    assert!(json["errors"].to_string().contains("warmup"), "{}", json["errors"]);
+    assert!(json["warnings"].to_string().contains("warm-up failed"), "{}", json["warnings"]);
+}

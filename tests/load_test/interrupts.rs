@@ -65,3 +65,48 @@ fn a_drain_that_is_too_short_leaves_requests_unfinished() {
     assert!(count(&json, "not_started") > 0);
     assert_eq!(json["latency_ms"]["max_is_lower_bound"], true);
 }
+
+/// Before T0 nothing was due, so there is nothing to report, but the identity holds and nobody waits.
+#[test]
+fn a_run_can_be_stopped_before_it_begins() {
+    let server = server_with_tables();
+    for rate in ["100", "max"] {
+        let start_at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 3_600;
+        let arguments = ["--rps", rate, "--duration", "5", "--verbose", "--start-at", &start_at.to_string()];
+        let mut started = start_on(&server, &arguments);
+        started.wait_for_stderr("opening");
+        std::thread::sleep(Duration::from_secs(1));
+        started.signal(Signal::INT);
+        let json = started.finish().expect(130).json();
+        assert_eq!((count(&json, "scheduled"), count(&json, "ok")), (0, 0), "{rate}");
+        assert_eq!(json["status"], "INVALID");
+    }
+}
+
+#[test]
+fn without_a_drain_and_with_two_signals_at_once_the_identity_holds() {
+    let server = server_with_tables();
+    for (rate, drain) in [("200", "0"), ("max", "0"), ("200", "30"), ("20000", "0")] {
+        server.psql("TRUNCATE chat_inference");
+        let started = start_on(&server, &["--rps", rate, "--duration", "600", "--drain", drain, "--workers", "4"]);
+        wait_for_rows(&server, "chat_inference");
+        started.signal(Signal::HUP);
+        started.signal(Signal::TERM);
+        let json = started.finish().expect(130).json();
+        assert_rows_match(&server, &json);
+    }
+    let json = start_on(&server, &["--rps", "3000", "--duration", "1", "--drain", "0"]).finish().json();
+    assert_rows_match(&server, &json);
+}
+
+#[test]
+fn a_dead_server_and_no_drain_lose_no_slot() {
+    let server = server_with_tables();
+    let started = start_on(&server, &["--rps", "50", "--duration", "600", "--drain", "0", "--workers", "4"]);
+    wait_for_rows(&server, "chat_inference");
+    server.kill();
+    std::thread::sleep(Duration::from_secs(1));
+    started.signal(Signal::INT);
+    let json = started.finish().expect(130).json();
+    assert!(count(&json, "not_started") > 0, "{}", json["accounting"]);
+}

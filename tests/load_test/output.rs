@@ -129,6 +129,10 @@ fn others_decode_the_histograms_and_find_the_same_figures() {
     assert!((log["p50"].as_f64().unwrap() - ms(&json, "latency_ms", "p50")).abs() < 0.0005);
     let text = std::fs::read_to_string(&hdr_log).unwrap();
     assert!(text.contains("#[Histogram log format version 1.3]"));
+    let mut starts: Vec<&str> = text.lines().skip(4).map(|line| line.split(',').next().unwrap()).collect();
+    let lines = starts.len();
+    starts.dedup();
+    assert_eq!(starts.len(), lines, "a second has two lines");
 }
 
 #[test]
@@ -212,4 +216,28 @@ fn a_path_that_cannot_be_written_is_found_before_the_run() {
     for flag in ["--output", "--hdr-log"] {
         run(&[flag, "/nowhere/at/all", "--duration", "60"]).expect_refusal(3, &[flag, "/nowhere/at/all"]);
     }
+}
+
+#[test]
+fn a_full_disk_costs_neither_the_run_nor_the_report() {
+    let server = server_with_tables();
+    let ran = run_on(&server, &["--rps", "50", "--duration", "2", "--output", "/dev/full"]).expect(3);
+    assert_eq!(ran.json()["accounting"]["scheduled"], 100);
+    assert!(ran.stderr.contains("--output"), "{}", ran.stderr);
+    // Here not even the header can be written, which shows before the load.
+    run_on(&server, &["--duration", "60", "--hdr-log", "/dev/full"]).expect_refusal(3, &["--hdr-log"]);
+}
+
+#[test]
+fn nobody_has_to_read_the_progress() {
+    let server = server_with_tables();
+    let line = format!(
+        "{} --rps max --duration 6 --verbose --output-size-kb 1 --raw-response-size-kb 1 --postgres-url '{}' 2>&1 >/dev/null \
+         | head -1; echo ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_load_test"),
+        server.url()
+    );
+    let output = Command::new("bash").args(["-c", &line]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.ends_with("\n0\n"), "{text}");
 }

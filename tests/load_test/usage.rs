@@ -101,3 +101,14 @@ fn the_coordinator_says_that_it_is_not_there_yet() {
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("not there yet"));
 }
+
+#[test]
+fn a_connection_string_in_the_wrong_place_is_not_repeated() {
+    for arguments in
+        [&["--setup", "postgres://u:hunter2@h/db"][..], &["postgres://u:hunter2@h/db"], &["--slo", "password=hunter2"]]
+    {
+        let ran = run(arguments).expect(2);
+        assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("error: "), "{}", ran.stderr);
+    }
+}
