@@ -3,6 +3,11 @@
 //! Values stay text here, so that [`crate::plan`] can report all wrong ones at once. Groups are structs of their own,
 //! so that the coordinator can take over those that it shares.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the comments of fields are help texts, in which [default: …] is no link"
+)]
+
 use clap::{Args, Parser};
 
 /// The connection string that is used where none is given.

@@ -3,14 +3,20 @@
 //! Field names of the Python tool are kept. Times are milliseconds unless the name says otherwise; an absent value is
 //! `null`. What each figure means is said in the README, under "What each figure means".
 
+mod assemble;
+mod summary;
+
+pub use assemble::{AccountingError, Context, assemble};
+pub use summary::{Bounded, Summary};
+
+use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
 use crate::docker::ContainerUsage;
-use crate::engine::RunRecord;
 use crate::outcome::ErrorCount;
-use crate::recorder::Durations;
-use crate::schedule::{Arrival, Pace, Schedule, Share};
+use crate::recorder::{Durations, MAX_VALUE_US};
+use crate::schedule::{Arrival, Share};
 
 /// What [`RunResult::format`] says.
 pub const FORMAT: &str = "postgres_load_test/result";
@@ -205,14 +211,6 @@ impl Accounting {
     }
 }
 
-/// Slots do not add up: a bug of this program.
-#[derive(Debug, thiserror::Error)]
-#[error("the requests do not add up, which is a bug, so there is no report: {accounting:?}")]
-pub struct AccountingError {
-    /// What was counted.
-    pub accounting: Accounting,
-}
-
 /// Rates and totals of the measured window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Throughput {
@@ -232,99 +230,6 @@ pub struct Throughput {
     pub success_rate: Option<f64>,
     /// Requests that were ok and completed within the window.
     pub completed_in_window: u64,
-}
-
-/// A distribution in milliseconds.
-///
-/// Slots that never got an answer count as slower than any that did. Where they reach a figure, its flag is true, and
-/// the value is the slowest answer: the true figure lies above it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)] // The names of percentiles say it all.
-pub struct Summary {
-    pub count: u64,
-    pub min: Option<f64>,
-    pub avg: Option<f64>,
-    pub avg_is_lower_bound: bool,
-    pub p50: Option<f64>,
-    pub p50_is_lower_bound: bool,
-    pub p90: Option<f64>,
-    pub p90_is_lower_bound: bool,
-    pub p95: Option<f64>,
-    pub p95_is_lower_bound: bool,
-    pub p99: Option<f64>,
-    pub p99_is_lower_bound: bool,
-    pub p99_9: Option<f64>,
-    pub p99_9_is_lower_bound: bool,
-    pub max: Option<f64>,
-    pub max_is_lower_bound: bool,
-}
-
-/// A value that may be a lower bound.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bounded {
-    /// Milliseconds; `None` where nothing was answered.
-    pub value: Option<f64>,
-    /// Whether the true figure lies above.
-    pub is_lower_bound: bool,
-}
-
-impl Summary {
-    /// Of what was recorded, and of `unanswered` more that are slower than all of it.
-    pub fn new(durations: &Durations, unanswered: u64) -> Self {
-        let histogram = &durations.histogram;
-        let beyond = unanswered + durations.past_range;
-        let known = histogram.len();
-        let ms = |us: u64| us as f64 / 1_000.0;
-        let some = |value: f64| (known > 0).then_some(value);
-        let percentile = |per_mille: u64| {
-            // The nearest rank among all, in whole numbers: 99.9 / 100 is a little more than 0.999.
-            let rank = (per_mille * (known + beyond)).div_ceil(1_000).max(1);
-            // The histogram rounds quantiles up to ranks; half a rank less is safe from rounding on either side.
-            let quantile = (rank.min(known) as f64 - 0.5) / known.max(1) as f64;
-            (some(ms(histogram.value_at_quantile(quantile.max(0.0)))), rank > known && beyond > 0)
-        };
-        let ((p50, p50_is_lower_bound), (p90, p90_is_lower_bound)) = (percentile(500), percentile(900));
-        let ((p95, p95_is_lower_bound), (p99, p99_is_lower_bound)) = (percentile(950), percentile(990));
-        let (p99_9, p99_9_is_lower_bound) = percentile(999);
-        Self {
-            count: durations.count(),
-            min: some(ms(histogram.min())),
-            avg: some(histogram.mean() / 1_000.0),
-            avg_is_lower_bound: beyond > 0,
-            p50,
-            p50_is_lower_bound,
-            p90,
-            p90_is_lower_bound,
-            p95,
-            p95_is_lower_bound,
-            p99,
-            p99_is_lower_bound,
-            p99_9,
-            p99_9_is_lower_bound,
-            max: some(ms(histogram.max())),
-            max_is_lower_bound: beyond > 0,
-        }
-    }
-
-    /// The figures in the order of a report, with their names.
-    pub fn figures(&self) -> [(&'static str, Bounded); 8] {
-        let of = |value, is_lower_bound| Bounded { value, is_lower_bound };
-        [
-            ("min", of(self.min, false)),
-            ("avg", of(self.avg, self.avg_is_lower_bound)),
-            ("p50", of(self.p50, self.p50_is_lower_bound)),
-            ("p90", of(self.p90, self.p90_is_lower_bound)),
-            ("p95", of(self.p95, self.p95_is_lower_bound)),
-            ("p99", of(self.p99, self.p99_is_lower_bound)),
-            ("p99.9", of(self.p99_9, self.p99_9_is_lower_bound)),
-            ("max", of(self.max, self.max_is_lower_bound)),
-        ]
-    }
-
-    /// One of them by its name.
-    pub fn figure(&self, name: &str) -> Option<Bounded> {
-        self.figures().into_iter().find_map(|(known, bounded)| (known == name).then_some(bounded))
-    }
 }
 
 /// One round trip of the requests.
@@ -362,7 +267,7 @@ pub struct Histograms {
     pub lateness: EncodedHistogram,
     /// Of [`RunResult::wait_for_connection_ms`].
     pub wait_for_connection: EncodedHistogram,
-    /// Of [`RunResult::phases_ms`], in their order.
+    /// Of [`RunResult::phases_ms`], in their order; with two significant digits, so that the document stays small.
     pub phases: Vec<EncodedHistogram>,
 }
 
@@ -378,16 +283,26 @@ pub struct EncodedHistogram {
 impl EncodedHistogram {
     /// Encodes what was recorded.
     pub fn new(durations: &Durations) -> Self {
-        Self { base64: encode(durations), past_range: durations.past_range }
+        Self { base64: encode(&durations.histogram), past_range: durations.past_range }
+    }
+
+    /// The same with two significant digits, in a tenth of the space.
+    pub fn coarse(durations: &Durations) -> Self {
+        let mut coarse = Histogram::new_with_bounds(1, MAX_VALUE_US, 2)
+            .unwrap_or_else(|error| unreachable!("constant histogram bounds: {error}"));
+        if let Err(error) = coarse.add(&durations.histogram) {
+            unreachable!("both have the same range: {error}");
+        }
+        Self { base64: encode(&coarse), past_range: durations.past_range }
     }
 }
 
 /// Base64 of a histogram, V2 with deflate.
-pub fn encode(durations: &Durations) -> String {
+pub fn encode(histogram: &Histogram<u64>) -> String {
     use base64::Engine;
     let mut bytes = Vec::new();
     // Writing to memory cannot fail, and the range is one that the format can carry.
-    if let Err(error) = V2DeflateSerializer::new().serialize(&durations.histogram, &mut bytes) {
+    if let Err(error) = V2DeflateSerializer::new().serialize(histogram, &mut bytes) {
         unreachable!("a histogram in memory: {error}");
     }
     base64::engine::general_purpose::STANDARD.encode(bytes)
@@ -418,156 +333,6 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// Everything known about a run but what it measured.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// Name of this machine.
-    pub hostname: String,
-    /// What was asked for.
-    pub config: Config,
-    /// What the database said of itself.
-    pub server: ServerInfo,
-    /// When requests were due.
-    pub schedule: Schedule,
-    /// Bytes of documents in one request.
-    pub document_bytes: usize,
-    /// CPU and memory of a container, where one was watched.
-    pub container: Option<ContainerUsage>,
-    /// Said before the run.
-    pub warnings: Vec<String>,
-}
-
-/// Counts what became of every slot of the measured window.
-///
-/// The terms come from independent sources: the schedule's arithmetic, the cursor, and the workers' counts.
-///
-/// # Errors
-/// They do not add up.
-pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, AccountingError> {
-    let measured = &record.recorder.measured;
-    let window = record.window_start_ns..record.window_end_ns;
-    let (scheduled, unclaimed) =
-        match (schedule.scheduled_before(record.window_start_ns), schedule.scheduled_before(record.window_end_ns)) {
-            (Some(before), Some(until)) => (until - before, until - record.claimed.clamp(before, until)),
-            // A closed loop claims a slot only to run it at once.
-            _ => {
-                let warmup = &record.recorder.warmup;
-                let warmed_up = warmup.ok + warmup.failed + warmup.unknown + warmup.skipped + warmup.in_flight;
-                let returned = record.recorder.returned_due_ns.len() as u64;
-                // A slot that was handed back was only waited with, and never due.
-                (record.claimed.saturating_sub(warmed_up + returned), 0)
-            }
-        };
-    let is_open = matches!(schedule.pace, Pace::Open { .. });
-    let returned =
-        record.recorder.returned_due_ns.iter().filter(|due_ns| is_open && window.contains(due_ns)).count() as u64;
-    let accounting = Accounting {
-        scheduled,
-        ok: measured.ok,
-        failed: measured.failed,
-        unknown: measured.unknown,
-        skipped: measured.skipped,
-        not_started: unclaimed + returned,
-        unfinished: measured.in_flight,
-    };
-    if accounting.holds() { Ok(accounting) } else { Err(AccountingError { accounting }) }
-}
-
-/// The document of a run, without a verdict: `status` and `reason` are for [`crate::verdict`] to fill in.
-///
-/// # Errors
-/// The counts do not add up.
-pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, AccountingError> {
-    let accounting = account(record, &context.schedule)?;
-    let (figures, warmup) = (&record.recorder.figures, &record.recorder.warmup);
-    let window_seconds = (record.window_end_ns - record.window_start_ns) as f64 / 1e9;
-    let phases_ms = record
-        .phase_names
-        .iter()
-        .zip(&figures.phases)
-        .map(|(name, durations)| Phase { name: name.clone(), summary: Summary::new(durations, 0) })
-        .collect();
-    Ok(RunResult {
-        format: FORMAT.to_owned(),
-        version: VERSION,
-        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        hostname: context.hostname,
-        run: RunInfo {
-            started_at: rfc3339(record.epoch.unix_ns),
-            started_unix_ns: record.epoch.unix_ns,
-            share: context.schedule.share,
-            interrupted: record.interrupted,
-            window_start_s: record.window_start_ns as f64 / 1e9,
-            window_seconds,
-            warmup: WarmupCounts {
-                ok: warmup.ok,
-                failed: warmup.failed,
-                unknown: warmup.unknown,
-                skipped: warmup.skipped,
-                unfinished: warmup.in_flight,
-            },
-        },
-        config: context.config,
-        server: context.server,
-        accounting,
-        throughput: throughput(record, &accounting, &context.schedule, window_seconds),
-        latency_ms: Summary::new(&figures.latency, accounting.unanswered()),
-        service_time_ms: Summary::new(&figures.service, accounting.unfinished),
-        lateness_ms: Summary::new(&figures.lateness, 0),
-        wait_for_connection_ms: Summary::new(&figures.wait, accounting.skipped + accounting.not_started),
-        phases_ms,
-        data_written_mb: accounting.ok as f64 * context.document_bytes as f64 / 1_048_576.0,
-        errors: record.recorder.errors.counts(),
-        reconnects: record.recorder.reconnects,
-        generator: generator(record, &accounting),
-        container: context.container,
-        histograms: Histograms {
-            latency: EncodedHistogram::new(&figures.latency),
-            service_time: EncodedHistogram::new(&figures.service),
-            lateness: EncodedHistogram::new(&figures.lateness),
-            wait_for_connection: EncodedHistogram::new(&figures.wait),
-            phases: figures.phases.iter().map(EncodedHistogram::new).collect(),
-        },
-        warnings: context.warnings,
-        advice: Vec::new(),
-        status: Status::Invalid,
-        reason: String::new(),
-    })
-}
-
-fn throughput(record: &RunRecord, accounting: &Accounting, schedule: &Schedule, seconds: f64) -> Throughput {
-    let completed = record.recorder.ok_completed_in_window;
-    let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
-    let total = accounting.answered();
-    let actual_rps = per_second(completed);
-    let offered_rps = matches!(schedule.pace, Pace::Open { .. }).then(|| per_second(accounting.scheduled));
-    Throughput {
-        total_requests: total,
-        successful_writes: accounting.ok,
-        failed_writes: accounting.failed + accounting.unknown,
-        actual_rps,
-        offered_rps,
-        target_achieved_pct: offered_rps.filter(|offered| *offered > 0.0).map(|offered| actual_rps / offered * 100.0),
-        success_rate: (total > 0).then(|| accounting.ok as f64 / total as f64 * 100.0),
-        completed_in_window: completed,
-    }
-}
-
-fn generator(record: &RunRecord, accounting: &Accounting) -> Generator {
-    // Threads are measured from T0, so the warm-up is part of it.
-    let window_ns = record.window_end_ns.max(1) as f64;
-    let worst_pct = |values: &[u64]| values.iter().max().map_or(0.0, |ns| *ns as f64 / window_ns * 100.0);
-    let cpu_seconds = record.process_cpu_ns as f64 / 1e9;
-    let warmup = &record.recorder.warmup;
-    let answered = accounting.answered() + warmup.ok + warmup.failed + warmup.unknown;
-    Generator {
-        cpu_seconds,
-        cpu_us_per_request: (answered > 0).then(|| cpu_seconds * 1e6 / answered as f64),
-        busiest_thread_pct: worst_pct(&record.thread_cpu_ns),
-        run_queue_wait_pct: record.thread_run_queue_ns.as_deref().map(worst_pct),
-    }
-}
-
 /// An instant of the wall clock as RFC 3339 in UTC, to the microsecond.
 pub fn rfc3339(unix_ns: u64) -> String {
     match jiff::Timestamp::from_nanosecond(i128::from(unix_ns)) {
@@ -579,7 +344,6 @@ pub fn rfc3339(unix_ns: u64) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     /// A run in which all went well: the seed's example.
     pub(crate) fn sample() -> RunResult {
@@ -651,46 +415,15 @@ pub(crate) mod tests {
         }
     }
 
-    fn durations(ms: impl IntoIterator<Item = u64>) -> Durations {
+    pub(crate) fn durations(ms: impl IntoIterator<Item = u64>) -> Durations {
         let mut durations = Durations::default();
         ms.into_iter().for_each(|ms| durations.record_ns(ms * 1_000_000));
         durations
     }
 
-    fn close(bounded: Option<Bounded>, ms: f64) -> bool {
-        bounded.is_some_and(|bounded| (bounded.value.unwrap_or(f64::NAN) / ms - 1.0).abs() < 0.002)
-    }
-
-    #[test]
-    fn unanswered_slots_push_percentiles_up_and_past_the_known_ones() {
-        // 90 answers of 1 … 90 ms and 10 slots without: together 100, so rank 50 is 50 ms and rank 95 is unknown.
-        let summary = Summary::new(&durations(1..=90), 10);
-        assert!(close(summary.figure("p50"), 50.0));
-        assert!(!summary.p50_is_lower_bound && !summary.p90_is_lower_bound);
-        assert!(close(summary.figure("p90"), 90.0));
-        assert!(summary.p95_is_lower_bound && summary.p99_is_lower_bound && summary.max_is_lower_bound);
-        assert!(close(summary.figure("p95"), 90.0));
-    }
-
-    #[test]
-    fn without_any_answer_there_is_no_value() {
-        let summary = Summary::new(&Durations::default(), 5);
-        assert_eq!(summary.figure("p50"), Some(Bounded { value: None, is_lower_bound: true }));
-        assert_eq!(serde_json::to_value(&summary).unwrap()["p99"], serde_json::Value::Null);
-    }
-
-    #[test]
-    fn values_past_the_range_count_as_slower_than_any_known() {
-        let mut recorded = durations([1, 2, 3]);
-        recorded.past_range = 1;
-        let summary = Summary::new(&recorded, 0);
-        assert!(summary.p90_is_lower_bound && !summary.p50_is_lower_bound);
-        assert_eq!(summary.count, 4);
-    }
-
     #[test]
     fn histograms_are_written_in_the_format_that_others_read() {
-        assert!(encode(&durations([1, 5, 9])).starts_with("HISTFAAA"));
+        assert!(encode(&durations([1, 5, 9]).histogram).starts_with("HISTFAAA"));
     }
 
     #[test]
@@ -698,23 +431,28 @@ pub(crate) mod tests {
         assert_eq!(rfc3339(1_700_000_000_123_456_000), "2023-11-14T22:13:20.123456Z");
     }
 
-    proptest! {
-        #[test]
-        fn percentiles_are_the_nearest_ranks_of_the_sorted_values(
-            mut values in prop::collection::vec(1u64..100_000, 1..1_200),
-            unanswered in 0u64..200,
-        ) {
-            let summary = Summary::new(&durations(values.iter().copied()), unanswered);
-            values.sort_unstable();
-            let total = values.len() as u64 + unanswered;
-            for (name, per_mille) in [("p50", 500), ("p90", 900), ("p95", 950), ("p99", 990), ("p99.9", 999)] {
-                let rank = (total * per_mille).div_ceil(1_000) as usize;
-                let found = summary.figure(name).unwrap();
-                prop_assert_eq!(found.is_lower_bound, rank > values.len());
-                let expected_ms = values[rank.min(values.len()) - 1] as f64;
-                let found_ms = found.value.unwrap();
-                prop_assert!((found_ms / expected_ms - 1.0).abs() < 0.002, "{} is {}, not {}", name, found_ms, expected_ms);
+    /// A million requests whose times spread over three decades, in every histogram of the document.
+    #[test]
+    fn the_document_stays_small_however_many_requests_there_were() {
+        let mut random = crate::workload::random::SplitMix64::new(1);
+        let mut spread = |encode: fn(&Durations) -> EncodedHistogram| {
+            let mut wide = Durations::default();
+            for _ in 0..1_000_000 {
+                // The sum of twelve uniform numbers less six is nearly normal.
+                let normal = (0..12).map(|_| random.below(1 << 32) as f64 / 4_294_967_296.0).sum::<f64>() - 6.0;
+                wide.record_ns((2.0e6 * libm::exp(0.8 * normal)) as u64);
             }
-        }
+            encode(&wide)
+        };
+        let mut result = sample();
+        result.histograms = Histograms {
+            latency: spread(EncodedHistogram::new),
+            service_time: spread(EncodedHistogram::new),
+            lateness: spread(EncodedHistogram::new),
+            wait_for_connection: spread(EncodedHistogram::new),
+            phases: (0..5).map(|_| spread(EncodedHistogram::coarse)).collect(),
+        };
+        let bytes = serde_json::to_string(&result).unwrap().len();
+        assert!(bytes <= 64 * 1024, "{bytes} bytes");
     }
 }

@@ -35,7 +35,7 @@ impl<W: Write> HdrLog<W> {
     /// The writer's.
     pub fn second(&mut self, index: u64, interval: &Interval) -> io::Result<()> {
         let max_ms = interval.latency.histogram.max() as f64 / 1_000.0;
-        writeln!(self.out, "{index}.000,1.000,{max_ms:.3},{}", encode(&interval.latency))?;
+        writeln!(self.out, "{index}.000,1.000,{max_ms:.3},{}", encode(&interval.latency.histogram))?;
         self.out.flush()
     }
 }

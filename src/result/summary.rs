@@ -1,0 +1,156 @@
+//! Percentiles of a distribution, some of whose members never got an answer. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::recorder::Durations;
+
+/// A distribution in milliseconds.
+///
+/// Slots that never got an answer count as slower than any that did. Where they reach a figure, its flag is true, and
+/// the value is the slowest answer: the true figure lies above it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // The names of percentiles say it all.
+pub struct Summary {
+    pub count: u64,
+    pub min: Option<f64>,
+    pub avg: Option<f64>,
+    pub avg_is_lower_bound: bool,
+    pub p50: Option<f64>,
+    pub p50_is_lower_bound: bool,
+    pub p90: Option<f64>,
+    pub p90_is_lower_bound: bool,
+    pub p95: Option<f64>,
+    pub p95_is_lower_bound: bool,
+    pub p99: Option<f64>,
+    pub p99_is_lower_bound: bool,
+    pub p99_9: Option<f64>,
+    pub p99_9_is_lower_bound: bool,
+    pub max: Option<f64>,
+    pub max_is_lower_bound: bool,
+}
+
+/// A value that may be a lower bound.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounded {
+    /// Milliseconds; `None` where nothing was answered.
+    pub value: Option<f64>,
+    /// Whether the true figure lies above.
+    pub is_lower_bound: bool,
+}
+
+impl Summary {
+    /// Of what was recorded, and of `unanswered` more that are slower than all of it.
+    pub fn new(durations: &Durations, unanswered: u64) -> Self {
+        let histogram = &durations.histogram;
+        let beyond = unanswered + durations.past_range;
+        let known = histogram.len();
+        let ms = |us: u64| us as f64 / 1_000.0;
+        let some = |value: f64| (known > 0).then_some(value);
+        let percentile = |per_mille: u64| {
+            // The nearest rank among all, in whole numbers: 99.9 / 100 is a little more than 0.999.
+            let rank = (per_mille * (known + beyond)).div_ceil(1_000).max(1);
+            // The histogram rounds quantiles up to ranks; half a rank less is safe from rounding on either side.
+            let quantile = (rank.min(known) as f64 - 0.5) / known.max(1) as f64;
+            (some(ms(histogram.value_at_quantile(quantile.max(0.0)))), rank > known && beyond > 0)
+        };
+        let ((p50, p50_is_lower_bound), (p90, p90_is_lower_bound)) = (percentile(500), percentile(900));
+        let ((p95, p95_is_lower_bound), (p99, p99_is_lower_bound)) = (percentile(950), percentile(990));
+        let (p99_9, p99_9_is_lower_bound) = percentile(999);
+        Self {
+            count: durations.count(),
+            min: some(ms(histogram.min())),
+            avg: some(histogram.mean() / 1_000.0),
+            avg_is_lower_bound: beyond > 0,
+            p50,
+            p50_is_lower_bound,
+            p90,
+            p90_is_lower_bound,
+            p95,
+            p95_is_lower_bound,
+            p99,
+            p99_is_lower_bound,
+            p99_9,
+            p99_9_is_lower_bound,
+            max: some(ms(histogram.max())),
+            max_is_lower_bound: beyond > 0,
+        }
+    }
+
+    /// The figures in the order of a report, with their names.
+    pub fn figures(&self) -> [(&'static str, Bounded); 8] {
+        let of = |value, is_lower_bound| Bounded { value, is_lower_bound };
+        [
+            ("min", of(self.min, false)),
+            ("avg", of(self.avg, self.avg_is_lower_bound)),
+            ("p50", of(self.p50, self.p50_is_lower_bound)),
+            ("p90", of(self.p90, self.p90_is_lower_bound)),
+            ("p95", of(self.p95, self.p95_is_lower_bound)),
+            ("p99", of(self.p99, self.p99_is_lower_bound)),
+            ("p99.9", of(self.p99_9, self.p99_9_is_lower_bound)),
+            ("max", of(self.max, self.max_is_lower_bound)),
+        ]
+    }
+
+    /// One of them by its name.
+    pub fn figure(&self, name: &str) -> Option<Bounded> {
+        self.figures().into_iter().find_map(|(known, bounded)| (known == name).then_some(bounded))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::tests::durations;
+    use proptest::prelude::*;
+
+    fn close(bounded: Option<Bounded>, ms: f64) -> bool {
+        bounded.is_some_and(|bounded| (bounded.value.unwrap_or(f64::NAN) / ms - 1.0).abs() < 0.002)
+    }
+
+    #[test]
+    fn unanswered_slots_push_percentiles_up_and_past_the_known_ones() {
+        // 90 answers of 1 … 90 ms and 10 slots without: together 100, so rank 50 is 50 ms and rank 95 is unknown.
+        let summary = Summary::new(&durations(1..=90), 10);
+        assert!(close(summary.figure("p50"), 50.0));
+        assert!(!summary.p50_is_lower_bound && !summary.p90_is_lower_bound);
+        assert!(close(summary.figure("p90"), 90.0));
+        assert!(summary.p95_is_lower_bound && summary.p99_is_lower_bound && summary.max_is_lower_bound);
+        assert!(close(summary.figure("p95"), 90.0));
+    }
+
+    #[test]
+    fn without_any_answer_there_is_no_value() {
+        let summary = Summary::new(&Durations::default(), 5);
+        assert_eq!(summary.figure("p50"), Some(Bounded { value: None, is_lower_bound: true }));
+        assert_eq!(serde_json::to_value(&summary).unwrap()["p99"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn values_past_the_range_count_as_slower_than_any_known() {
+        let mut recorded = durations([1, 2, 3]);
+        recorded.past_range = 1;
+        let summary = Summary::new(&recorded, 0);
+        assert!(summary.p90_is_lower_bound && !summary.p50_is_lower_bound);
+        assert_eq!(summary.count, 4);
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_are_the_nearest_ranks_of_the_sorted_values(
+            mut values in prop::collection::vec(1u64..100_000, 1..1_200),
+            unanswered in 0u64..200,
+        ) {
+            let summary = Summary::new(&durations(values.iter().copied()), unanswered);
+            values.sort_unstable();
+            let total = values.len() as u64 + unanswered;
+            for (name, per_mille) in [("p50", 500), ("p90", 900), ("p95", 950), ("p99", 990), ("p99.9", 999)] {
+                let rank = (total * per_mille).div_ceil(1_000) as usize;
+                let found = summary.figure(name).unwrap();
+                prop_assert_eq!(found.is_lower_bound, rank > values.len());
+                let expected_ms = values[rank.min(values.len()) - 1] as f64;
+                let found_ms = found.value.unwrap();
+                prop_assert!((found_ms / expected_ms - 1.0).abs() < 0.002, "{} is {}, not {}", name, found_ms, expected_ms);
+            }
+        }
+    }
+}
