@@ -71,22 +71,19 @@ impl Failure {
     }
 }
 
-/// An error with its causes, since the driver's own text is often just "db error".
+/// The texts of an error and of all its causes, `: ` between them, without repetitions. The driver's "db error", which
+/// stands before every error that the server sent, is left out.
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    // What the driver calls any error that the server sent.
-    if text == "db error"
-        && let Some(cause) = source
-    {
-        (text, source) = (cause.to_string(), cause.source());
-    }
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let part = error.to_string();
+        next = error.source();
+        if text.is_empty() || text == "db error" {
+            text = part;
+        } else if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
         }
-        source = cause.source();
     }
     text
 }

@@ -26,7 +26,7 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-pub use error::{ConnectError, ConnectErrorKind, error_chain};
+pub use error::{ConnectError, ConnectErrorKind};
 
 use super::conninfo::{
     ChannelBinding, ConnectionSpec, Host, HostSpec, LoadBalanceHosts, PasswordSource, SslMode, SslNegotiation,

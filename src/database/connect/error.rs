@@ -10,6 +10,7 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::database::conninfo::{InvalidConnectionString, SslMode};
 use crate::database::tls::TlsSetupError;
+use crate::outcome::chain;
 
 /// The kinds of failure, for decisions; the sentence is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -146,7 +147,7 @@ impl Attempt {
             format!(
                 "The host name {} cannot be resolved ({}): correct it in --postgres-url, or check this machine's DNS.",
                 self.host,
-                error_chain(error)
+                chain(error)
             ),
         )
     }
@@ -159,7 +160,7 @@ impl Attempt {
                 Kind::Refused,
                 format!(
                     "No server listens at {server} ({}): start it, or correct the host and port in --postgres-url.",
-                    error_chain(error)
+                    chain(error)
                 ),
             ),
             io::ErrorKind::PermissionDenied => (
@@ -170,7 +171,7 @@ impl Attempt {
                 Kind::Refused,
                 format!(
                     "{server} cannot be reached ({}): check the network, and the host and port in --postgres-url.",
-                    error_chain(error)
+                    chain(error)
                 ),
             ),
         };
@@ -190,7 +191,7 @@ impl Attempt {
         {
             return self.socket(error);
         }
-        let text = error_chain(error);
+        let text = chain(error);
         let server = &self.server;
         let mode = self.mode.as_str();
         if text.contains("server does not support TLS") {
@@ -327,22 +328,6 @@ fn pooler_kind(text: &str) -> Kind {
     }
 }
 
-/// The texts of an error and of all its causes, `: ` between them, without repetitions.
-pub fn error_chain(error: &dyn StdError) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let part = error.to_string();
-        if text.is_empty() {
-            text = part;
-        } else if !text.ends_with(&part) {
-            text = format!("{text}: {part}");
-        }
-        next = error.source();
-    }
-    text
-}
-
 /// The first error of a type in the chain. An `io::Error` that wraps another error does not name it as its source.
 fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
@@ -369,7 +354,7 @@ mod tests {
     #[test]
     fn chains_are_walked_and_wrapped_errors_found() {
         let error = Outer(io::Error::other(rustls::Error::DecryptError));
-        assert_eq!(error_chain(&error), "outer: cannot decrypt peer's message");
+        assert_eq!(chain(&error), "outer: cannot decrypt peer's message");
         assert_eq!(find::<rustls::Error>(&error), Some(&rustls::Error::DecryptError));
         assert!(find::<std::fmt::Error>(&error).is_none());
     }
