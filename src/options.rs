@@ -9,12 +9,13 @@
 )]
 
 use clap::{Args, Parser};
+use serde::{Deserialize, Serialize};
 
 /// The connection string that is used where none is given.
 pub const DEFAULT_POSTGRES_URL: &str = "postgresql://postgres:postgres@localhost:5432/tensorzero_loadtest";
 
 /// Open-loop load test for Postgres.
-#[derive(Clone, Debug, Parser)]
+#[derive(Clone, Debug, Parser, Serialize, Deserialize)]
 #[command(
     name = "load_test",
     version,
@@ -38,6 +39,9 @@ pub struct LoadTestOptions {
     pub target: TargetOptions,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub local: LocalOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub load: LoadOptions,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -54,7 +58,7 @@ pub struct LoadTestOptions {
 }
 
 /// Which database, and how it is made ready.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Database")]
 pub struct TargetOptions {
     /// Where the database is: a URL or key=value string as psql takes it. Better in the environment than on the
@@ -62,10 +66,6 @@ pub struct TargetOptions {
     /// [default: postgresql://postgres:postgres@localhost:5432/tensorzero_loadtest]
     #[arg(long, value_name = "URL", env = "POSTGRES_URL", hide_env_values = true)]
     pub postgres_url: Option<String>,
-
-    /// Start a throwaway PostgreSQL for this run, with tables, and remove it afterwards
-    #[arg(long)]
-    pub ephemeral: bool,
 
     /// Create the database where it is missing, and the tables (logged or unlogged), then go on. With --duration 0
     /// nothing else is done [default without a value: logged]
@@ -87,6 +87,15 @@ pub struct TargetOptions {
     /// Name under which the connections show in pg_stat_activity
     #[arg(long, value_name = "NAME", default_value = "postgres_load_test")]
     pub application_name: String,
+}
+
+/// What concerns the machine that `load_test` itself runs on.
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[command(next_help_heading = "This machine")]
+pub struct LocalOptions {
+    /// Start a throwaway PostgreSQL for this run, with tables, and remove it afterwards
+    #[arg(long)]
+    pub ephemeral: bool,
 
     /// Docker container whose CPU and memory are reported beside the figures
     #[arg(long, value_name = "NAME")]
@@ -94,7 +103,7 @@ pub struct TargetOptions {
 }
 
 /// How much load, and for how long.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Load")]
 pub struct LoadOptions {
     /// Target rate in requests per second, or "max": every worker starts its next request at once
@@ -139,7 +148,7 @@ pub struct LoadOptions {
 }
 
 /// What a request writes.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Data")]
 pub struct DataOptions {
     /// Size of the output JSON in KB (chat_inference.output)
@@ -172,7 +181,7 @@ pub struct DataOptions {
 }
 
 /// Being one of several processes that run one test.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[command(next_help_heading = "One of several machines")]
 pub struct PartOptions {
     /// Run only part I of N of the schedule, I from 1; --rps is the rate of the whole test. Together the parts are
@@ -184,10 +193,15 @@ pub struct PartOptions {
     /// [default: as soon as all is ready]
     #[arg(long, value_name = "TIME")]
     pub start_at: Option<String>,
+
+    /// Take options and orders from standard input and answer with events: how the coordinator runs this program.
+    /// All other options are ignored
+    #[arg(long)]
+    pub agent: bool,
 }
 
 /// What a run must reach.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Verdict")]
 pub struct CriteriaOptions {
     /// Least part of the target rate that passes, percent
@@ -205,7 +219,7 @@ pub struct CriteriaOptions {
 }
 
 /// What is written where.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Output")]
 pub struct OutputOptions {
     /// Print one JSON document on stdout instead of the report

@@ -192,16 +192,24 @@ impl ErrorTable {
     fn count(&mut self, key: (ErrorOrigin, String, Option<String>), count: u64, example: String) -> bool {
         let full = self.classes.len() >= Self::MAX_CLASSES && !self.classes.contains_key(&key);
         let key = if full { (key.0, "other".to_owned(), None) } else { key };
-        let entry = self.classes.entry(key).or_insert((0, example));
-        entry.0 += count;
-        entry.0 == count
+        let is_new = !self.classes.contains_key(&key);
+        self.classes.entry(key).or_insert((0, example)).0 += count;
+        is_new
     }
 
-    /// All classes, the most frequent first.
+    /// Takes the counts away. The classes stay known, so that their next error is not news.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let emptied = self.classes.iter().map(|(key, (_, example))| (key.clone(), (0, example.clone()))).collect();
+        std::mem::replace(self, Self { classes: emptied })
+    }
+
+    /// All classes that were counted, the most frequent first.
     pub fn counts(&self) -> Vec<ErrorCount> {
         let mut counts: Vec<ErrorCount> = self
             .classes
             .iter()
+            .filter(|(_, (count, _))| *count > 0)
             .map(|((origin, class, sqlstate), (count, example))| ErrorCount {
                 origin: *origin,
                 class: class.clone(),

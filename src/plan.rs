@@ -87,7 +87,7 @@ impl Plan {
         if setup_only && setup.is_none() {
             faults.add("--duration", "0 measures nothing", "give a longer one, or add --setup to set up only");
         }
-        if setup_only && options.target.ephemeral {
+        if setup_only && options.local.ephemeral {
             faults.add("--ephemeral", "a throwaway server is of no use with --duration 0", "leave out one of them");
         }
         let target = target(options, environment, &mut faults);
@@ -112,7 +112,7 @@ impl Plan {
             start_at_unix_ns,
             criteria,
             application_name: options.target.application_name.clone(),
-            docker_container: options.target.docker_container.clone(),
+            docker_container: options.local.docker_container.clone(),
             json_output: options.output.json_output,
             output: options.output.output.clone(),
             hdr_log: options.output.hdr_log.clone(),
@@ -156,7 +156,7 @@ impl Plan {
 }
 
 fn target(options: &LoadTestOptions, environment: &Environment, faults: &mut Faults) -> Option<Target> {
-    if options.target.ephemeral {
+    if options.local.ephemeral {
         return Some(Target::Ephemeral);
     }
     let given = options.target.postgres_url.as_deref().unwrap_or(DEFAULT_POSTGRES_URL);
@@ -174,7 +174,7 @@ fn target(options: &LoadTestOptions, environment: &Environment, faults: &mut Fau
 }
 
 fn setup(options: &LoadTestOptions, faults: &mut Faults) -> Option<Persistence> {
-    let given = options.target.setup.as_deref().or(options.target.ephemeral.then_some("logged"))?;
+    let given = options.target.setup.as_deref().or(options.local.ephemeral.then_some("logged"))?;
     let parsed = match given {
         "logged" => Ok(Persistence::Logged),
         "unlogged" => Ok(Persistence::Unlogged),

@@ -1,6 +1,7 @@
 //! What a thread writes down while the test runs: plain histograms and counters, no locks, no allocation per request.
 //!
-//! One recorder a thread; they are added when the test is over. Values are microseconds. Knows no clock and no socket.
+//! One recorder a thread, taken away and replaced by an empty one every second: what was taken is that second, and the
+//! sum of all seconds is the run. Values are microseconds. Knows no clock and no socket.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,9 @@ pub const MAX_VALUE_US: u64 = 24 * 3600 * 1_000_000;
 
 /// Significant decimal digits that a histogram keeps of every value.
 pub const SIGNIFICANT_DIGITS: u8 = 3;
+
+/// The same where space counts more.
+pub const COARSE_DIGITS: u8 = 2;
 
 /// A histogram of durations in microseconds, and the number of values that were too long for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +35,22 @@ impl Default for Durations {
     }
 }
 
+/// An empty histogram with two significant digits.
+pub fn coarse_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, MAX_VALUE_US, COARSE_DIGITS)
+        .unwrap_or_else(|error| unreachable!("constant histogram bounds: {error}"))
+}
+
 impl Durations {
+    /// The same values with two significant digits, in a tenth of the space.
+    pub fn coarse(&self) -> Histogram<u64> {
+        let mut coarse = coarse_histogram();
+        if let Err(error) = coarse.add(&self.histogram) {
+            unreachable!("both have the same range: {error}");
+        }
+        coarse
+    }
+
     /// Records a duration given in nanoseconds.
     pub fn record_ns(&mut self, ns: u64) {
         if self.histogram.record(ns / 1_000).is_err() {
@@ -42,6 +61,9 @@ impl Durations {
     /// Adds another's values, exactly.
     pub fn add(&mut self, other: &Self) {
         self.past_range += other.past_range;
+        if other.histogram.is_empty() {
+            return;
+        }
         // Fails only where the other holds values past this range, and all are made with the same one.
         if self.histogram.add(&other.histogram).is_err() {
             self.past_range += other.histogram.len();
@@ -53,11 +75,6 @@ impl Durations {
         self.histogram.len() + self.past_range
     }
 
-    /// Forgets all values.
-    pub fn reset(&mut self) {
-        self.histogram.reset();
-        self.past_range = 0;
-    }
 }
 
 /// How many requests ended in which way.
@@ -71,8 +88,8 @@ pub struct Counts {
     pub unknown: u64,
     /// Given up by `--max-lag`.
     pub skipped: u64,
-    /// Started, and no answer yet.
-    pub in_flight: u64,
+    /// Handed to a connection, whatever became of it.
+    pub started: u64,
 }
 
 impl Counts {
@@ -82,7 +99,17 @@ impl Counts {
         self.failed += other.failed;
         self.unknown += other.unknown;
         self.skipped += other.skipped;
-        self.in_flight += other.in_flight;
+        self.started += other.started;
+    }
+
+    /// Requests that got an answer, be it an error.
+    pub fn answered(&self) -> u64 {
+        self.ok + self.failed + self.unknown
+    }
+
+    /// Started, and no answer yet. Has a meaning only for counts since T0.
+    pub fn in_flight(&self) -> u64 {
+        self.started.saturating_sub(self.answered())
     }
 }
 
@@ -137,7 +164,7 @@ impl Figures {
     }
 }
 
-/// What happened since the last snapshot, for the live view and the interval log.
+/// What a second was like, for the live view and the interval log.
 #[derive(Clone, Debug, Default)]
 pub struct Interval {
     /// Latency of the requests that were answered.
@@ -151,12 +178,47 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Adds another thread's part of the same interval.
+    /// Adds another machine's part of the same second.
     pub fn add(&mut self, other: &Self) {
         self.latency.add(&other.latency);
         self.ok += other.ok;
         self.errors += other.errors;
         self.late += other.late;
+    }
+}
+
+/// How many requests were completed when: counts in bins of equal length from T0 on.
+///
+/// Bins grow when there are more than [`Timeline::MAX_BINS`], so that its size does not depend on how long a run is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// Length of a bin, seconds.
+    pub bin_seconds: u64,
+    /// Requests that were ok and completed within the measured window, by bin.
+    pub completed: Vec<u64>,
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self { bin_seconds: 1, completed: Vec::new() }
+    }
+}
+
+impl Timeline {
+    /// More bins than this are halved in number.
+    pub const MAX_BINS: usize = 600;
+
+    /// Adds what was completed in second `index` since T0.
+    pub fn add(&mut self, index: u64, completed: u64) {
+        while index / self.bin_seconds >= Self::MAX_BINS as u64 {
+            self.completed = self.completed.chunks(2).map(|pair| pair.iter().sum()).collect();
+            self.bin_seconds *= 2;
+        }
+        let bin = (index / self.bin_seconds) as usize;
+        if bin >= self.completed.len() {
+            self.completed.resize(bin + 1, 0);
+        }
+        self.completed[bin] += completed;
     }
 }
 
@@ -169,17 +231,21 @@ pub enum Window {
     Measured,
 }
 
-/// Everything that one thread, or all together, recorded.
+/// What one thread, or all together, recorded in a second or in a whole run.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     /// Histograms of the measured window.
     pub figures: Figures,
+    /// Latency of the requests of the warm-up, for the live view.
+    pub warmup_latency: Durations,
     /// Counts of the measured window.
     pub measured: Counts,
     /// Counts of the warm-up.
     pub warmup: Counts,
     /// Requests that were ok and completed within the measured window, whenever they were due.
     pub ok_completed_in_window: u64,
+    /// Requests that were claimed after they were due, or skipped.
+    pub late: u64,
     /// Errors by class.
     pub errors: ErrorTable,
     /// Connections opened in place of dead ones.
@@ -188,7 +254,6 @@ pub struct Recorder {
     pub returned_due_ns: Vec<u64>,
     /// The latest due time of a request that was started or skipped, nanoseconds after T0.
     pub last_started_due_ns: Option<u64>,
-    interval: Interval,
 }
 
 impl Recorder {
@@ -196,14 +261,15 @@ impl Recorder {
     pub fn new(phases: usize) -> Self {
         Self {
             figures: Figures::new(phases),
+            warmup_latency: Durations::default(),
             measured: Counts::default(),
             warmup: Counts::default(),
             ok_completed_in_window: 0,
+            late: 0,
             errors: ErrorTable::default(),
             reconnects: 0,
             returned_due_ns: Vec::new(),
             last_started_due_ns: None,
-            interval: Interval::default(),
         }
     }
 
@@ -216,7 +282,7 @@ impl Recorder {
 
     /// A request is about to be sent.
     pub fn start(&mut self, window: Window, due_after_t0_ns: u64) {
-        self.counts(window).in_flight += 1;
+        self.counts(window).started += 1;
         self.last_started_due_ns = self.last_started_due_ns.max(Some(due_after_t0_ns));
     }
 
@@ -224,7 +290,7 @@ impl Recorder {
     /// generator was late, not the database.
     pub fn skip(&mut self, window: Window, due_after_t0_ns: u64, lateness_ns: Option<u64>) {
         self.counts(window).skipped += 1;
-        self.interval.late += 1;
+        self.late += 1;
         self.last_started_due_ns = self.last_started_due_ns.max(Some(due_after_t0_ns));
         if let (Window::Measured, Some(ns)) = (window, lateness_ns) {
             self.figures.lateness.record_ns(ns);
@@ -243,14 +309,11 @@ impl Recorder {
     ) -> bool {
         let Instants { due, claimed, sent, done } = instants;
         let latency_ns = done.saturating_sub(due);
-        self.interval.latency.record_ns(latency_ns);
-        self.interval.late += u64::from(!waited && claimed > due);
-        match outcome {
-            Outcome::Ok => self.interval.ok += 1,
-            Outcome::Failed(_) | Outcome::Unknown(_) => self.interval.errors += 1,
-        }
+        self.late += u64::from(!waited && claimed > due);
         self.ok_completed_in_window += u64::from(done_in_window && *outcome == Outcome::Ok);
-        if window == Window::Measured {
+        if window == Window::Warmup {
+            self.warmup_latency.record_ns(latency_ns);
+        } else {
             self.figures.latency.record_ns(latency_ns);
             self.figures.service.record_ns(done.saturating_sub(sent));
             if waited {
@@ -260,7 +323,6 @@ impl Recorder {
             }
         }
         let counts = self.counts(window);
-        counts.in_flight -= 1;
         match outcome {
             Outcome::Ok => counts.ok += 1,
             Outcome::Failed(_) => counts.failed += 1,
@@ -290,17 +352,31 @@ impl Recorder {
         self.errors.add(ErrorOrigin::Connection, failure)
     }
 
-    /// Takes what happened since the last call.
-    pub fn take_interval(&mut self) -> Interval {
-        std::mem::take(&mut self.interval)
+    /// Takes what was recorded since the last call, and goes on in `empty`. Errors that are known stay known.
+    pub fn take(&mut self, empty: Self) -> Self {
+        let mut taken = std::mem::replace(self, empty);
+        let counted = taken.errors.take();
+        self.errors = std::mem::replace(&mut taken.errors, counted);
+        taken
     }
 
-    /// Adds what another thread recorded.
+    /// The same in short, of warm-up and measured window together.
+    pub fn interval(&self) -> Interval {
+        let mut latency = self.figures.latency.clone();
+        latency.add(&self.warmup_latency);
+        let ok = self.measured.ok + self.warmup.ok;
+        let errors = self.measured.answered() + self.warmup.answered() - ok;
+        Interval { latency, ok, errors, late: self.late }
+    }
+
+    /// Adds what was recorded by another thread, or later.
     pub fn merge(&mut self, other: &Self) {
         self.figures.add(&other.figures);
+        self.warmup_latency.add(&other.warmup_latency);
         self.measured.add(&other.measured);
         self.warmup.add(&other.warmup);
         self.ok_completed_in_window += other.ok_completed_in_window;
+        self.late += other.late;
         self.errors.merge(&other.errors.counts());
         self.reconnects += other.reconnects;
         self.returned_due_ns.extend(&other.returned_due_ns);

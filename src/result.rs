@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::docker::ContainerUsage;
 use crate::outcome::ErrorCount;
-use crate::recorder::{Durations, MAX_VALUE_US};
+use crate::recorder::{Durations, Timeline};
 use crate::schedule::{Arrival, Share};
 
 /// What [`RunResult::format`] says.
@@ -86,6 +86,8 @@ pub struct RunInfo {
     pub started_unix_ns: u64,
     /// The part of the schedule that this process ran.
     pub share: Share,
+    /// How long after T0 its first thread began, milliseconds; `null` where none did.
+    pub start_delay_ms: Option<f64>,
     /// Whether it was stopped before its time.
     pub interrupted: bool,
     /// Start of the measured window, seconds after T0.
@@ -230,6 +232,8 @@ pub struct Throughput {
     pub success_rate: Option<f64>,
     /// Requests that were ok and completed within the window.
     pub completed_in_window: u64,
+    /// When they were completed, so that rates can be told for a part of the window.
+    pub timeline: Timeline,
 }
 
 /// One round trip of the requests.
@@ -288,12 +292,7 @@ impl EncodedHistogram {
 
     /// The same with two significant digits, in a tenth of the space.
     pub fn coarse(durations: &Durations) -> Self {
-        let mut coarse = Histogram::new_with_bounds(1, MAX_VALUE_US, 2)
-            .unwrap_or_else(|error| unreachable!("constant histogram bounds: {error}"));
-        if let Err(error) = coarse.add(&durations.histogram) {
-            unreachable!("both have the same range: {error}");
-        }
-        Self { base64: encode(&coarse), past_range: durations.past_range }
+        Self { base64: encode(&durations.coarse()), past_range: durations.past_range }
     }
 }
 
@@ -358,6 +357,7 @@ pub(crate) mod tests {
                 started_at: rfc3339(0),
                 started_unix_ns: 0,
                 share: Share::WHOLE,
+                start_delay_ms: Some(0.1),
                 interrupted: false,
                 window_start_s: 0.0,
                 window_seconds: 60.0,
@@ -396,6 +396,7 @@ pub(crate) mod tests {
                 target_achieved_pct: Some(100.0),
                 success_rate: Some(100.0),
                 completed_in_window: 6_000,
+                timeline: Timeline { bin_seconds: 1, completed: vec![100; 60] },
             },
             service_time_ms: latency.clone(),
             latency_ms: latency,

@@ -146,9 +146,10 @@ async fn drive(plan: &Plan, live: &mut Live, outputs: &mut Outputs, stops: &mut 
             }
         };
         match event {
-            Event::Second { index, interval } => {
+            Event::Second { index, recorded } => {
+                let interval = recorded.interval();
                 outputs.second(index, &interval);
-                screen.progress.add(index, *interval);
+                screen.progress.add(index, &interval);
                 screen.show(live);
             }
             Event::Incident(incident) => screen.incident(&incident),

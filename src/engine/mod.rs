@@ -12,6 +12,7 @@ pub mod timer;
 mod worker;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -21,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::{self, Epoch};
 use crate::database::connect::Connector;
-use crate::recorder::{Interval, Recorder};
+use crate::recorder::{Recorder, Timeline};
 use crate::schedule::{Cursor, Schedule};
 use crate::workload::request::RequestMaker;
 use session::{Session, SessionOptions};
@@ -64,7 +65,11 @@ pub struct Running {
     closing: watch::Sender<bool>,
     abort: watch::Sender<bool>,
     epoch: Epoch,
-    intervals: BTreeMap<u64, (usize, Interval)>,
+    /// An empty recorder goes back for each full one.
+    spares: Vec<mpsc::UnboundedSender<Box<Recorder>>>,
+    seconds: BTreeMap<u64, (usize, Box<Recorder>)>,
+    total: Recorder,
+    completed: Timeline,
     finished: Vec<ThreadRecord>,
     interrupted_at_ns: Option<u64>,
 }
@@ -76,8 +81,8 @@ pub enum Event {
     Second {
         /// Counted from 0.
         index: u64,
-        /// What all threads saw in it.
-        interval: Box<Interval>,
+        /// What all threads recorded in it.
+        recorded: Box<Recorder>,
     },
     /// News to show.
     Incident(Incident),
@@ -90,6 +95,8 @@ pub enum Event {
 pub struct RunRecord {
     /// All threads' recordings, added.
     pub recorder: Recorder,
+    /// When requests of the window were completed.
+    pub completed: Timeline,
     /// The names of the recorded round trips, in order.
     pub phase_names: Vec<String>,
     /// T0.
@@ -110,6 +117,8 @@ pub struct RunRecord {
     pub thread_cpu_ns: Vec<u64>,
     /// Time in the run queue of each thread, nanoseconds; absent where the system does not tell.
     pub thread_run_queue_ns: Option<Vec<u64>>,
+    /// How long after T0 the first thread began, nanoseconds; absent where none did.
+    pub start_delay_ns: Option<u64>,
 }
 
 /// Opens all connections. Nothing is written to the database.
@@ -134,14 +143,19 @@ pub async fn prepare(
     });
     let (sender, mut events) = mpsc::unbounded_channel();
     let (closing, abort) = (watch::Sender::new(false), watch::Sender::new(false));
-    let (mut threads, mut starts) = (Vec::new(), Vec::new());
+    let (mut threads, mut starts, mut spares) = (Vec::new(), Vec::new(), Vec::new());
     for index in 0..options.threads {
         let (start, started) = oneshot::channel();
+        let (spare, spares_of_thread) = mpsc::unbounded_channel();
+        let _ = spare.send(Box::new(Recorder::new(phase_names.len())));
+        spares.push(spare);
         let setup = ThreadSetup {
+            index,
             shared: Arc::clone(&shared),
             workers: options.workers / options.threads + usize::from(index < options.workers % options.threads),
             phases: phase_names.len(),
             events: sender.clone(),
+            spares: spares_of_thread,
             start: started,
             closing: closing.subscribe(),
             abort: abort.subscribe(),
@@ -159,13 +173,16 @@ pub async fn prepare(
     let running = Running {
         options,
         shared,
+        total: Recorder::new(phase_names.len()),
         phase_names,
         threads,
         events,
         closing,
         abort,
         epoch: Epoch { mono_ns: 0, unix_ns: 0 },
-        intervals: BTreeMap::new(),
+        spares,
+        seconds: BTreeMap::new(),
+        completed: Timeline::default(),
         finished: Vec::new(),
         interrupted_at_ns: None,
     };
@@ -228,12 +245,11 @@ impl Running {
             match event {
                 Some(ThreadEvent::Ready(_)) => {}
                 Some(ThreadEvent::Incident(incident)) => return Ok(Event::Incident(incident)),
-                Some(ThreadEvent::Interval { index, interval }) => {
-                    let (threads, sum) = self.intervals.entry(index).or_default();
-                    *threads += 1;
-                    sum.add(&interval);
+                Some(ThreadEvent::Second { thread, index, recorded }) => {
+                    let _ = self.spares[thread].send(Box::new(Recorder::new(self.phase_names.len())));
+                    self.add(index, recorded);
                 }
-                Some(ThreadEvent::Done(record)) => self.finished.push(*record),
+                Some(ThreadEvent::Done(record)) => self.finished.push(record),
                 Some(ThreadEvent::Died) => {
                     self.abort();
                     return Err(EngineDied);
@@ -243,14 +259,27 @@ impl Running {
         }
     }
 
+    fn add(&mut self, index: u64, recorded: Box<Recorder>) {
+        self.total.merge(&recorded);
+        self.completed.add(index, recorded.ok_completed_in_window);
+        match self.seconds.entry(index) {
+            Entry::Vacant(vacant) => _ = vacant.insert((1, recorded)),
+            Entry::Occupied(mut occupied) => {
+                let (threads, sum) = occupied.get_mut();
+                *threads += 1;
+                sum.merge(&recorded);
+            }
+        }
+    }
+
     /// The oldest second, where every thread has reported it or ended before it.
     fn complete_second(&mut self) -> Option<Event> {
         let threads = self.threads.len();
-        let entry = self.intervals.first_entry()?;
+        let entry = self.seconds.first_entry()?;
         let ended = self.finished.iter().filter(|record| record.last_second < *entry.key()).count();
         (entry.get().0 + ended >= threads).then(|| {
-            let (index, (_, interval)) = entry.remove_entry();
-            Event::Second { index, interval: Box::new(interval) }
+            let (index, (_, recorded)) = entry.remove_entry();
+            Event::Second { index, recorded }
         })
     }
 
@@ -258,10 +287,7 @@ impl Running {
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_| EngineDied)?;
         }
-        let mut recorder = Recorder::new(self.phase_names.len());
-        for record in &self.finished {
-            recorder.merge(&record.recorder);
-        }
+        let recorder = std::mem::replace(&mut self.total, Recorder::new(0));
         let mut window_end_ns = self.shared.end_ns.load(Ordering::Acquire);
         if let (Some(_), Some(last_ns)) = (self.interrupted_at_ns, recorder.last_started_due_ns) {
             // A request that started in the instant of the interrupt belongs to the window.
@@ -282,6 +308,8 @@ impl Running {
             process_wall_ns: clock::now_ns().saturating_sub(self.epoch.mono_ns),
             thread_cpu_ns: self.finished.iter().map(|record| record.cpu_ns).collect(),
             thread_run_queue_ns: (run_queues.len() == self.finished.len()).then_some(run_queues),
+            start_delay_ns: self.finished.iter().filter_map(|record| record.start_delay_ns).min(),
+            completed: std::mem::take(&mut self.completed),
             recorder,
         })
     }

@@ -15,7 +15,7 @@ use super::session::{OpenError, Session};
 use super::timer::Timer;
 use super::worker::{Incident, Shared, Worker};
 use crate::clock::{self, Epoch};
-use crate::recorder::{Interval, Recorder};
+use crate::recorder::Recorder;
 
 /// What a thread tells the controller.
 #[derive(Debug)]
@@ -23,16 +23,18 @@ pub enum ThreadEvent {
     /// All of its connections are open and prepared, or one could not be.
     Ready(Result<(), PrepareError>),
     /// What happened in second `index` since T0.
-    Interval {
+    Second {
+        /// Which thread, counted from 0.
+        thread: usize,
         /// Counted from 0.
         index: u64,
         /// The thread's part of it.
-        interval: Box<Interval>,
+        recorded: Box<Recorder>,
     },
     /// News to show.
     Incident(Incident),
     /// The thread has ended; nothing follows.
-    Done(Box<ThreadRecord>),
+    Done(ThreadRecord),
     /// The thread is going down in a panic.
     Died,
 }
@@ -48,21 +50,23 @@ pub enum PrepareError {
     System(#[from] std::io::Error),
 }
 
-/// What a thread leaves behind.
+/// What a thread leaves behind, beside what it recorded.
 #[derive(Debug)]
 pub struct ThreadRecord {
-    /// What it recorded.
-    pub recorder: Recorder,
     /// CPU time that it used from T0 to the end of the window, nanoseconds.
     pub cpu_ns: u64,
     /// Up to which second it has reported, that one included.
     pub last_second: u64,
     /// How long it was ready to run but waited for a processor in that time, nanoseconds; only Linux tells.
     pub run_queue_ns: Option<u64>,
+    /// How long after T0 it woke to begin, nanoseconds; absent where the run ended before T0.
+    pub start_delay_ns: Option<u64>,
 }
 
 /// What a thread is given.
 pub struct ThreadSetup {
+    /// Which thread it is, counted from 0.
+    pub index: usize,
     /// What all threads share.
     pub shared: Arc<Shared>,
     /// How many workers it runs.
@@ -71,6 +75,8 @@ pub struct ThreadSetup {
     pub phases: usize,
     /// Where it reports to.
     pub events: mpsc::UnboundedSender<ThreadEvent>,
+    /// Empty recorders, made elsewhere: to clear one takes some tenths of a millisecond, in which requests would be late.
+    pub spares: mpsc::UnboundedReceiver<Box<Recorder>>,
     /// Tells T0. Closed where the run is called off.
     pub start: oneshot::Receiver<Epoch>,
     /// Becomes true when no more requests are to be started.
@@ -112,9 +118,10 @@ fn lower_timer_slack() {
 }
 
 async fn drive(setup: ThreadSetup) {
-    let ThreadSetup { shared, workers, phases, events, start, closing, mut abort } = setup;
-    let sessions = match open_all(&shared, workers).await {
-        Ok(sessions) => sessions,
+    let ThreadSetup { index: thread, shared, workers, phases, events, spares, start, closing, mut abort } = setup;
+    let opened = open_all(&shared, workers).await.and_then(|sessions| Ok((sessions, Timer::new()?)));
+    let (sessions, timer) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             let _ = events.send(ThreadEvent::Ready(Err(error)));
             return;
@@ -137,9 +144,10 @@ async fn drive(setup: ThreadSetup) {
         let worker = Worker::new(Arc::clone(&shared), recorder, incidents, session, closing.clone(), epoch);
         tasks.spawn_local(worker.run());
     }
-    let mut usage = Box::pin(usage_until_end(Arc::clone(&shared), epoch, closing));
+    let mut usage = Box::pin(usage_until_end(Arc::clone(&shared), epoch, timer, closing));
     let mut used = None;
     let mut seconds = Seconds::new(epoch);
+    let mut reports = Reports { thread, phases, recorder, events, spares };
     loop {
         tokio::select! {
             joined = tasks.join_next() => match joined {
@@ -148,24 +156,19 @@ async fn drive(setup: ThreadSetup) {
                 Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Some(_) => {}
             },
-            index = seconds.next() => send_interval(&events, &recorder, index),
+            index = seconds.next() => reports.send(index),
             measured = &mut usage, if used.is_none() => used = Some(measured),
             _ = abort.wait_for(|abort| *abort) => break,
         }
     }
     tasks.shutdown().await;
-    send_interval(&events, &recorder, seconds.index);
-    let (cpu_ns, run_queue_ns) = match used {
+    reports.send(seconds.index);
+    let Usage { cpu_ns, run_queue_ns, start_delay_ns } = match used {
         Some(used) => used,
         None => usage.await,
     };
-    let recorder = recorder.borrow().clone();
-    let _ = events.send(ThreadEvent::Done(Box::new(ThreadRecord {
-        recorder,
-        cpu_ns,
-        last_second: seconds.index,
-        run_queue_ns,
-    })));
+    let record = ThreadRecord { cpu_ns, last_second: seconds.index, run_queue_ns, start_delay_ns };
+    let _ = reports.events.send(ThreadEvent::Done(record));
 }
 
 /// Opens all sessions of this thread, a few at a time, so that a server with a short backlog is not overrun.
@@ -182,17 +185,43 @@ async fn open_all(shared: &Arc<Shared>, workers: usize) -> Result<Vec<(Session, 
         .await
 }
 
-fn send_interval(events: &mpsc::UnboundedSender<ThreadEvent>, recorder: &Rc<RefCell<Recorder>>, index: u64) {
-    let interval = Box::new(recorder.borrow_mut().take_interval());
-    let _ = events.send(ThreadEvent::Interval { index, interval });
+/// Hands over what was recorded, second by second.
+struct Reports {
+    thread: usize,
+    phases: usize,
+    recorder: Rc<RefCell<Recorder>>,
+    events: mpsc::UnboundedSender<ThreadEvent>,
+    spares: mpsc::UnboundedReceiver<Box<Recorder>>,
 }
 
-/// CPU time and time in the run queue of this thread, from T0 to the end of the window.
-async fn usage_until_end(shared: Arc<Shared>, epoch: Epoch, mut closing: watch::Receiver<bool>) -> (u64, Option<u64>) {
-    tokio::select! {
-        () = tokio::time::sleep(Duration::from_nanos(epoch.mono_ns.saturating_sub(clock::now_ns()))) => {}
-        _ = closing.wait_for(|closing| *closing) => return (0, Some(0)),
+impl Reports {
+    fn send(&mut self, index: u64) {
+        let empty = self.spares.try_recv().unwrap_or_else(|_| Box::new(Recorder::new(self.phases)));
+        let recorded = Box::new(self.recorder.borrow_mut().take(*empty));
+        let _ = self.events.send(ThreadEvent::Second { thread: self.thread, index, recorded });
     }
+}
+
+/// What a thread used from T0 to the end of the window.
+struct Usage {
+    cpu_ns: u64,
+    run_queue_ns: Option<u64>,
+    start_delay_ns: Option<u64>,
+}
+
+async fn usage_until_end(
+    shared: Arc<Shared>,
+    epoch: Epoch,
+    mut timer: Timer,
+    mut closing: watch::Receiver<bool>,
+) -> Usage {
+    tokio::select! {
+        () = timer.until(epoch.mono_ns) => {}
+        _ = closing.wait_for(|closing| *closing) => {
+            return Usage { cpu_ns: 0, run_queue_ns: Some(0), start_delay_ns: None };
+        }
+    }
+    let start_delay_ns = Some(clock::now_ns().saturating_sub(epoch.mono_ns));
     let (cpu_before_ns, queue_before_ns) = (clock::thread_cpu_ns(), run_queue_ns());
     shared.process_cpu_at_t0_ns.store(clock::process_cpu_ns(), Ordering::Relaxed);
     let end_ns = epoch.mono_ns + shared.end_ns.load(Ordering::Acquire);
@@ -201,7 +230,7 @@ async fn usage_until_end(shared: Arc<Shared>, epoch: Epoch, mut closing: watch::
         _ = closing.wait_for(|closing| *closing) => {}
     }
     let run_queue_ns = run_queue_ns().zip(queue_before_ns).map(|(after, before)| after.saturating_sub(before));
-    (clock::thread_cpu_ns() - cpu_before_ns, run_queue_ns)
+    Usage { cpu_ns: clock::thread_cpu_ns() - cpu_before_ns, run_queue_ns, start_delay_ns }
 }
 
 /// Nanoseconds that this thread has waited for a processor: the second field of Linux's `schedstat`.

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use hdrhistogram::Histogram;
+
 use crate::docker::ContainerSample;
-use crate::recorder::{Durations, Interval};
+use crate::recorder::{Interval, coarse_histogram};
 use crate::verdict::thousands;
 
 /// How many seconds "the last seconds" are.
@@ -16,7 +18,16 @@ pub struct Progress {
     ok: u64,
     errors: u64,
     seconds: u64,
-    recent: VecDeque<Interval>,
+    recent: VecDeque<Recent>,
+}
+
+/// A second in a tenth of an interval's space: there may be a hundred hosts with some of them.
+#[derive(Clone, Debug)]
+struct Recent {
+    latency: Histogram<u64>,
+    ok: u64,
+    errors: u64,
+    late: u64,
 }
 
 impl Progress {
@@ -36,11 +47,12 @@ impl Progress {
     }
 
     /// Takes in second `index` since T0.
-    pub fn add(&mut self, index: u64, interval: Interval) {
+    pub fn add(&mut self, index: u64, interval: &Interval) {
         self.ok += interval.ok;
         self.errors += interval.errors;
         self.seconds = self.seconds.max(index + 1);
-        self.recent.push_back(interval);
+        let Interval { latency, ok, errors, late } = interval;
+        self.recent.push_back(Recent { latency: latency.coarse(), ok: *ok, errors: *errors, late: *late });
         if self.recent.len() > RECENT_SECONDS {
             self.recent.pop_front();
         }
@@ -69,18 +81,19 @@ impl Progress {
 
     /// What the last seconds were like.
     pub fn recent(&self) -> String {
-        let mut latency = Durations::default();
+        let mut latency = coarse_histogram();
         let (mut ok, mut errors, mut late) = (0, 0, 0);
         for interval in &self.recent {
-            latency.add(&interval.latency);
+            // Both have the same range, so nothing can be lost.
+            let _ = latency.add(&interval.latency);
             ok += interval.ok;
             errors += interval.errors;
             late += interval.late;
         }
         let seconds = self.recent.len().max(1);
-        let p99 = match latency.histogram.len() {
+        let p99 = match latency.len() {
             0 => "p99 -".to_owned(),
-            _ => format!("p99 {:.1} ms", latency.histogram.value_at_quantile(0.99) as f64 / 1_000.0),
+            _ => format!("p99 {:.1} ms", latency.value_at_quantile(0.99) as f64 / 1_000.0),
         };
         let late = if late > 0 { format!(", {} late", thousands(late)) } else { String::new() };
         format!("last {seconds}s: {:.1} RPS, {p99}, {} errors{late}", ok as f64 / seconds as f64, thousands(errors))
@@ -107,7 +120,7 @@ mod tests {
     fn the_line_tells_the_whole_and_the_last_seconds() {
         let mut progress = Progress::new(10);
         for second in 0..10 {
-            progress.add(second, interval(100, u64::from(second == 9), if second < 5 { 100 } else { 2 }));
+            progress.add(second, &interval(100, u64::from(second == 9), if second < 5 { 100 } else { 2 }));
         }
         let line = progress.line(None);
         assert!(
@@ -121,14 +134,14 @@ mod tests {
     #[test]
     fn silence_is_shown_as_such() {
         let mut progress = Progress::new(1);
-        progress.add(0, Interval::default());
+        progress.add(0, &Interval::default());
         assert!(progress.line(None).contains("0 requests, 0.0 RPS, last 1s: 0.0 RPS, p99 -, 0 errors"));
     }
 
     #[test]
     fn the_drain_is_not_called_progress() {
         let mut progress = Progress::new(1);
-        (0..3).for_each(|second| progress.add(second, interval(4, 0, 1)));
+        (0..3).for_each(|second| progress.add(second, &interval(4, 0, 1)));
         assert_eq!(progress.line(None), "Draining: 2s after the end, 12 requests answered");
     }
 }

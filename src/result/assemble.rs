@@ -50,7 +50,7 @@ pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, Ac
             // A closed loop claims a slot only to run it at once.
             _ => {
                 let warmup = &record.recorder.warmup;
-                let warmed_up = warmup.ok + warmup.failed + warmup.unknown + warmup.skipped + warmup.in_flight;
+                let warmed_up = warmup.ok + warmup.failed + warmup.unknown + warmup.skipped + warmup.in_flight();
                 let returned = record.recorder.returned_due_ns.len() as u64;
                 // A slot that was handed back was only waited with, and never due.
                 (record.claimed.saturating_sub(warmed_up + returned), 0)
@@ -66,7 +66,7 @@ pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, Ac
         unknown: measured.unknown,
         skipped: measured.skipped,
         not_started: unclaimed + returned,
-        unfinished: measured.in_flight,
+        unfinished: measured.in_flight(),
     };
     if accounting.holds() { Ok(accounting) } else { Err(AccountingError { accounting }) }
 }
@@ -94,6 +94,7 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
             started_at: rfc3339(record.epoch.unix_ns),
             started_unix_ns: record.epoch.unix_ns,
             share: context.schedule.share,
+            start_delay_ms: record.start_delay_ns.map(|ns| ns as f64 / 1e6),
             interrupted: record.interrupted,
             window_start_s: record.window_start_ns as f64 / 1e9,
             window_seconds,
@@ -102,7 +103,7 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
                 failed: warmup.failed,
                 unknown: warmup.unknown,
                 skipped: warmup.skipped,
-                unfinished: warmup.in_flight,
+                unfinished: warmup.in_flight(),
             },
         },
         config: context.config,
@@ -148,6 +149,7 @@ fn throughput(record: &RunRecord, accounting: &Accounting, schedule: &Schedule, 
         target_achieved_pct: offered_rps.filter(|offered| *offered > 0.0).map(|offered| actual_rps / offered * 100.0),
         success_rate: (total > 0).then(|| accounting.ok as f64 / total as f64 * 100.0),
         completed_in_window: completed,
+        timeline: record.completed.clone(),
     }
 }
 
