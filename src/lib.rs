@@ -22,10 +22,12 @@
 //! print and exit. Times are nanoseconds of the monotonic clock inside, microseconds in histograms, milliseconds in
 //! what people and scripts read; names say which.
 
+pub mod agent;
 pub mod clock;
 pub mod database;
 pub mod docker;
 pub mod engine;
+pub mod merge;
 pub mod options;
 pub mod outcome;
 pub mod plan;

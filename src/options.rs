@@ -14,11 +14,17 @@ use serde::{Deserialize, Serialize};
 /// The connection string that is used where none is given.
 pub const DEFAULT_POSTGRES_URL: &str = "postgresql://postgres:postgres@localhost:5432/tensorzero_loadtest";
 
+/// What `--version` prints: the version, and which sources it was built from.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (build ", env!("POSTGRES_LOAD_TEST_BUILD"), ")");
+
+/// Names the sources that this program was built from; the same for every architecture.
+pub const BUILD: &str = env!("POSTGRES_LOAD_TEST_BUILD");
+
 /// Open-loop load test for Postgres.
 #[derive(Clone, Debug, Parser, Serialize, Deserialize)]
 #[command(
     name = "load_test",
-    version,
+    version = VERSION,
     max_term_width = 100,
     args_override_self = true,
     allow_negative_numbers = true,

@@ -151,6 +151,9 @@ impl Plan {
             statement_timeout_seconds: session.statement_timeout.map(|timeout| timeout.as_secs_f64()),
             seed: self.workload.seed,
             target,
+            target_rps_per_vm: None,
+            target_rps_total: None,
+            workers_per_vm: None,
         }
     }
 }

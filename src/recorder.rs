@@ -74,7 +74,6 @@ impl Durations {
     pub fn count(&self) -> u64 {
         self.histogram.len() + self.past_range
     }
-
 }
 
 /// How many requests ended in which way.

@@ -4,6 +4,7 @@
 //! `null`. What each figure means is said in the README, under "What each figure means".
 
 mod assemble;
+mod decode;
 mod summary;
 
 pub use assemble::{AccountingError, Context, assemble};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::docker::ContainerUsage;
 use crate::outcome::ErrorCount;
-use crate::recorder::{Durations, Timeline};
+use crate::recorder::{COARSE_DIGITS, Durations, Timeline};
 use crate::schedule::{Arrival, Share};
 
 /// What [`RunResult::format`] says.
@@ -33,6 +34,8 @@ pub struct RunResult {
     pub version: u32,
     /// Version of the program that wrote it.
     pub tool_version: String,
+    /// Names the sources of the program; only results of one build can be merged.
+    pub tool_build: String,
     /// Name of the machine that made the load.
     pub hostname: String,
     /// When and as which part of a test it ran.
@@ -75,6 +78,71 @@ pub struct RunResult {
     pub status: Status,
     /// Why, in one sentence.
     pub reason: String,
+    /// The hosts of a test on several machines; absent in the result of one machine.
+    #[serde(flatten)]
+    pub fleet: Option<Fleet>,
+}
+
+/// What the result of several machines has beside. Its fields stand at the top level of the document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fleet {
+    /// Whether every machine delivered its whole result. Says nothing of the figures: `status` does.
+    pub success: bool,
+    /// Machines that were asked for.
+    pub num_vms: usize,
+    /// Machines whose result is missing or ends early.
+    pub failed_vms: Vec<FailedVm>,
+    /// Machines that measured something, in the order of their shares.
+    pub per_vm_results: Vec<VmResult>,
+    /// Between the first machine to begin and the last one, milliseconds of one clock; `null` where the clocks were not
+    /// compared.
+    pub start_skew_ms: Option<f64>,
+}
+
+/// A machine whose result is missing or ends early.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedVm {
+    /// As given in `--vms`, or the name of its file.
+    pub hostname: String,
+    /// Why.
+    pub error: String,
+}
+
+/// One machine of several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VmResult {
+    /// As given in `--vms`, or the machine's own name.
+    pub hostname: String,
+    /// [`Throughput::actual_rps`]
+    pub actual_rps: f64,
+    /// [`Throughput::success_rate`]
+    pub success_rate: Option<f64>,
+    /// The median of [`RunResult::latency_ms`], milliseconds.
+    pub latency_p50: Option<f64>,
+    /// How its clock compares; `null` where nobody asked.
+    pub clock: Option<ClockComparison>,
+    /// When it began, against the common T0 and on one clock for all machines, milliseconds; negative is early.
+    pub start_skew_ms: Option<f64>,
+    /// Why its result ends early, where it does: then it holds what was known at the last snapshot.
+    pub lost: Option<String>,
+    /// How many of the slots of its share it was not seen to run, because it was lost.
+    pub slots_lost: u64,
+    /// Its own document.
+    pub result: Box<RunResult>,
+}
+
+/// A machine's wall clock against the coordinator's: what it shows more, with the bound of the error (half of the
+/// smallest round trip).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClockComparison {
+    /// Before T0, milliseconds.
+    pub offset_ms: f64,
+    /// The true offset lies within this of it, milliseconds.
+    pub bound_ms: f64,
+    /// After the test; `null` where the machine was lost.
+    pub offset_after_ms: Option<f64>,
+    /// The bound of that.
+    pub bound_after_ms: Option<f64>,
 }
 
 /// When and as which part of a test a run took place.
@@ -156,6 +224,15 @@ pub struct Config {
     pub seed: u64,
     /// Where the database is: host, port, name and user; never a password.
     pub target: String,
+    /// The rate of one machine, where there are several and all have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_rps_per_vm: Option<f64>,
+    /// The rate of all machines, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_rps_total: Option<f64>,
+    /// Connections of one machine, where there are several and all have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers_per_vm: Option<usize>,
 }
 
 /// What the database said of itself before the run; `null` where it would not say.
@@ -246,7 +323,7 @@ pub struct Phase {
     pub summary: Summary,
 }
 
-/// How hard the generator had to work.
+/// How hard the generator had to work. Where there are several machines: CPU of all, the others of the worst-off one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Generator {
     /// CPU seconds (user and system) of the process from T0 to the end of the drain.
@@ -285,6 +362,27 @@ pub struct EncodedHistogram {
 }
 
 impl EncodedHistogram {
+    /// Encodes what was recorded; nothing recorded is an empty text.
+    pub fn or_empty(durations: &Durations) -> Self {
+        if durations.count() == 0 { Self::default() } else { Self::new(durations) }
+    }
+
+    /// What was recorded. An empty text is an empty histogram.
+    ///
+    /// # Errors
+    /// It is no histogram of this program. However it was made, it is refused without using much memory.
+    pub fn decode(&self) -> Result<Durations, HistogramError> {
+        decode::durations(&self.base64, self.past_range)
+    }
+
+    /// The same for one that [`Self::coarse`] made.
+    ///
+    /// # Errors
+    /// As of [`Self::decode`].
+    pub fn decode_coarse(&self) -> Result<Histogram<u64>, HistogramError> {
+        decode::histogram(&self.base64, COARSE_DIGITS)
+    }
+
     /// Encodes what was recorded.
     pub fn new(durations: &Durations) -> Self {
         Self { base64: encode(&durations.histogram), past_range: durations.past_range }
@@ -294,6 +392,20 @@ impl EncodedHistogram {
     pub fn coarse(durations: &Durations) -> Self {
         Self { base64: encode(&durations.coarse()), past_range: durations.past_range }
     }
+}
+
+/// Why a histogram of a document cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HistogramError {
+    /// Not base64, or longer than any histogram of this program.
+    #[error("it is not base64 of a histogram")]
+    NotBase64,
+    /// The bytes are no histogram in the V2 format with deflate.
+    #[error("its bytes are no HdrHistogram (V2 with deflate)")]
+    NotAHistogram,
+    /// Made by something else.
+    #[error("it has another range or precision than this program's")]
+    UnlikeOurs,
 }
 
 /// Base64 of a histogram, V2 with deflate.
@@ -352,6 +464,7 @@ pub(crate) mod tests {
             format: FORMAT.to_owned(),
             version: VERSION,
             tool_version: "0.0.0".to_owned(),
+            tool_build: "0123456789ab".to_owned(),
             hostname: "host".to_owned(),
             run: RunInfo {
                 started_at: rfc3339(0),
@@ -384,6 +497,9 @@ pub(crate) mod tests {
                 statement_timeout_seconds: None,
                 seed: 1,
                 target: "postgres@localhost:5432/tensorzero_loadtest".to_owned(),
+                target_rps_per_vm: None,
+                target_rps_total: None,
+                workers_per_vm: None,
             },
             server: ServerInfo::default(),
             accounting: Accounting { scheduled: 6_000, ok: 6_000, ..Accounting::default() },
@@ -413,6 +529,7 @@ pub(crate) mod tests {
             advice: Vec::new(),
             status: Status::Passed,
             reason: "All writes successful, target RPS achieved".to_owned(),
+            fleet: None,
         }
     }
 

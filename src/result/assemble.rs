@@ -89,6 +89,7 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
         format: FORMAT.to_owned(),
         version: VERSION,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        tool_build: crate::options::BUILD.to_owned(),
         hostname: context.hostname,
         run: RunInfo {
             started_at: rfc3339(record.epoch.unix_ns),
@@ -131,6 +132,7 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
         advice: Vec::new(),
         status: Status::Invalid,
         reason: String::new(),
+        fleet: None,
     })
 }
 

@@ -1,0 +1,265 @@
+//! The messages between the coordinator and `load_test --agent`: one JSON object a line, both ways.
+//!
+//! The agent speaks first: [`Event::Hello`], so that a coordinator of another build can turn away before it has sent
+//! anything. Then the coordinator sends [`Order::Plan`], which holds the connection string and is the only message with
+//! a secret, and one order for each phase:
+//!
+//! | order | what the agent does | answer |
+//! |---|---|---|
+//! | `plan` | resolves the options, reaches the database, changes nothing | `preflight` |
+//! | `set_up` | database and tables (`--setup`), emptying, the pool for server-side data | `set_up` |
+//! | `connect` | opens every connection, prepares every statement, draws the payloads | `ready` |
+//! | `start` | waits for T0 on its own clock, then runs its share | `started`, a `second` each second, `result` |
+//! | `stop` | closes the window now, waits for what is in flight | `result` |
+//! | `abort` | abandons what is in flight | `result` |
+//! | `ping` | nothing | `pong`, at once |
+//!
+//! `failed` comes in place of any answer, and the agent ends after it. It ends at once, too, when its standard input
+//! ends or is silent for [`COORDINATOR_SILENCE`]: then the coordinator is gone. The other way round, the coordinator
+//! takes an agent for lost that says nothing for [`AGENT_SILENCE`]; an agent therefore says `alive` every
+//! [`HEARTBEAT`], and the coordinator pings as often.
+//!
+//! Every line of the agent begins with the field `agent`, which holds [`VERSION`]. Lines on its standard output that
+//! do not are somebody else's (a login shell's greeting) and are passed over.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::options::LoadTestOptions;
+use crate::outcome::ErrorCount;
+use crate::recorder::{Counts, Recorder};
+use crate::result::{Config, EncodedHistogram, RunResult, ServerInfo};
+use crate::schedule::Share;
+
+/// Raised with every change of a message.
+pub const VERSION: u32 = 1;
+
+/// How often each side says something.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// An agent that has said nothing for so long is lost. With a check four times a second it is noticed within 5 s.
+pub const AGENT_SILENCE: Duration = Duration::from_millis(4_000);
+
+/// An agent that has heard nothing for so long stops. All is over within 10 s of a cut.
+pub const COORDINATOR_SILENCE: Duration = Duration::from_secs(6);
+
+/// The longest line that either side takes in, bytes.
+pub const MAX_LINE_BYTES: usize = 8 * 1024 * 1024;
+
+/// What the coordinator sends.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Order {
+    /// What to run. Comes first, once.
+    Plan(Box<PlanOrder>),
+    /// Make database and tables ready.
+    SetUp,
+    /// Open every connection.
+    Connect,
+    /// Begin.
+    Start {
+        /// T0 on the agent's own wall clock, nanoseconds since 1970.
+        at_unix_ns: u64,
+    },
+    /// Close the window, wait for what is in flight, send the result.
+    Stop,
+    /// Abandon what is in flight, send the result.
+    Abort,
+    /// Answer at once.
+    Ping {
+        /// Comes back in the answer.
+        number: u64,
+    },
+}
+
+/// What to run. There is no `Debug`: it holds secrets.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct PlanOrder {
+    /// As on the command line; the connection string is in `target.postgres_url`, unless the agent's default is meant.
+    pub options: LoadTestOptions,
+    /// The agent's part of the schedule; `load.rps` is the rate of the whole test.
+    pub share: Share,
+    /// `PGPASSWORD` of the coordinator's surroundings.
+    pub pgpassword: Option<String>,
+}
+
+/// A line of the agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// [`VERSION`]
+    pub agent: u32,
+    /// What it says.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What the agent says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The agent is there. Its first line.
+    Hello(Hello),
+    /// The database has been reached, or will be made.
+    Preflight(Box<Preflight>),
+    /// Database and tables are ready.
+    SetUp,
+    /// Every connection is open and has prepared its statements.
+    Ready(Box<Ready>),
+    /// T0 is set.
+    Started {
+        /// How far ahead T0 still was when the order came, milliseconds.
+        ahead_ms: f64,
+    },
+    /// A second of the run.
+    Second(Box<Snapshot>),
+    /// The first error of a kind.
+    Incident {
+        /// What the class is called.
+        class: String,
+        /// The error's words.
+        message: String,
+    },
+    /// The run is over. The last answer.
+    Result(Box<RunResult>),
+    /// It cannot go on. The last answer.
+    Failed {
+        /// A sentence, with a remedy.
+        message: String,
+    },
+    /// Answer to a ping.
+    Pong {
+        /// Of the ping.
+        number: u64,
+        /// The agent's wall clock, nanoseconds since 1970.
+        unix_ns: u64,
+    },
+    /// Nothing to say, but there.
+    Alive,
+}
+
+/// Who the agent is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`crate::options::BUILD`]
+    pub build: String,
+    /// The crate's version.
+    pub tool_version: String,
+    /// Its process, so that it can be ended from beside.
+    pub pid: u32,
+    /// The machine's own name.
+    pub hostname: String,
+    /// Processors that it may use.
+    pub processors: usize,
+    /// How many files it may open, after it has raised the limit as far as it is allowed.
+    pub open_files: Option<u64>,
+}
+
+/// What the agent found before anything was changed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Preflight {
+    /// What the server said of itself; without tables. `null` where the database is still to be created.
+    pub server: Option<ServerInfo>,
+    /// Names the database server and database, the same for every host that reaches the same; `null` where unknown.
+    pub database: Option<String>,
+    /// Where the database is, as the agent understands it; never a password.
+    pub target: String,
+    /// Connections that it will open.
+    pub workers: usize,
+}
+
+/// What the agent is about to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// What was asked for, as the agent understands it.
+    pub config: Config,
+    /// What the server said of itself, with the tables.
+    pub server: ServerInfo,
+    /// Names of the recorded round trips.
+    pub phases: Vec<String>,
+    /// Bytes of documents in a request.
+    pub document_bytes: usize,
+    /// To be said with the result.
+    pub warnings: Vec<String>,
+}
+
+/// What an agent recorded in one second. Their sum is the run so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Which second since T0, from 0.
+    pub index: u64,
+    /// Of the measured window.
+    pub measured: Counts,
+    /// Of the warm-up.
+    pub warmup: Counts,
+    /// Requests that were ok and completed within the measured window.
+    pub completed: u64,
+    /// Claimed after they were due, or skipped.
+    pub late: u64,
+    /// Connections opened in place of dead ones.
+    pub reconnects: u64,
+    /// The latest due time of a request that was started or skipped, nanoseconds after T0.
+    pub last_started_due_ns: Option<u64>,
+    /// Errors by class.
+    pub errors: Vec<ErrorCount>,
+    /// Histograms; an empty one is an empty text.
+    pub latency: EncodedHistogram,
+    /// Likewise.
+    pub service_time: EncodedHistogram,
+    /// Likewise.
+    pub lateness: EncodedHistogram,
+    /// Likewise.
+    pub wait: EncodedHistogram,
+    /// Likewise, of the warm-up.
+    pub warmup_latency: EncodedHistogram,
+    /// Of the round trips, with three significant digits; absent where all are empty.
+    pub phases: Vec<EncodedHistogram>,
+}
+
+impl Snapshot {
+    /// Of what was recorded in second `index`.
+    pub fn new(index: u64, recorded: &Recorder) -> Self {
+        let figures = &recorded.figures;
+        let phases: Vec<EncodedHistogram> = figures.phases.iter().map(EncodedHistogram::or_empty).collect();
+        Self {
+            index,
+            measured: recorded.measured,
+            warmup: recorded.warmup,
+            completed: recorded.ok_completed_in_window,
+            late: recorded.late,
+            reconnects: recorded.reconnects,
+            last_started_due_ns: recorded.last_started_due_ns,
+            errors: recorded.errors.counts(),
+            latency: EncodedHistogram::or_empty(&figures.latency),
+            service_time: EncodedHistogram::or_empty(&figures.service),
+            lateness: EncodedHistogram::or_empty(&figures.lateness),
+            wait: EncodedHistogram::or_empty(&figures.wait),
+            warmup_latency: EncodedHistogram::or_empty(&recorded.warmup_latency),
+            phases: if phases.iter().all(|phase| phase.base64.is_empty()) { Vec::new() } else { phases },
+        }
+    }
+
+    /// What was recorded, for a run whose requests have `phases` recorded round trips.
+    ///
+    /// # Errors
+    /// A histogram is not one of ours.
+    pub fn recorded(&self, phases: usize) -> Result<Recorder, crate::result::HistogramError> {
+        let mut recorder = Recorder::new(phases);
+        recorder.measured = self.measured;
+        recorder.warmup = self.warmup;
+        recorder.ok_completed_in_window = self.completed;
+        recorder.late = self.late;
+        recorder.reconnects = self.reconnects;
+        recorder.last_started_due_ns = self.last_started_due_ns;
+        recorder.errors.merge(&self.errors);
+        recorder.figures.latency = self.latency.decode()?;
+        recorder.figures.service = self.service_time.decode()?;
+        recorder.figures.lateness = self.lateness.decode()?;
+        recorder.figures.wait = self.wait.decode()?;
+        recorder.warmup_latency = self.warmup_latency.decode()?;
+        for (phase, encoded) in recorder.figures.phases.iter_mut().zip(&self.phases) {
+            *phase = encoded.decode()?;
+        }
+        Ok(recorder)
+    }
+}
