@@ -27,6 +27,8 @@ pub mod clock;
 pub mod database;
 pub mod docker;
 pub mod engine;
+pub mod fleet;
+pub mod handover;
 pub mod merge;
 pub mod options;
 pub mod outcome;

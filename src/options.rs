@@ -1,12 +1,16 @@
-//! The command line of `load_test`, as typed: raw values and help texts. No I/O, no judgement.
+//! The command lines, as typed: raw values and help texts. No I/O, no judgement.
 //!
 //! Values stay text here, so that [`crate::plan`] can report all wrong ones at once. Groups are structs of their own,
-//! so that the coordinator can take over those that it shares.
+//! which both programs share.
 
 #![allow(
     rustdoc::broken_intra_doc_links,
     reason = "the comments of fields are help texts, in which [default: …] is no link"
 )]
+
+mod coordinator;
+
+pub use coordinator::{CoordinatorOptions, FleetOptions};
 
 use clap::{Args, Parser};
 use serde::{Deserialize, Serialize};

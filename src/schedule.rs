@@ -53,6 +53,16 @@ impl Rate {
         self.micro_per_s as f64 / MICRO as f64
     }
 
+    /// The rate of `machines` machines of which each has this one.
+    ///
+    /// # Errors
+    /// The product is too large.
+    pub fn times(self, machines: u64) -> Result<Self, String> {
+        let micro_per_s = self.micro_per_s.checked_mul(machines);
+        let within = micro_per_s.filter(|micro| *micro as f64 / MICRO as f64 <= Self::MAX_PER_S);
+        within.map(|micro_per_s| Self { micro_per_s }).ok_or_else(|| "is above ten million for all machines".to_owned())
+    }
+
     /// The instant at which slot `k` is due with constant spacing: `k / rate`, in nanoseconds, rounded down.
     ///
     /// Computed from `k` and never by adding a rounded period, so that the schedule does not drift.
@@ -66,6 +76,15 @@ impl Rate {
         // floor(k * c / r) >= e  <=>  k * c >= e * r  <=>  k >= ceil(e * r / c)
         let product = u128::from(end_ns) * u128::from(self.micro_per_s);
         u64::try_from(product.div_ceil(u128::from(NANOS_PER_SECOND) * MICRO)).unwrap_or(u64::MAX)
+    }
+}
+
+/// The decimal text that [`Rate::parse`] reads, exactly.
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let micro = MICRO as u64;
+        let text = format!("{}.{:06}", self.micro_per_s / micro, self.micro_per_s % micro);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
     }
 }
 
@@ -284,6 +303,14 @@ mod tests {
             let parsed = Rate::parse(text);
             assert_eq!(parsed.is_ok(), text == "1.", "{text:?} gave {parsed:?}");
         }
+    }
+
+    #[test]
+    fn rates_multiply_and_are_written_exactly() {
+        let third = Rate::parse("33.333333").unwrap();
+        assert_eq!(third.times(3).unwrap().to_string(), "99.999999");
+        assert_eq!(Rate::parse("250").unwrap().times(4).unwrap().to_string(), "1000");
+        assert!(Rate::parse("9999999").unwrap().times(2).is_err());
     }
 
     #[test]

@@ -1,0 +1,4 @@
+//! One test on many machines.
+
+pub mod clock;
+pub mod totals;
