@@ -49,7 +49,7 @@ export HDR_PYTHON=${HDR_PYTHON:-$(realpath -m "$target")/venv/bin/python}
 if [ -z "$quick" ]; then
     section install
     install_missing gcc libc6-dev postgresql postgresql-client pgbouncer openssh-server openssh-client docker.io \
-        python3-venv iproute2 parallel procps util-linux shellcheck
+        python3-venv iproute2 parallel procps util-linux shellcheck busybox fish tcsh
     install_hdr_python
 fi
 "$HDR_PYTHON" -c 'import hdrh.histogram' 2>/dev/null || unset HDR_PYTHON

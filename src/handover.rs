@@ -85,15 +85,15 @@ fn split(arguments: &[OsString]) -> (Secrets, Vec<OsString>) {
             }
             // Without a value it is kept, so that the parser can say so.
             Some(FLAG) => rest.clone().next().and_then(|value| value.to_str()).map(|value| (true, value.to_owned())),
-            Some(text) => text
-                .strip_prefix(FLAG)
-                .and_then(|rest| rest.strip_prefix('='))
-                .map(|value| (false, value.to_owned())),
+            Some(text) => {
+                text.strip_prefix(FLAG).and_then(|rest| rest.strip_prefix('=')).map(|value| (false, value.to_owned()))
+            }
             None => None,
         };
         match given {
             Some((from_next, value)) => {
-                secrets = Secrets { postgres_url: Some(value), postgres_url_from: Some(FLAG.to_owned()), pgpassword: None };
+                secrets =
+                    Secrets { postgres_url: Some(value), postgres_url_from: Some(FLAG.to_owned()), pgpassword: None };
                 if from_next {
                     rest.next();
                 }

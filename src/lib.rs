@@ -2,21 +2,30 @@
 //!
 //! ```text
 //! options ─→ plan ─┬─→ schedule ─┐
-//!                  ├─→ workload ─┼─→ engine ─→ recorder ─→ result ─→ verdict ─→ report
-//!                  └─→ database ─┘                           └────→ JSON
+//!                  ├─→ workload ─┼─→ engine ─→ recorder ─→ result ─┬─→ verdict ─→ report
+//!                  └─→ database ─┘                                 └─→ JSON
+//!
+//! many machines: coordinator's options ─→ fleet ⇄ (SSH) ⇄ agent ─→ run, on each machine
+//!                                           └─→ merge ─→ result ─→ verdict ─→ report
 //! ```
 //!
-//! - [`options`]: the command line as typed. [`plan`]: what it means, or all that is wrong with it.
+//! - [`options`]: the command lines as typed. [`plan`]: what they mean, or all that is wrong with them.
 //! - [`schedule`]: when each request is due; shares of one schedule. Pure.
 //! - [`workload`]: what a request writes, as a function of (seed, slot); the SQL. Pure.
 //! - [`database`]: connection strings, TLS, connections, tables, the throwaway server.
 //! - [`engine`]: the only thing that drives load: threads, workers, pacing, drain.
 //! - [`clock`]: monotonic time, and T0 on the wall clock.
 //! - [`recorder`]: a thread's histograms and counters. [`outcome`]: database errors in classes.
-//! - [`result`]: the versioned JSON document. [`verdict`]: status, reason, warnings, advice. Pure.
+//! - [`result`]: the versioned JSON document, of one machine or of many. [`merge`]: many of them → one. Pure.
+//! - [`verdict`]: status, reason, warnings, advice. Pure.
 //! - [`report`]: result → text, live lines, the interval log.
 //! - [`docker`]: CPU and memory of a container, from the Docker Engine.
-//! - [`run`]: one run from a plan to a result, in order; what the binary calls.
+//! - [`run`]: one run from a plan to a result, in order; what the binary calls. [`signals`]: being asked to stop.
+//! - [`agent`]: the same run, led by a coordinator through standard input and output; the protocol between both.
+//! - [`fleet`]: many machines: which, SSH to them, how the program gets there, and the phases that all go through
+//!   together. SSH lives only here; nothing here knows Postgres.
+//! - [`console`]: what both programs say, and the codes that they exit with.
+//! - [`handover`]: takes passwords out of a process's arguments and environment.
 //!
 //! Pure modules know no tokio, no clock and no socket. `engine` knows nothing of options and reports. Only the binaries
 //! print and exit. Times are nanoseconds of the monotonic clock inside, microseconds in histograms, milliseconds in
@@ -24,6 +33,7 @@
 
 pub mod agent;
 pub mod clock;
+pub mod console;
 pub mod database;
 pub mod docker;
 pub mod engine;
@@ -38,5 +48,6 @@ pub mod report;
 pub mod result;
 pub mod run;
 pub mod schedule;
+pub mod signals;
 pub mod verdict;
 pub mod workload;

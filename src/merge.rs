@@ -1,9 +1,21 @@
-//! Results of several machines → one result. Pure.
+//! Results of several machines → one result. Pure, but for [`files`], which reads the documents.
 //!
 //! Histograms are added, counts are summed, percentiles are computed anew from the sums and never averaged. Rates are
-//! taken over the time in which all machines were measuring.
+//! taken over the time in which all machines were measuring. Documents may be broken or hostile: what does not belong
+//! together or contradicts itself is refused with a sentence that names the machines and what to do.
 
-use crate::result::{ClockComparison, FailedVm, RunResult};
+mod belonging;
+mod check;
+mod combine;
+pub mod command;
+pub mod files;
+mod rates;
+mod sums;
+#[cfg(test)]
+mod tests;
+
+use crate::result::{ClockComparison, FailedVm, HistogramError, RunResult};
+use crate::schedule::Share;
 
 /// One machine's result, with what is known about it from outside.
 #[derive(Clone, Debug)]
@@ -22,18 +34,163 @@ pub struct Part {
     pub slots_lost: u64,
 }
 
-/// Why results cannot be merged.
+/// Why results cannot be merged. Each message is a sentence with a remedy.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum MergeError {
     /// No machine delivered anything.
     #[error("no machine delivered a result")]
     Nothing,
+    /// Written by a program whose documents this one does not know.
+    #[error(
+        "{host}: its document is {found}, and this program reads {} version {}; merge with the coordinator of the \
+         release that wrote it",
+        crate::result::FORMAT,
+        crate::result::VERSION
+    )]
+    OtherFormat {
+        /// Whose.
+        host: String,
+        /// Its format and version.
+        found: String,
+    },
+    /// Different programs may measure differently.
+    #[error(
+        "{} ran {} and {} ran {}, and results of different builds do not compare; run the same load_test on every \
+         machine",
+        hosts[0], builds[0], hosts[1], builds[1]
+    )]
+    OtherBuild {
+        /// Two that differ.
+        hosts: [String; 2],
+        /// Version and build of each.
+        builds: [String; 2],
+    },
+    /// Parts of different tests.
+    #[error(
+        "{} and {} did not run the same test: {differences}; give every machine the same options (only --workers, \
+         --threads and --share may differ), or merge them apart",
+        hosts[0], hosts[1]
+    )]
+    UnlikeConfig {
+        /// Two that differ.
+        hosts: [String; 2],
+        /// The first fields that differ, with both values.
+        differences: String,
+    },
+    /// Each machine wrote to a database of its own.
+    #[error(
+        "{} and {} each ran against a throwaway server of its own, so there is no database that their sum describes; \
+         give all machines one database with --postgres-url",
+        hosts[0], hosts[1]
+    )]
+    ThrowawayServers {
+        /// Two of them.
+        hosts: [String; 2],
+    },
+    /// One document came twice.
+    #[error("the result of {host} was given twice; name each file once")]
+    SameResultTwice {
+        /// Whose.
+        host: String,
+    },
+    /// Two machines ran the same slots.
+    #[error("{}", same_share(hosts, share))]
+    SameShareTwice {
+        /// The two.
+        hosts: [String; 2],
+        /// Of both.
+        share: Share,
+    },
+    /// Shares of different divisions overlap.
+    #[error(
+        "{} ran a part of {} and {} a part of {}, and such parts overlap; give every machine the same N in --share I/N",
+        hosts[0], of[0], hosts[1], of[1]
+    )]
+    OtherDivision {
+        /// Two that differ.
+        hosts: [String; 2],
+        /// In how many parts each saw the test divided.
+        of: [u64; 2],
+    },
+    /// A merged document has no share that could be added to others.
+    #[error("{host}: this is a merged result already; merge the machines' own results instead")]
+    AlreadyMerged {
+        /// Whose.
+        host: String,
+    },
+    /// Not what the program wrote.
+    #[error(
+        "{host}: its document contradicts itself ({what}), so it was changed or damaged; use the file as load_test wrote it"
+    )]
+    Contradiction {
+        /// Whose.
+        host: String,
+        /// What does not fit.
+        what: String,
+    },
+    /// Not what the program wrote.
+    #[error("{host}: its histogram of {histogram} cannot be used: {source}; use the file as load_test wrote it")]
+    Histogram {
+        /// Whose.
+        host: String,
+        /// Which one.
+        histogram: String,
+        /// Why.
+        source: HistogramError,
+    },
+    /// Not one test.
+    #[error(
+        "{} and {} ran at different times: {} had stopped measuring {apart_s:.1} s before {} began, so they never put \
+         load on the database together; start all machines at one time with --start-at",
+        hosts[0], hosts[1], hosts[0], hosts[1]
+    )]
+    NoCommonTime {
+        /// The first to end and the last to begin.
+        hosts: [String; 2],
+        /// From the one's end to the other's beginning, seconds.
+        apart_s: f64,
+    },
+    /// Every part adds up, and the sum does not.
+    #[error("the merged requests do not add up, which is a bug, so there is no report")]
+    DoesNotAddUp,
 }
 
-/// Merges the results of one test. `missing` are machines that delivered nothing.
+impl MergeError {
+    /// Whether the program itself is at fault.
+    pub fn is_bug(&self) -> bool {
+        matches!(self, Self::DoesNotAddUp)
+    }
+}
+
+fn same_share(hosts: &[String; 2], share: &Share) -> String {
+    let [one, other] = hosts;
+    if *share == Share::WHOLE {
+        return format!(
+            "{one} and {other} each ran the whole schedule, which makes two tests and not one; give each machine a \
+             part of it with --share 1/2, 2/2"
+        );
+    }
+    format!(
+        "{one} and {other} both ran share {} of {}; give each machine a share of its own, or leave one of the results \
+         out",
+        share.index.saturating_add(1),
+        share.of
+    )
+}
+
+/// Merges the results of one test. `missing` are machines that delivered nothing; shares that nobody delivered are
+/// taken for machines missing, too.
 ///
 /// # Errors
 /// The results do not belong together, or one of them contradicts itself.
-pub fn merge(_parts: Vec<Part>, _missing: Vec<FailedVm>) -> Result<RunResult, MergeError> {
-    Err(MergeError::Nothing)
+pub fn merge(mut parts: Vec<Part>, missing: Vec<FailedVm>) -> Result<RunResult, MergeError> {
+    parts.iter().try_for_each(check::check)?;
+    parts.sort_by(|a, b| {
+        let key = |part: &Part| (part.result.run.share.index, part.result.run.started_unix_ns);
+        key(a).cmp(&key(b)).then_with(|| a.hostname.cmp(&b.hostname))
+    });
+    belonging::check(&parts)?;
+    let time = rates::common_time(&parts)?;
+    let sums = sums::Sums::of(&parts)?;
+    combine::combine(parts, missing, &time, &sums)
 }

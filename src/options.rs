@@ -9,8 +9,10 @@
 )]
 
 mod coordinator;
+mod merge;
 
 pub use coordinator::{CoordinatorOptions, FleetOptions};
+pub use merge::MergeOptions;
 
 use clap::{Args, Parser};
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@
 
 mod values;
 
-pub use values::Fault;
+pub use values::{Fault, parse_duration};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::schema::Persistence;
 use crate::engine::EngineOptions;
 use crate::engine::session::SessionOptions;
-use crate::options::{DEFAULT_POSTGRES_URL, LoadTestOptions};
+use crate::options::{CriteriaOptions, DEFAULT_POSTGRES_URL, LoadTestOptions};
 use crate::result::Config;
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
 use crate::verdict::{Criteria, Slo};
@@ -94,7 +94,7 @@ impl Plan {
         let start_at_unix_ns = start_at(options, now_unix_ns, &mut faults);
         let engine = engine(options, share, seed, duration, processors, &mut faults);
         let (workload, sizes_kb) = workload(options, seed, &mut faults);
-        let criteria = criteria(options, &mut faults);
+        let criteria = criteria(&options.criteria, &mut faults);
         if options.output.output.is_some() && options.output.output == options.output.hdr_log {
             faults.add("--hdr-log", "is the same file as --output", "give each a file of its own");
         }
@@ -120,6 +120,17 @@ impl Plan {
             warnings,
             sizes_kb,
         })
+    }
+
+    /// The same as part of a test that a coordinator leads: it sees to it that all tables are emptied before any part
+    /// begins, and it says when that is. So parts empty the tables unless `no_reset` says otherwise.
+    #[must_use]
+    pub fn coordinated(mut self, share: Share, no_reset: bool) -> Self {
+        self.engine.schedule.share = share;
+        self.start_at_unix_ns = None;
+        self.reset = !no_reset;
+        self.warnings.retain(|warning| warning != NOT_EMPTIED);
+        self
     }
 
     /// What was asked for, as it stands in the result.
@@ -285,8 +296,17 @@ fn workload(options: &LoadTestOptions, seed: u64, faults: &mut Faults) -> (Workl
     (workload, [input_kb, output_kb, raw_request_kb, raw_response_kb])
 }
 
-fn criteria(options: &LoadTestOptions, faults: &mut Faults) -> Criteria {
-    let criteria = &options.criteria;
+/// What a result must reach, for whoever judges without having run it.
+///
+/// # Errors
+/// All faults together.
+pub(crate) fn resolve_criteria(options: &CriteriaOptions) -> Result<Criteria, Vec<Fault>> {
+    let mut faults = Faults::default();
+    let criteria = criteria(options, &mut faults);
+    if faults.0.is_empty() { Ok(criteria) } else { Err(faults.0) }
+}
+
+fn criteria(criteria: &CriteriaOptions, faults: &mut Faults) -> Criteria {
     let remedy = "give for example 'p99<20ms' (figures: avg, p50, p90, p95, p99, p99.9, max)";
     Criteria {
         min_achieved_pct: faults.percent("--min-achieved", &criteria.min_achieved),
@@ -295,12 +315,13 @@ fn criteria(options: &LoadTestOptions, faults: &mut Faults) -> Criteria {
     }
 }
 
+const NOT_EMPTIED: &str = "The tables were not emptied: with --share that is safe only together with --start-at.";
+
 /// One part of several must not empty the tables while another part is writing already: only with a common start is
 /// it certain that all are emptied before any begins.
 fn reset(options: &LoadTestOptions, share: Share, starts_together: bool) -> (bool, Vec<String>) {
     if share != Share::WHOLE && !starts_together && !options.target.no_reset {
-        let warning = "The tables were not emptied: with --share that is safe only together with --start-at.";
-        return (false, vec![warning.to_owned()]);
+        return (false, vec![NOT_EMPTIED.to_owned()]);
     }
     (!options.target.no_reset, Vec::new())
 }
@@ -404,6 +425,14 @@ mod tests {
         assert!(resolve(&["--share", "2/2", "--start-at", "1800000009"]).unwrap().reset);
         assert!(resolve(&["--share", "1/1"]).unwrap().reset);
         assert!(!resolve(&["--no-reset"]).unwrap().reset);
+    }
+
+    #[test]
+    fn a_coordinated_part_empties_the_tables_without_a_warning() {
+        let share = Share { index: 1, of: 2 };
+        let plan = resolve(&["--share", "1/2"]).unwrap().coordinated(share, false);
+        assert_eq!((plan.reset, plan.warnings.len(), plan.engine.schedule.share), (true, 0, share));
+        assert!(!resolve(&[]).unwrap().coordinated(share, true).reset);
     }
 
     #[test]

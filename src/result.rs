@@ -7,7 +7,7 @@ mod assemble;
 mod decode;
 mod summary;
 
-pub use assemble::{AccountingError, Context, assemble};
+pub use assemble::{AccountingError, Context, assemble, assemble_lost};
 pub use summary::{Bounded, Summary};
 
 use hdrhistogram::Histogram;
@@ -24,6 +24,9 @@ pub const FORMAT: &str = "postgres_load_test/result";
 
 /// The version of the document: raised where a reader of the old one would misread the new one.
 pub const VERSION: u32 = 1;
+
+/// What [`Config::target`] says of a server that a run started for itself.
+pub const THROWAWAY_TARGET: &str = "throwaway server of this run";
 
 /// The whole document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,7 +59,8 @@ pub struct RunResult {
     pub lateness_ms: Summary,
     /// claimed − due, where every worker was busy when the slot was due.
     pub wait_for_connection_ms: Summary,
-    /// The round trips within the service time, in order; empty with `--pipeline`.
+    /// The round trips within the service time, in order; empty with `--pipeline`. Where several machines' are merged,
+    /// percentiles have two significant digits; count, minimum, mean and maximum are as exact as one machine's.
     pub phases_ms: Vec<Phase>,
     /// Size of the documents in the requests that were ok, in units of 1,048,576 bytes.
     pub data_written_mb: f64,

@@ -1,22 +1,24 @@
 //! One run, in order: server → tables → connections → T0 → load → result.
 //!
-//! [`prepare`] makes everything ready; [`Ready::start`] begins; [`Live::next`] tells what happens until the result
-//! comes. Prints nothing and never exits; what it owns (the throwaway server, connections) goes when it is dropped.
+//! [`start_server`], [`reach`], [`set_up`] and [`prepare`] make everything ready, one after the other; [`Ready::start`]
+//! begins; [`Live::next`] tells what happens until the result comes. Prints nothing and never exits; what it owns (the throwaway server, connections) goes when it is dropped.
+
+mod open;
+
+pub use open::{Database, Reached, reach, set_up};
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::clock::Epoch;
-use crate::database::connect::{ConnectError, Connector};
-use crate::database::conninfo::{ConnectionSpec, Environment};
+use crate::database::connect::ConnectError;
 use crate::database::ephemeral::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
-use crate::database::preflight::{self, PoolerError};
-use crate::database::schema::{self, SchemaError};
+use crate::database::preflight::PoolerError;
+use crate::database::schema::SchemaError;
 use crate::docker::{ContainerError, ContainerMonitor, ContainerSample, ContainerUsage};
 use crate::engine::{self, EngineDied, Event, PrepareError, Prepared, Running};
 use crate::plan::{Plan, Target};
 use crate::result::{self, AccountingError, Config, Context, RunResult, ServerInfo};
-use crate::schedule::Share;
 use crate::verdict;
 use crate::workload::payload::Pool;
 use crate::workload::request::RequestMaker;
@@ -61,14 +63,6 @@ impl RunError {
 /// Says what is being done, for whoever wants to know.
 pub type Tell<'a> = &'a mut dyn FnMut(&str);
 
-/// A database that has been reached, and the throwaway server where it is one.
-pub struct Database {
-    connector: Connector,
-    server: Option<ThrowawayServer>,
-    info: ServerInfo,
-    warnings: Vec<String>,
-}
-
 /// Everything ready: only T0 is missing.
 pub struct Ready {
     plan: Plan,
@@ -94,68 +88,6 @@ pub fn start_server(plan: &Plan) -> Result<Option<ThrowawayServer>, RunError> {
     }
 }
 
-/// Reaches the database and makes the tables ready: all that happens to it before the load.
-///
-/// # Errors
-/// It cannot be reached, or its tables are missing or not ours.
-pub async fn open_database(
-    plan: &Plan,
-    server: Option<ThrowawayServer>,
-    pool: &Pool,
-    tell: Tell<'_>,
-) -> Result<Database, RunError> {
-    let spec = match (&plan.target, &server) {
-        (Target::Existing(spec), _) => (**spec).clone(),
-        (Target::Ephemeral, Some(server)) => throwaway_spec(server)?,
-        (Target::Ephemeral, None) => unreachable!("start_server comes first"),
-    };
-    tell(&format!("connecting to {}", spec.describe()));
-    let connector = Connector::new(spec, &plan.application_name)?;
-    let mut link = schema::connect(&connector, plan.setup.is_some()).await?;
-    if let Some(kind) = plan.setup {
-        tell(&format!("making sure that the {} tables are there", kind.name()));
-        schema::set_up(&mut link, kind).await?;
-    }
-    let kind = schema::check(&mut link, plan.workload.server_side_data).await?;
-    let mut info = preflight::server_info(&mut link).await;
-    info.tables = Some(kind.name().to_owned());
-    if plan.engine.session.prepared && !plan.setup_only {
-        preflight::check_prepared_statements(&mut link, &connector).await?;
-    }
-    if plan.reset && !plan.setup_only {
-        tell("emptying the tables");
-        let within = match plan.start_at_unix_ns {
-            Some(unix_ns) => Some(left_until(unix_ns).ok_or(RunError::StartMissed)?),
-            None => None,
-        };
-        schema::reset(&mut link, within).await?;
-    }
-    if plan.workload.server_side_data && !plan.setup_only {
-        tell("filling the pool for server-side data");
-        let alone = plan.engine.schedule.share == Share::WHOLE;
-        schema::fill_pool(&mut link, plan.workload.seed, pool, alone).await?;
-    }
-    link.close().await;
-    let mut warnings: Vec<String> = connector.warnings().iter().chain(&plan.warnings).cloned().collect();
-    if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
-        warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
-    }
-    Ok(Database { connector, server, info, warnings })
-}
-
-/// How long until an instant of the wall clock; `None` where it has passed, or nearly.
-fn left_until(unix_ns: u64) -> Option<Duration> {
-    const LEAST: Duration = Duration::from_millis(50);
-    let left = Duration::from_nanos(unix_ns.checked_sub(crate::clock::unix_ns())?);
-    left.checked_sub(LEAST).filter(|left| !left.is_zero())
-}
-
-fn throwaway_spec(server: &ThrowawayServer) -> Result<ConnectionSpec, RunError> {
-    // The process's PG… variables are meant for other servers than this one.
-    ConnectionSpec::parse(&server.connection_string(), &Environment::default())
-        .map_err(|error| unreachable!("the throwaway server's own string: {error}"))
-}
-
 /// Opens every connection.
 ///
 /// # Errors
@@ -170,23 +102,11 @@ pub async fn prepare(plan: Plan, database: Database, pool: Pool, tell: Tell<'_>)
     let maker = RequestMaker::new(plan.workload.clone(), pool, nonce);
     let prepared = engine::prepare(plan.engine.clone(), database.connector.clone(), maker).await?;
     let target = match &database.server {
-        Some(_) => "throwaway server of this run".to_owned(),
+        Some(_) => result::THROWAWAY_TARGET.to_owned(),
         None => database.connector.spec().describe(),
     };
     let config = plan.config(target);
     Ok(Ready { plan, database, config, prepared, container })
-}
-
-impl Database {
-    /// What the server said of itself.
-    pub fn info(&self) -> &ServerInfo {
-        &self.info
-    }
-
-    /// Where it is.
-    pub fn describe(&self) -> String {
-        self.connector.spec().describe()
-    }
 }
 
 impl Ready {
@@ -200,7 +120,32 @@ impl Ready {
         }
     }
 
-    /// Fixes T0 and lets the threads go.
+    /// What was asked for.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the server said of itself, with the tables.
+    pub fn server(&self) -> &ServerInfo {
+        &self.database.info
+    }
+
+    /// Names of the recorded round trips, in order.
+    pub fn phase_names(&self) -> &[String] {
+        self.prepared.phase_names()
+    }
+
+    /// Bytes of documents in a request.
+    pub fn document_bytes(&self) -> usize {
+        self.plan.workload.sizes.total()
+    }
+
+    /// What is to be said with the result.
+    pub fn warnings(&self) -> &[String] {
+        &self.database.warnings
+    }
+
+    /// Fixes T0, as the plan says or as soon as can be, and lets the threads go.
     ///
     /// # Errors
     /// The time of `--start-at` has passed.
@@ -209,15 +154,20 @@ impl Ready {
             Some(unix_ns) => Epoch::at_unix_ns(unix_ns).ok_or(RunError::StartMissed)?,
             None => Epoch::after(HEAD_START),
         };
+        Ok(self.start_at(epoch))
+    }
+
+    /// Lets the threads go, which wait for T0; it should not have passed yet.
+    pub fn start_at(self, epoch: Epoch) -> Live {
         let schedule = &self.plan.engine.schedule;
         let window_ns = [schedule.warmup_ns, schedule.end_ns()].map(|ns| epoch.mono_ns.saturating_add(ns));
-        Ok(Live {
+        Live {
             running: self.prepared.start(epoch),
             watched: Watched { container: self.container, window_ns, ends_next: false, usage: None },
             plan: self.plan,
             config: self.config,
             database: self.database,
-        })
+        }
     }
 }
 

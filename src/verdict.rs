@@ -1,7 +1,9 @@
 //! From figures to a status, its reason, warnings and advice. Pure.
 //!
 //! INVALID comes first: figures that do not describe the database can neither pass nor fail it. The thresholds are
-//! the seed's, and options.
+//! the seed's, and options. [`fleet`] adds what can be wrong only where there are several machines.
+
+pub mod fleet;
 
 use crate::result::{Bounded, RunResult, ServerInfo, Status};
 
@@ -91,10 +93,18 @@ impl std::fmt::Display for Slo {
 /// Fills in status, reason, warnings and advice.
 pub fn judge(result: &mut RunResult, criteria: &Criteria) {
     let (status, reason) = status(result, criteria);
-    let (warnings, advice) = (warnings(result), advice(result, criteria));
+    let mut warnings = warnings_of_figures(result);
+    warnings.extend(result.container.iter().filter_map(|container| container.warning.clone()));
+    warnings.extend(result.fleet.iter().flat_map(fleet::warnings));
+    let advice = advice(result, criteria);
     result.status = status;
     result.reason = reason;
-    result.warnings.extend(warnings);
+    for warning in warnings {
+        // A merged result may have it from its machines, with a name before it.
+        if !result.warnings.iter().any(|known| known.ends_with(&warning)) {
+            result.warnings.push(warning);
+        }
+    }
     result.advice = advice;
 }
 
@@ -143,13 +153,20 @@ fn passed(failed: u64, achieved: Option<f64>) -> String {
 
 /// Why the figures do not describe the database, where they do not.
 fn invalid(result: &RunResult) -> Option<String> {
-    if result.accounting.scheduled == 0 {
-        return Some(if result.run.interrupted {
-            "Interrupted before anything was measured.".to_owned()
-        } else {
-            "No request was due in the measured window; raise --rps or --duration.".to_owned()
-        });
+    if result.accounting.scheduled == 0 && result.run.interrupted {
+        return Some("Interrupted before anything was measured.".to_owned());
     }
+    if let Some(reason) = result.fleet.as_ref().and_then(fleet::invalid) {
+        return Some(reason);
+    }
+    if result.accounting.scheduled == 0 {
+        return Some("No request was due in the measured window; raise --rps or --duration.".to_owned());
+    }
+    generator_at_fault(result)
+}
+
+/// Why the figures describe the machine that made the load, where they do.
+fn generator_at_fault(result: &RunResult) -> Option<String> {
     let busiest_pct = result.generator.busiest_thread_pct;
     if busiest_pct > THREAD_CPU_LIMIT_PCT {
         return Some(format!(
@@ -169,7 +186,9 @@ fn invalid(result: &RunResult) -> Option<String> {
     })
 }
 
-fn warnings(result: &RunResult) -> Vec<String> {
+/// What the reader of the figures should know, and can be told from the figures themselves: of a merged result, it says
+/// what the same warnings of its machines say, in sum.
+pub(crate) fn warnings_of_figures(result: &RunResult) -> Vec<String> {
     let mut warnings = Vec::new();
     let accounting = &result.accounting;
     if accounting.unanswered() > 0 {
@@ -201,7 +220,6 @@ fn warnings(result: &RunResult) -> Vec<String> {
     if result.run.interrupted {
         warnings.push(format!("Interrupted: the window was {:.1} s long.", result.run.window_seconds));
     }
-    warnings.extend(result.container.iter().filter_map(|container| container.warning.clone()));
     let warmup = &result.run.warmup;
     if warmup.failed + warmup.unknown > 0 {
         warnings.push(format!("{} requests of the warm-up failed.", thousands(warmup.failed + warmup.unknown)));
@@ -280,12 +298,19 @@ fn workers_advice(result: &RunResult) -> Vec<String> {
     let workers = result.config.workers;
     let capacity = workers as f64 * 1_000.0 / mean_ms;
     let needed = (offered * mean_ms / 1_000.0 * 1.25).ceil() as usize;
-    let mut advice =
-        vec![format!("{workers} workers at {mean_ms:.1} ms of service time make at most {capacity:.0} requests/s.")];
+    let vms = result.fleet.as_ref().map_or(1, |fleet| fleet.per_vm_results.len()).max(1);
+    let (on_vms, per_vm) = match vms {
+        1 => (String::new(), ""),
+        vms => (format!(" on {vms} VMs"), " (per VM)"),
+    };
+    let mut advice = vec![format!(
+        "{workers} workers{on_vms} at {mean_ms:.1} ms of service time make at most {capacity:.0} requests/s."
+    )];
     if needed > workers {
+        let needed = needed.div_ceil(vms);
         advice.push(format!(
-            "To offer {offered:.0} requests/s at this service time, raise --workers to about {needed}. If the service \
-             time grows as well, the database is the limit, and more workers only lengthen its queue."
+            "To offer {offered:.0} requests/s at this service time, raise --workers{per_vm} to about {needed}. If the \
+             service time grows as well, the database is the limit, and more workers only lengthen its queue."
         ));
     } else {
         advice.push(
@@ -307,6 +332,15 @@ fn workers_advice(result: &RunResult) -> Vec<String> {
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// `a, b, c and 5 more`: at most `most` names.
+pub fn name_list(names: &[&str], most: usize) -> String {
+    let named = names.iter().take(most).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(most) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 /// A number with commas between groups of three digits.

@@ -1,3 +1,77 @@
 //! `load_test`'s end of a test on many machines: orders come in on standard input, events go out on standard output.
+//!
+//! - [`protocol`]: the messages.
+//! - `outbox`: what is to be sent, and the thread that sends it: a stalled channel holds nobody up.
+//! - `channel`: the thread that listens, and the one that notices silence.
+//! - `conversation`: the phases, from the plan to the result.
+//!
+//! The connection string comes with the plan, on standard input, and stands nowhere else. Where it is absent, the
+//! default of `--postgres-url` counts; `POSTGRES_URL` in the agent's own surroundings does not, since what a machine
+//! happens to have there must not decide which database one part of a test writes to. The `PG…` variables and the
+//! password file of the machine do count, below what the connection string says.
 
+mod channel;
+mod conversation;
+mod machine;
+mod outbox;
 pub mod protocol;
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use crate::signals::Stops;
+use channel::Channel;
+use conversation::{Conversation, End};
+use protocol::Event;
+
+/// How an agent has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The result has been delivered.
+    Done,
+    /// It could not go on, and has told the coordinator so.
+    Failed,
+    /// The coordinator is gone: why, in a sentence.
+    Abandoned(String),
+}
+
+/// How long a last line may take to be read by the coordinator.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Talks to the coordinator until the test is over. Needs a tokio runtime with I/O and time; what it starts on it, such
+/// as looking up a name, may still be going on when it returns, so do not wait for that when shutting down.
+///
+/// When the coordinator is gone, it drops everything and returns at once. Should the runtime's thread be stuck then,
+/// `on_hang` is called 2 s later from another thread, for the process to be ended. It is also called where the process
+/// still lives by then for other reasons.
+pub async fn serve(
+    input: impl Read + Send + 'static,
+    output: impl Write + Send + 'static,
+    on_hang: impl FnOnce() + Send + 'static,
+) -> Ending {
+    let hello = machine::introduce();
+    let open_files = hello.open_files;
+    let opened = Stops::listen().and_then(|stops| Ok((stops, Channel::open(input, output, hello, on_hang)?)));
+    let (stops, channel) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Ending::Abandoned(format!("the agent cannot listen: {error}")),
+    };
+    let outbox = channel.outbox.clone();
+    let mut conversation = Conversation::new(channel, stops, open_files);
+    let end = match conversation.run().await {
+        Ok(()) => conversation.linger().await,
+        Err(end) => end,
+    };
+    match end {
+        End::Done => Ending::Done,
+        End::Gone(reason) => Ending::Abandoned(reason),
+        End::Failed(message) => {
+            outbox.say(Event::Failed { message });
+            tokio::select! {
+                () = outbox.emptied() => Ending::Failed,
+                reason = conversation.gone() => Ending::Abandoned(reason),
+                () = tokio::time::sleep(LAST_WORDS) => Ending::Abandoned("the coordinator does not listen".to_owned()),
+            }
+        }
+    }
+}

@@ -51,6 +51,11 @@ impl Environment {
         }
     }
 
+    /// Nothing but a user's name.
+    pub fn of_user(name: &str) -> Self {
+        Self { os_user: Some(name.to_owned()), ..Self::default() }
+    }
+
     /// The same with one more variable.
     #[must_use]
     pub fn with(mut self, variable: &str, value: &str) -> Self {

@@ -31,6 +31,15 @@ pub async fn server_info(link: &mut Link) -> ServerInfo {
     info
 }
 
+/// Names server and database, the same for every machine that reaches the same: when the server process began, and
+/// the database's number and name. `None` where the server will not say.
+pub async fn identity(link: &mut Link) -> Option<String> {
+    // Formatted in full, since the text of a timestamp depends on the session's settings.
+    let sql = "SELECT to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || ' ' || \
+               oid || ' ' || datname FROM pg_database WHERE datname = current_database()";
+    first_value(link, sql).await.ok().flatten()
+}
+
 async fn show(link: &mut Link, setting: &str) -> Option<String> {
     let sql = format!("SHOW {setting}");
     first_value(link, &sql).await.ok().flatten()

@@ -98,8 +98,14 @@ impl SchemaError {
     }
 }
 
+/// The advisory lock under which the schema files make tables.
+const SET_UP_LOCK: i64 = 7_021_867_105_284;
+
 /// How long a table that another session holds is waited for.
 const LOCK_TIMEOUT: &str = "10s";
+
+/// How long to wait before a database is tried to be created again.
+const CREATE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Connects, making the database first where it is missing and `create` says so.
 ///
@@ -124,18 +130,27 @@ async fn create_database(connector: &Connector) -> Result<(), SchemaError> {
         }
         connected => Link::new(connected?),
     };
-    let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
-    let created = link.run(|client| client.batch_execute(&statement)).await;
+    let created = run_create(&mut link, &name).await;
     link.close().await;
-    match created {
-        // Another host was first.
-        Err(error)
-            if matches!(error.code(), Some(code) if *code == SqlState::DUPLICATE_DATABASE
-                || *code == SqlState::UNIQUE_VIOLATION) =>
-        {
-            Ok(())
+    created
+}
+
+async fn run_create(link: &mut Link, name: &str) -> Result<(), SchemaError> {
+    let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
+    let mut attempts_left = 20;
+    loop {
+        let created = link.run(async |client| client.batch_execute(&statement).await).await;
+        let Err(error) = created else { return Ok(()) };
+        match error.code() {
+            // Another host was first.
+            Some(code) if *code == SqlState::DUPLICATE_DATABASE || *code == SqlState::UNIQUE_VIOLATION => return Ok(()),
+            // Somebody is connected to the template, another host that creates its database, for example.
+            Some(code) if *code == SqlState::OBJECT_IN_USE && attempts_left > 0 => {
+                attempts_left -= 1;
+                tokio::time::sleep(CREATE_PAUSE).await;
+            }
+            _ => return Err(SchemaError::of(&format!("create the database {name}"), &error)),
         }
-        created => created.map_err(|error| SchemaError::of(&format!("create the database {name}"), &error)),
     }
 }
 
@@ -172,25 +187,43 @@ async fn look(link: &mut Link) -> Result<Vec<Found>, SchemaError> {
     Ok(TABLES.into_iter().chain([POOL_TABLE]).zip(rows).map(found).collect())
 }
 
-/// Makes the tables where they are missing or of the other kind; leaves them alone where they fit.
+/// Makes the tables where they are missing or of the other kind; leaves them alone where they fit. Of several processes
+/// that do so at once one makes them, and the others find them.
 ///
 /// # Errors
 /// Tables of the same names are not ours, or the role may not make them.
 pub async fn set_up(link: &mut Link, kind: Persistence) -> Result<(), SchemaError> {
-    let found = look(link).await?;
-    refuse_foreign(&found)?;
-    let fits = found.iter().all(|table| table.ours && (table.name == POOL_TABLE || table.persistence == Some(kind)));
-    if fits {
+    if fits(link, kind).await? {
         return Ok(());
     }
-    let sql = format!("SET lock_timeout = '{LOCK_TIMEOUT}';\n{}", kind.sql());
-    let made = link.run(async |client| client.batch_execute(&sql).await).await;
-    if let Err(error) = made {
-        // The file's transaction stays open after an error.
+    let made = make(link, kind).await;
+    if made.is_err() {
+        // The transaction stays open after an error.
         let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;
-        return Err(SchemaError::of("make the tables", &error));
     }
-    Ok(())
+    made
+}
+
+async fn fits(link: &mut Link, kind: Persistence) -> Result<bool, SchemaError> {
+    let found = look(link).await?;
+    refuse_foreign(&found)?;
+    Ok(found.iter().all(|table| table.ours && (table.name == POOL_TABLE || table.persistence == Some(kind))))
+}
+
+async fn make(link: &mut Link, kind: Persistence) -> Result<(), SchemaError> {
+    let wrong = |error: tokio_postgres::Error| SchemaError::of("make the tables", &error);
+    // The lock is that of the schema files, taken beforehand so that a process that had to wait looks again instead of
+    // making anew what the other one has just made. With a stricter isolation it would see what was there before.
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; \
+         SELECT pg_advisory_xact_lock({SET_UP_LOCK})"
+    );
+    link.run(async |client| client.batch_execute(&begin).await).await.map_err(wrong)?;
+    if fits(link, kind).await? {
+        return link.run(async |client| client.batch_execute("COMMIT").await).await.map_err(wrong);
+    }
+    // The file's BEGIN only earns a notice, and its COMMIT ends the transaction.
+    link.run(async |client| client.batch_execute(kind.sql()).await).await.map_err(wrong)
 }
 
 /// Checks that all tables that a run needs are there and ours.

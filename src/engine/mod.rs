@@ -190,6 +190,11 @@ pub async fn prepare(
 }
 
 impl Prepared {
+    /// Names of the recorded round trips, in order.
+    pub fn phase_names(&self) -> &[String] {
+        &self.running.phase_names
+    }
+
     /// Begins at T0, which should not have passed yet.
     pub fn start(self, epoch: Epoch) -> Running {
         for start in self.starts {

@@ -1,4 +1,628 @@
-//! One test on many machines.
+//! One test on many machines: connect, look, set up, open all connections, start at one T0, watch, collect, clean up.
+//!
+//! [`Fleet`] goes through these phases in the order of its methods. Every one of them can be given up by dropping its
+//! future; [`Fleet::shut_down`] then leaves nothing behind. Knows SSH and the agent's protocol; nothing of Postgres.
+//! Prints nothing.
 
+pub mod binary;
+mod channel;
 pub mod clock;
+pub mod deploy;
+pub mod hosts;
+mod member;
+pub mod plan;
+pub mod ssh;
 pub mod totals;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openssh::Session;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::agent::protocol::{Event, HEARTBEAT, Order, PlanOrder};
+use crate::clock::{duration_ns, now_ns};
+use crate::merge::{self, MergeError, Part};
+use crate::options::BUILD;
+use crate::recorder::Interval;
+use crate::report::text::printable;
+use crate::result::{Context, FailedVm, RunResult, assemble_lost, rfc3339};
+use crate::verdict;
+use binary::{AgentBinary, BinaryError};
+use channel::{Heard, What};
+use clock::Reference;
+use deploy::{DeployMode, DeployOptions, Launched};
+use member::Link;
+pub use member::Member;
+use plan::{FleetPlan, OnHostLoss};
+use ssh::{Sessions, SshError};
+use totals::Totals;
+
+/// How often silence is looked for.
+const TICK: Duration = Duration::from_millis(250);
+/// How many round trips estimate a clock.
+const CLOCK_SAMPLES: u32 = 8;
+/// How long they may take.
+const CLOCK_WITHIN: Duration = Duration::from_secs(2);
+/// How far ahead T0 is set, for the order to arrive everywhere in time; and for each machine more.
+const HEAD_START: Duration = Duration::from_millis(500);
+const HEAD_START_PER_MACHINE: Duration = Duration::from_millis(10);
+/// How many machines set up the database at once, once one has done it alone.
+const SET_UP_AT_ONCE: usize = 8;
+/// How long after the end of the drain a result may take.
+const RESULT_WITHIN: Duration = Duration::from_secs(20);
+/// How long after an abort.
+const ABORTED_WITHIN: Duration = Duration::from_secs(3);
+/// How long an agent may take to end when its input has ended.
+const END_WITHIN: Duration = Duration::from_secs(3);
+
+/// Why there is no test.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum FleetError {
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    #[error(transparent)]
+    Binary(#[from] BinaryError),
+    #[error("the load_test beside this program is not found ({0}); build both, or give --agent-binary")]
+    NoBinary(std::io::Error),
+    #[error("{}", told(.phase, .failures))]
+    Machines {
+        /// What was being done.
+        phase: &'static str,
+        /// All machines that failed in it.
+        failures: Vec<FailedVm>,
+    },
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+}
+
+fn told(phase: &str, failures: &[FailedVm]) -> String {
+    let lines: Vec<String> = failures.iter().map(|vm| format!("\n  {}: {}", vm.hostname, vm.error)).collect();
+    let machines = if failures.len() == 1 { "a machine".to_owned() } else { format!("{} machines", failures.len()) };
+    format!("{machines} failed while {phase}, so no load was started:{}", lines.concat())
+}
+
+/// What happens while the load runs.
+#[derive(Debug)]
+pub enum FleetEvent {
+    /// A machine's second.
+    Second {
+        /// Which machine.
+        host: usize,
+        /// Since T0, from 0.
+        index: u64,
+        /// What it was like.
+        interval: Box<Interval>,
+    },
+    /// The first error of a kind on a machine.
+    Incident {
+        /// Which machine.
+        host: usize,
+        /// What the class is called.
+        class: String,
+        /// The error's words.
+        message: String,
+    },
+    /// A machine is lost; why stands in [`Member::lost`].
+    Lost {
+        /// Which machine.
+        host: usize,
+    },
+    /// A machine has delivered its result.
+    Delivered {
+        /// Which machine.
+        host: usize,
+    },
+    /// Nothing more is expected.
+    Finished,
+}
+
+/// All machines of a test.
+pub struct Fleet {
+    plan: FleetPlan,
+    sessions: Arc<Sessions>,
+    deploy: Arc<DeployOptions>,
+    members: Vec<Member>,
+    connecting: JoinSet<(usize, Result<Connected, String>)>,
+    speak: mpsc::UnboundedSender<Heard>,
+    heard: mpsc::UnboundedReceiver<Heard>,
+    ticks: tokio::time::Interval,
+    last_ping: Instant,
+    reference: Reference,
+    t0_unix_ns: u64,
+    deadline: Option<Instant>,
+    stopped: bool,
+    /// What happened before anybody asked for it.
+    pending: VecDeque<FleetEvent>,
+}
+
+struct Connected {
+    session: Arc<Session>,
+    launched: Launched,
+    took: Duration,
+}
+
+impl Fleet {
+    /// Nothing is connected yet.
+    ///
+    /// # Errors
+    /// There is no ssh program, or no program to send, or the private folder cannot be made.
+    pub fn new(plan: FleetPlan) -> Result<Self, FleetError> {
+        let deploy =
+            DeployOptions { remote_path: plan.remote_path.clone(), mode: plan.deploy, binaries: binaries(&plan)? };
+        let sessions = Sessions::new(plan.ssh.clone())?;
+        let (speak, heard) = mpsc::unbounded_channel();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            members: plan.hosts.iter().cloned().map(Member::new).collect(),
+            plan,
+            sessions: Arc::new(sessions),
+            deploy: Arc::new(deploy),
+            connecting: JoinSet::new(),
+            speak,
+            heard,
+            ticks,
+            last_ping: Instant::now(),
+            reference: Reference::now(),
+            t0_unix_ns: 0,
+            deadline: None,
+            stopped: false,
+            pending: VecDeque::new(),
+        })
+    }
+
+    /// All machines, in the order of their shares.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// What is to be run.
+    pub fn plan(&self) -> &FleetPlan {
+        &self.plan
+    }
+
+    /// T0 on our wall clock, nanoseconds since 1970; 0 before it is set.
+    pub fn t0_unix_ns(&self) -> u64 {
+        self.t0_unix_ns
+    }
+
+    /// Connects to all machines, brings the program there where it lacks, and starts it. `tell` hears how many are
+    /// there.
+    ///
+    /// # Errors
+    /// Machines that cannot be had, all of them, unless the plan says to go on without.
+    pub async fn connect(&mut self, tell: &mut dyn FnMut(usize)) -> Result<(), FleetError> {
+        let uploads = Arc::new(Semaphore::new(self.plan.ssh.concurrency));
+        for (index, member) in self.members.iter().enumerate() {
+            let (sessions, deploy) = (Arc::clone(&self.sessions), Arc::clone(&self.deploy));
+            let (host, uploads) = (member.host.clone(), Arc::clone(&uploads));
+            self.connecting.spawn(async move {
+                let begun = Instant::now();
+                let session = match sessions.open(&host).await {
+                    Ok(session) => session,
+                    Err(error) => return (index, Err(error.to_string())),
+                };
+                match deploy::launch(Arc::clone(&session), &host, &deploy, &uploads).await {
+                    Ok(launched) => (index, Ok(Connected { session, launched, took: begun.elapsed() })),
+                    Err(error) => {
+                        sessions.close(session).await;
+                        (index, Err(error.to_string()))
+                    }
+                }
+            });
+        }
+        loop {
+            let greeted = self.members.iter().filter(|member| member.hello.is_some()).count();
+            tell(greeted);
+            let lost = self.members.iter().filter(|member| !member.is_present()).count();
+            if self.connecting.is_empty() && greeted + lost >= self.members.len() {
+                break;
+            }
+            tokio::select! {
+                Some(joined) = self.connecting.join_next() => match joined {
+                    Ok((index, Ok(connected))) => self.take_in(index, connected),
+                    Ok((index, Err(reason))) => self.lose(index, reason),
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => {}
+                },
+                heard = hear(&mut self.heard, &mut self.ticks) => {
+                    _ = self.take(heard);
+                }
+            }
+        }
+        self.all_or("connecting")
+    }
+
+    fn take_in(&mut self, index: usize, connected: Connected) {
+        let Connected { session, launched, took } = connected;
+        let Launched { stdin, stdout, stderr, child, deployed, .. } = launched;
+        let orders = channel::open(index, stdin, stdout, stderr, self.speak.clone());
+        let member = &mut self.members[index];
+        member.link = Some(Link { session, orders, _child: child });
+        member.connected_in = took;
+        member.deployed = deployed;
+        member.last_heard_ns = now_ns();
+    }
+
+    /// Tells every machine what to run, lets it look at the database, and compares the clocks. Changes nothing.
+    ///
+    /// # Errors
+    /// Machines that cannot go on, all of them.
+    pub async fn preflight(&mut self) -> Result<(), FleetError> {
+        for index in self.present() {
+            let plan = PlanOrder {
+                options: self.plan.options.clone(),
+                share: self.plan.share(index),
+                pgpassword: self.plan.pgpassword.clone(),
+            };
+            self.members[index].send(&Order::Plan(Box::new(plan)));
+        }
+        let all = self.present();
+        self.until_all(&all, |member| member.preflight.is_some()).await;
+        self.compare_clocks().await;
+        self.all_or("looking at the database")
+    }
+
+    /// Makes database and tables ready: one machine alone, then the others, which mostly find it done. All are through
+    /// before any begins.
+    ///
+    /// # Errors
+    /// Machines that cannot go on, all of them.
+    pub async fn set_up(&mut self) -> Result<(), FleetError> {
+        let all = self.present();
+        let (first, others) = all.split_at(all.len().min(1));
+        for group in std::iter::once(first).chain(others.chunks(SET_UP_AT_ONCE)) {
+            self.each(group, &Order::SetUp, |member| member.is_set_up).await;
+            self.all_or("setting up the tables")?;
+        }
+        Ok(())
+    }
+
+    /// Lets every machine open all of its connections.
+    ///
+    /// # Errors
+    /// Machines that cannot go on, all of them.
+    pub async fn open_connections(&mut self) -> Result<(), FleetError> {
+        let all = self.present();
+        self.each(&all, &Order::Connect, |member| member.ready.is_some()).await;
+        for index in self.present() {
+            let member = &mut self.members[index];
+            member.totals = Totals::new(member.ready.as_ref().map_or(0, |ready| ready.phases.len()));
+        }
+        self.all_or("opening connections")
+    }
+
+    /// Compares the clocks once more, and sets T0 on every machine.
+    ///
+    /// # Errors
+    /// T0 did not reach a machine in time; then all are stopped.
+    pub async fn start(&mut self) -> Result<(), FleetError> {
+        self.compare_clocks().await;
+        let all = self.present();
+        let head_start = HEAD_START + HEAD_START_PER_MACHINE * u32::try_from(all.len()).unwrap_or(u32::MAX);
+        self.t0_unix_ns = self.reference.unix_ns_at(now_ns()) + duration_ns(head_start);
+        for index in &all {
+            let member = &mut self.members[*index];
+            member.clock_at_start = member.clock;
+            let at_unix_ns = member.clock.map_or(self.t0_unix_ns, |clock| clock.there_ns(self.t0_unix_ns));
+            member.send(&Order::Start { at_unix_ns });
+        }
+        self.until_all(&all, |member| member.is_started).await;
+        let engine = &self.plan.plan.engine;
+        let planned = Duration::from_nanos(engine.schedule.end_ns()).saturating_add(engine.drain);
+        self.deadline = Instant::now().checked_add(head_start.saturating_add(planned).saturating_add(RESULT_WITHIN));
+        self.all_or("starting")
+    }
+
+    /// Waits for what happens next. May be dropped and called again.
+    pub async fn next(&mut self) -> FleetEvent {
+        loop {
+            if self.members.iter().all(|member| member.result.is_some() || !member.is_present()) {
+                return FleetEvent::Finished;
+            }
+            if let Some(event) = self.pending.pop_front() {
+                return event;
+            }
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.deadline = None;
+                for index in self.present() {
+                    self.lose(index, "it did not deliver its result in time".to_owned());
+                }
+                continue;
+            }
+            let heard = hear(&mut self.heard, &mut self.ticks).await;
+            if let Some(event) = self.take(heard) {
+                return event;
+            }
+        }
+    }
+
+    /// The first stop closes the window on all machines and lets them wait for what is in flight; the second one has
+    /// them abandon it.
+    pub fn stop(&mut self, at_once: bool) {
+        self.stopped = true;
+        let order = if at_once { Order::Abort } else { Order::Stop };
+        self.members.iter().filter(|member| member.is_present()).for_each(|member| member.send(&order));
+        let engine = &self.plan.plan.engine;
+        let within = if at_once { ABORTED_WITHIN } else { engine.drain.saturating_add(RESULT_WITHIN) };
+        let deadline = Instant::now().checked_add(within);
+        self.deadline = match (self.deadline, deadline) {
+            (Some(earlier), Some(deadline)) => Some(earlier.min(deadline)),
+            (one, other) => one.or(other),
+        };
+    }
+
+    /// The merged result, judged, with what was lost marked. Compares the clocks a last time before.
+    ///
+    /// # Errors
+    /// No machine has measured anything, or the results contradict themselves.
+    pub async fn conclude(&mut self) -> Result<RunResult, FleetError> {
+        self.compare_clocks().await;
+        let (mut parts, mut missing) = (Vec::new(), Vec::new());
+        for index in 0..self.members.len() {
+            match self.part(index) {
+                Some(part) => parts.push(part),
+                None => {
+                    let member = &self.members[index];
+                    let error = member.lost.clone().unwrap_or_else(|| "it delivered nothing".to_owned());
+                    missing.push(FailedVm { hostname: member.host.name.clone(), error });
+                }
+            }
+        }
+        if parts.is_empty() {
+            return Err(FleetError::Machines { phase: "running", failures: missing });
+        }
+        let mut result = merge::merge(parts, missing)?;
+        result.config.target_rps_per_vm = self.plan.rps_per_vm.or(result.config.target_rps_per_vm);
+        if self.plan.ssh.host_keys == ssh::HostKeys::Off {
+            result.warnings.push(HOST_KEYS_OFF.to_owned());
+        }
+        verdict::judge(&mut result, &self.plan.plan.criteria);
+        Ok(result)
+    }
+
+    /// What machine `index` measured, whole or until its last snapshot; `None` where it never began.
+    fn part(&self, index: usize) -> Option<Part> {
+        let member = &self.members[index];
+        let hostname = member.host.name.clone();
+        let (clock, start_skew_ms) = (member.clock_comparison(), member.start_skew_ms());
+        if let Some(result) = &member.result {
+            let mut result = result.clone();
+            // The same instant on all machines; their clocks show it differently.
+            result.run.started_unix_ns = self.t0_unix_ns;
+            result.run.started_at = rfc3339(self.t0_unix_ns);
+            return Some(Part { hostname, result, clock, start_skew_ms, lost: None, slots_lost: 0 });
+        }
+        let (hello, ready) = (member.hello.as_ref()?, member.ready.as_ref().filter(|_| member.is_started)?);
+        let mut schedule = self.plan.plan.engine.schedule;
+        schedule.share = self.plan.share(index);
+        let context = Context {
+            hostname: hello.hostname.clone(),
+            config: ready.config.clone(),
+            server: ready.server.clone(),
+            schedule,
+            document_bytes: ready.document_bytes,
+            container: None,
+            warnings: ready.warnings.clone(),
+        };
+        let totals = &member.totals;
+        let known_ns = totals.seconds().saturating_mul(1_000_000_000);
+        let (result, slots_lost) =
+            assemble_lost(&totals.recorder(), totals.timeline(), &ready.phases, self.t0_unix_ns, known_ns, context);
+        Some(Part { hostname, result, clock, start_skew_ms, lost: member.lost.clone(), slots_lost })
+    }
+
+    /// Ends everything on all machines and here, whatever is under way: agents, sessions, files.
+    pub async fn shut_down(mut self) {
+        self.sessions.interrupt();
+        self.connecting.shutdown().await;
+        let pids: Vec<Option<u32>> =
+            self.members.iter().map(|member| Some(member.hello.as_ref()?.pid).filter(|_| !member.ended)).collect();
+        let sessions: Vec<Option<Arc<Session>>> = self
+            .members
+            .iter_mut()
+            // Dropping the orders closes the agent's input, which tells it to end.
+            .map(|member| member.link.take().map(|Link { session, .. }| session))
+            .collect();
+        let until_ended = async {
+            while self.members.iter().zip(&sessions).any(|(member, session)| session.is_some() && !member.ended) {
+                let heard = hear(&mut self.heard, &mut self.ticks).await;
+                _ = self.take(heard);
+            }
+        };
+        let _ = tokio::time::timeout(END_WITHIN, until_ended).await;
+        let mut closing = JoinSet::new();
+        for ((member, session), pid) in self.members.iter().zip(sessions).zip(pids) {
+            let Some(session) = session else { continue };
+            let pool = Arc::clone(&self.sessions);
+            let unended = pid.filter(|_| !member.ended);
+            closing.spawn(async move {
+                if let Some(pid) = unended {
+                    member::kill(&session, pid).await;
+                }
+                pool.close(session).await;
+            });
+        }
+        while closing.join_next().await.is_some() {}
+        if let Some(sessions) = Arc::into_inner(self.sessions) {
+            sessions.finish().await;
+        }
+    }
+
+    /// Places of the machines of which something is still expected.
+    fn present(&self) -> Vec<usize> {
+        (0..self.members.len()).filter(|index| self.members[*index].is_present()).collect()
+    }
+
+    /// Sends an order to some machines and waits until it is `done` by all of them, or they are lost.
+    async fn each(&mut self, hosts: &[usize], order: &Order, done: impl Fn(&Member) -> bool) {
+        hosts.iter().for_each(|index| self.members[*index].send(order));
+        self.until_all(hosts, done).await;
+    }
+
+    async fn until_all(&mut self, hosts: &[usize], done: impl Fn(&Member) -> bool) {
+        while hosts.iter().any(|index| self.members[*index].is_present() && !done(&self.members[*index])) {
+            let heard = hear(&mut self.heard, &mut self.ticks).await;
+            if let Some(event) = self.take(heard) {
+                // A machine whose clock is ahead may begin before the last one has answered.
+                self.pending.push_back(event);
+            }
+        }
+    }
+
+    /// Estimates the clocks of all machines, from some round trips with nothing else under way.
+    async fn compare_clocks(&mut self) {
+        for index in self.present() {
+            let member = &mut self.members[index];
+            member.samples_wanted = CLOCK_SAMPLES;
+            member.ping();
+        }
+        let all = self.present();
+        let sampled = self.until_all(&all, |member| member.samples_wanted == 0);
+        // What is missing then has been measured less well by the heartbeats.
+        let _ = tokio::time::timeout(CLOCK_WITHIN, sampled).await;
+    }
+
+    /// All machines are still there, or the plan says to go on with those that are.
+    fn all_or(&self, phase: &'static str) -> Result<(), FleetError> {
+        let lost = self
+            .members
+            .iter()
+            .filter_map(|member| Some(FailedVm { hostname: member.host.name.clone(), error: member.lost.clone()? }));
+        let failures: Vec<FailedVm> = lost.collect();
+        let go_on = self.plan.on_host_loss == Some(OnHostLoss::Continue) && failures.len() < self.members.len();
+        if failures.is_empty() || go_on { Ok(()) } else { Err(FleetError::Machines { phase, failures }) }
+    }
+
+    /// Nothing more is expected of a machine.
+    fn lose(&mut self, index: usize, reason: String) {
+        let member = &mut self.members[index];
+        if member.lost.is_some() || member.result.is_some() {
+            return;
+        }
+        member.lost = Some(printable(&reason));
+        if !member.ended {
+            member.end_agent();
+        }
+        if self.t0_unix_ns > 0 && self.plan.on_host_loss == Some(OnHostLoss::Abort) && !self.stopped {
+            self.stop(false);
+        }
+    }
+
+    /// Takes in what was heard, or that nothing was for a while. Returns what concerns a running load.
+    fn take(&mut self, heard: Option<Heard>) -> Option<FleetEvent> {
+        let Some(Heard { host, at_ns, what }) = heard else { return self.tick() };
+        let member = &mut self.members[host];
+        member.last_heard_ns = at_ns;
+        match what {
+            What::Ended(reason) => {
+                member.ended = true;
+                let expected = !member.is_present() || member.result.is_some();
+                if expected {
+                    return None;
+                }
+                self.lose(host, reason);
+                Some(FleetEvent::Lost { host })
+            }
+            // What a machine says after it was given up comes too late to count.
+            What::Event(_) if !member.is_present() => None,
+            What::Event(event) => match self.answer(host, at_ns, *event) {
+                Ok(event) => event,
+                Err(reason) => {
+                    self.lose(host, reason);
+                    Some(FleetEvent::Lost { host })
+                }
+            },
+        }
+    }
+
+    /// # Errors
+    /// The machine cannot go on, or says what cannot be.
+    fn answer(&mut self, host: usize, at_ns: u64, event: Event) -> Result<Option<FleetEvent>, String> {
+        let member = &mut self.members[host];
+        match event {
+            Event::Alive => {}
+            Event::Pong { number, unix_ns } => member.pong(number, unix_ns, at_ns, &self.reference),
+            Event::Hello(hello) => member.greet(hello)?,
+            Event::Preflight(preflight) => member.preflight = Some(*preflight),
+            Event::SetUp => member.is_set_up = true,
+            Event::Ready(ready) => member.ready = Some(*ready),
+            Event::Started { .. } => member.is_started = true,
+            Event::Failed { message } => return Err(message),
+            Event::Incident { class, message } => return Ok(Some(FleetEvent::Incident { host, class, message })),
+            Event::Second(snapshot) => {
+                let index = snapshot.index;
+                let interval = member
+                    .totals
+                    .add(&snapshot)
+                    .map_err(|error| format!("its snapshot of second {index} cannot be used: {error}"))?;
+                return Ok(Some(FleetEvent::Second { host, index, interval: Box::new(interval) }));
+            }
+            Event::Result(result) => {
+                if result.tool_build != BUILD || result.run.share != self.plan.share(host) {
+                    return Err("its result is that of another test".to_owned());
+                }
+                member.result = Some(*result);
+                return Ok(Some(FleetEvent::Delivered { host }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sends heartbeats, and looks for machines that have fallen silent.
+    fn tick(&mut self) -> Option<FleetEvent> {
+        if self.last_ping.elapsed() >= HEARTBEAT {
+            self.last_ping = Instant::now();
+            self.members
+                .iter_mut()
+                .filter(|member| member.is_present() && member.link.is_some())
+                .for_each(Member::ping);
+        }
+        let silent = self.members.iter().enumerate().find_map(|(index, member)| {
+            let expected = member.is_present() && member.link.is_some() && !member.ended && member.result.is_none();
+            let silence = member.silence().filter(|_| expected)?;
+            Some((index, silence))
+        });
+        let (host, silence) = silent?;
+        let said = format!(
+            "nothing was heard of it for {:.1} s: the machine, its network or its load_test stands still",
+            silence.as_secs_f64()
+        );
+        self.lose(host, said);
+        Some(FleetEvent::Lost { host })
+    }
+}
+
+/// Said where `--host-keys off` was given.
+pub const HOST_KEYS_OFF: &str = "Host keys were not checked (--host-keys off): anybody between could have read the                                  connection string and its password.";
+
+/// What is heard next; `None` where a tick came first.
+async fn hear(heard: &mut mpsc::UnboundedReceiver<Heard>, ticks: &mut tokio::time::Interval) -> Option<Heard> {
+    tokio::select! {
+        // What was said before the tick counts before the silence that it would find.
+        biased;
+        heard = heard.recv() => heard,
+        _ = ticks.tick() => None,
+    }
+}
+
+/// The programs that can be sent, read before anything is connected.
+fn binaries(plan: &FleetPlan) -> Result<Vec<AgentBinary>, FleetError> {
+    if plan.deploy == DeployMode::Never {
+        return Ok(Vec::new());
+    }
+    if !plan.agent_binaries.is_empty() {
+        return Ok(plan.agent_binaries.iter().map(|path| AgentBinary::read(path)).collect::<Result<_, _>>()?);
+    }
+    let here = std::env::current_exe().map_err(FleetError::NoBinary)?;
+    let beside = here.with_file_name("load_test");
+    if let Err(error) = std::fs::metadata(&beside) {
+        return Err(FleetError::NoBinary(error));
+    }
+    Ok(vec![AgentBinary::read(&beside)?])
+}

@@ -63,13 +63,8 @@ impl Totals {
     /// # Errors
     /// A histogram in it is none of ours. Nothing of it has been added then.
     pub fn add(&mut self, snapshot: &Snapshot) -> Result<Interval, HistogramError> {
-        let encoded = [
-            &snapshot.latency,
-            &snapshot.service_time,
-            &snapshot.lateness,
-            &snapshot.wait,
-            &snapshot.warmup_latency,
-        ];
+        let encoded =
+            [&snapshot.latency, &snapshot.service_time, &snapshot.lateness, &snapshot.wait, &snapshot.warmup_latency];
         let decoded = encoded.iter().map(|encoded| decode(encoded)).collect::<Result<Vec<_>, _>>()?;
         let phases = snapshot.phases.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
         let add = |sums: &mut [Sparse], parts: &[Option<Durations>]| {
@@ -87,7 +82,7 @@ impl Totals {
         self.last_started_due_ns = self.last_started_due_ns.max(snapshot.last_started_due_ns);
         self.errors.merge(&snapshot.errors);
         self.timeline.add(snapshot.index, snapshot.completed);
-        self.seconds = self.seconds.max(snapshot.index + 1);
+        self.seconds = self.seconds.max(snapshot.index.saturating_add(1));
 
         let mut latency = Durations::default();
         [&decoded[0], &decoded[4]].into_iter().flatten().for_each(|part| latency.add(part));

@@ -109,7 +109,10 @@ pub(super) fn parse_instant(text: &str) -> Result<u64, String> {
 }
 
 /// Reads `60`, `60s`, `500ms`, `5m`, `1h`, `1m30s`, `0.5s`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// Says what is wrong with the text.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const MOST: Duration = Duration::from_secs(366 * 86_400);
     let mut rest = text.trim();
     let mut total = Duration::ZERO;

@@ -91,12 +91,15 @@ impl Progress {
             late += interval.late;
         }
         let seconds = self.recent.len().max(1);
-        let p99 = match latency.len() {
-            0 => "p99 -".to_owned(),
-            _ => format!("p99 {:.1} ms", latency.value_at_quantile(0.99) as f64 / 1_000.0),
+        let figures = match latency.len() {
+            0 => "p50 -, p99 -".to_owned(),
+            _ => {
+                let [p50, p99] = [0.5, 0.99].map(|quantile| latency.value_at_quantile(quantile) as f64 / 1_000.0);
+                format!("p50 {p50:.1} ms, p99 {p99:.1} ms")
+            }
         };
         let late = if late > 0 { format!(", {} late", thousands(late)) } else { String::new() };
-        format!("last {seconds}s: {:.1} RPS, {p99}, {} errors{late}", ok as f64 / seconds as f64, thousands(errors))
+        format!("last {seconds}s: {:.1} RPS, {figures}, {} errors{late}", ok as f64 / seconds as f64, thousands(errors))
     }
 }
 
@@ -125,7 +128,7 @@ mod tests {
         let line = progress.line(None);
         assert!(
             line.starts_with(
-                "Progress: 10s elapsed, 1,001 requests, 100.1 RPS, last 5s: 100.0 RPS, p99 2.0 ms, 1 errors"
+                "Progress: 10s elapsed, 1,001 requests, 100.1 RPS, last 5s: 100.0 RPS, p50 2.0 ms, p99 2.0 ms, 1 errors"
             ),
             "{line}"
         );
@@ -135,7 +138,7 @@ mod tests {
     fn silence_is_shown_as_such() {
         let mut progress = Progress::new(1);
         progress.add(0, &Interval::default());
-        assert!(progress.line(None).contains("0 requests, 0.0 RPS, last 1s: 0.0 RPS, p99 -, 0 errors"));
+        assert!(progress.line(None).contains("0 requests, 0.0 RPS, last 1s: 0.0 RPS, p50 -, p99 -, 0 errors"));
     }
 
     #[test]

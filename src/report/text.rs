@@ -13,10 +13,15 @@ const RULE: &str = "============================================================
 ///
 /// # Errors
 /// The writer's.
-pub fn header(out: &mut impl Write, result: &Header<'_>) -> io::Result<()> {
-    writeln!(out, "{RULE}\nPOSTGRES LOAD TEST FOR TENSORZERO\n{RULE}")?;
-    for (name, value) in &result.lines() {
-        writeln!(out, "{:<21}{value}", format!("{name}:"))?;
+pub fn header(out: &mut impl Write, header: &Header<'_>) -> io::Result<()> {
+    title(out, "POSTGRES LOAD TEST FOR TENSORZERO", &header.lines())
+}
+
+/// Names and values under a title.
+pub(super) fn title(out: &mut impl Write, title: &str, lines: &[(&'static str, String)]) -> io::Result<()> {
+    writeln!(out, "{RULE}\n{title}\n{RULE}")?;
+    for (name, value) in lines {
+        writeln!(out, "{}", wrapped(value, &format!("{:<21}", format!("{name}:")), &" ".repeat(21)))?;
     }
     writeln!(out, "{RULE}\n")
 }
@@ -35,7 +40,7 @@ pub struct Header<'a> {
 }
 
 impl Header<'_> {
-    fn lines(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
         let config = self.config;
         let on = |on: bool| if on { "enabled" } else { "disabled" }.to_owned();
         let kb =
@@ -87,6 +92,7 @@ pub fn report(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     let mb = result.data_written_mb;
     let gb = if mb >= 1024.0 { format!(" ({:.2} GB)", mb / 1024.0) } else { String::new() };
     line(out, "Estimated", &format!("{mb:.1} MB{gb}"))?;
+    result.fleet.as_ref().map_or(Ok(()), |fleet| super::fleet::hosts(out, fleet))?;
     list(out, "WARNINGS", &result.warnings)?;
     list(out, "ADVICE", &result.advice)?;
     let status = wrapped(&format!("STATUS: {} - {}", result.status, result.reason), "", "  ");
@@ -217,12 +223,12 @@ fn list(out: &mut impl Write, title: &str, items: &[String]) -> io::Result<()> {
 }
 
 /// Text from anywhere in lines that a terminal of eighty columns holds.
-fn wrapped(text: &str, first: &str, further: &str) -> String {
+pub(super) fn wrapped(text: &str, first: &str, further: &str) -> String {
     let options = textwrap::Options::new(78).initial_indent(first).subsequent_indent(further);
     textwrap::fill(&printable(text), options)
 }
 
-fn section(out: &mut impl Write, title: &str) -> io::Result<()> {
+pub(super) fn section(out: &mut impl Write, title: &str) -> io::Result<()> {
     writeln!(out, "\n{title}:")
 }
 
@@ -250,9 +256,20 @@ fn capitalised(name: &str) -> String {
 }
 
 /// A number without needless decimals.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A name in as many characters as a column has, with its middle left out where it is longer.
+pub(super) fn shortened(name: &str, width: usize) -> String {
+    let name: Vec<char> = printable(name).chars().collect();
+    if name.len() <= width {
+        return name.into_iter().collect();
+    }
+    let head = width / 2;
+    let tail = width - head - 1;
+    name[..head].iter().chain(&['…']).chain(&name[name.len() - tail..]).collect()
 }
 
 /// Text from a server, with what could steer a terminal made visible.

@@ -1,11 +1,14 @@
 //! From what the engine left behind to the document: accounting, rates, summaries. Pure.
 
+use std::ops::Range;
+
 use super::{
     Accounting, Config, EncodedHistogram, FORMAT, Generator, Histograms, Phase, RunInfo, RunResult, ServerInfo, Status,
     Summary, Throughput, VERSION, WarmupCounts, rfc3339,
 };
 use crate::docker::ContainerUsage;
 use crate::engine::RunRecord;
+use crate::recorder::{Recorder, Timeline};
 use crate::schedule::{Pace, Schedule};
 
 /// Slots do not add up: a bug of this program.
@@ -77,27 +80,103 @@ pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, Ac
 /// The counts do not add up.
 pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, AccountingError> {
     let accounting = account(record, &context.schedule)?;
-    let (figures, warmup) = (&record.recorder.figures, &record.recorder.warmup);
-    let window_seconds = (record.window_end_ns - record.window_start_ns) as f64 / 1e9;
-    let phases_ms = record
+    let measured = Measured {
+        recorder: &record.recorder,
+        completed: &record.completed,
+        phase_names: &record.phase_names,
+        epoch_unix_ns: record.epoch.unix_ns,
+        window_ns: record.window_start_ns..record.window_end_ns,
+        interrupted: record.interrupted,
+        start_delay_ns: record.start_delay_ns,
+        generator: generator(record, &accounting),
+    };
+    Ok(document(measured, accounting, context))
+}
+
+/// The same of a machine that was lost, from what it had reported until then; with the number of slots of the planned
+/// window that it was not seen to run.
+///
+/// `recorder` and `completed` are the sums of what it reported. `known_ns` is the end of the last second that it
+/// reported, nanoseconds after T0, 0 where there is none. The window ends there, or with the last request that is known
+/// to have been started. What it cost the generator is not known, and stands as 0.
+pub fn assemble_lost(
+    recorder: &Recorder,
+    completed: &Timeline,
+    phase_names: &[String],
+    epoch_unix_ns: u64,
+    known_ns: u64,
+    context: Context,
+) -> (RunResult, u64) {
+    let (schedule, counts) = (context.schedule, &recorder.measured);
+    let last_started_ns = recorder.last_started_due_ns.map_or(0, |due_ns| due_ns.saturating_add(1));
+    let end_ns = known_ns.max(last_started_ns).min(schedule.end_ns());
+    let start_ns = schedule.warmup_ns.min(end_ns);
+    let due_in = |start_ns: u64, end_ns: u64| {
+        let slots = schedule.scheduled_before(end_ns)?.checked_sub(schedule.scheduled_before(start_ns)?);
+        Some(slots.unwrap_or_default())
+    };
+    // What was counted is a fact, and the end of the window only an estimate.
+    let known = counts.answered() + counts.skipped + counts.in_flight();
+    let scheduled = due_in(start_ns, end_ns).unwrap_or_default().max(known);
+    let accounting = Accounting {
+        scheduled,
+        ok: counts.ok,
+        failed: counts.failed,
+        unknown: counts.unknown,
+        skipped: counts.skipped,
+        not_started: scheduled - known,
+        unfinished: counts.in_flight(),
+    };
+    let planned = due_in(schedule.warmup_ns, schedule.end_ns()).unwrap_or_default();
+    let measured = Measured {
+        recorder,
+        completed,
+        phase_names,
+        epoch_unix_ns,
+        window_ns: start_ns..end_ns,
+        interrupted: false,
+        start_delay_ns: None,
+        generator: Generator::default(),
+    };
+    (document(measured, accounting, context), planned.saturating_sub(scheduled))
+}
+
+/// What was measured, whole or in part.
+struct Measured<'a> {
+    recorder: &'a Recorder,
+    completed: &'a Timeline,
+    phase_names: &'a [String],
+    epoch_unix_ns: u64,
+    /// Nanoseconds after T0.
+    window_ns: Range<u64>,
+    interrupted: bool,
+    start_delay_ns: Option<u64>,
+    generator: Generator,
+}
+
+fn document(measured: Measured<'_>, accounting: Accounting, context: Context) -> RunResult {
+    let (figures, warmup) = (&measured.recorder.figures, &measured.recorder.warmup);
+    let window_seconds = (measured.window_ns.end - measured.window_ns.start) as f64 / 1e9;
+    let phases_ms = measured
         .phase_names
         .iter()
         .zip(&figures.phases)
         .map(|(name, durations)| Phase { name: name.clone(), summary: Summary::new(durations, 0) })
         .collect();
-    Ok(RunResult {
+    let is_open = matches!(context.schedule.pace, Pace::Open { .. });
+    RunResult {
         format: FORMAT.to_owned(),
         version: VERSION,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         tool_build: crate::options::BUILD.to_owned(),
         hostname: context.hostname,
         run: RunInfo {
-            started_at: rfc3339(record.epoch.unix_ns),
-            started_unix_ns: record.epoch.unix_ns,
+            started_at: rfc3339(measured.epoch_unix_ns),
+            started_unix_ns: measured.epoch_unix_ns,
             share: context.schedule.share,
-            start_delay_ms: record.start_delay_ns.map(|ns| ns as f64 / 1e6),
-            interrupted: record.interrupted,
-            window_start_s: record.window_start_ns as f64 / 1e9,
+            start_delay_ms: measured.start_delay_ns.map(|ns| ns as f64 / 1e6),
+            interrupted: measured.interrupted,
+            window_start_s: measured.window_ns.start as f64 / 1e9,
             window_seconds,
             warmup: WarmupCounts {
                 ok: warmup.ok,
@@ -110,16 +189,16 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
         config: context.config,
         server: context.server,
         accounting,
-        throughput: throughput(record, &accounting, &context.schedule, window_seconds),
+        throughput: throughput(&measured, &accounting, is_open, window_seconds),
         latency_ms: Summary::new(&figures.latency, accounting.unanswered()),
         service_time_ms: Summary::new(&figures.service, accounting.unfinished),
         lateness_ms: Summary::new(&figures.lateness, 0),
         wait_for_connection_ms: Summary::new(&figures.wait, accounting.skipped + accounting.not_started),
         phases_ms,
         data_written_mb: accounting.ok as f64 * context.document_bytes as f64 / 1_048_576.0,
-        errors: record.recorder.errors.counts(),
-        reconnects: record.recorder.reconnects,
-        generator: generator(record, &accounting),
+        errors: measured.recorder.errors.counts(),
+        reconnects: measured.recorder.reconnects,
+        generator: measured.generator,
         container: context.container,
         histograms: Histograms {
             latency: EncodedHistogram::new(&figures.latency),
@@ -133,15 +212,15 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
         status: Status::Invalid,
         reason: String::new(),
         fleet: None,
-    })
+    }
 }
 
-fn throughput(record: &RunRecord, accounting: &Accounting, schedule: &Schedule, seconds: f64) -> Throughput {
-    let completed = record.recorder.ok_completed_in_window;
+fn throughput(measured: &Measured<'_>, accounting: &Accounting, is_open: bool, seconds: f64) -> Throughput {
+    let completed = measured.recorder.ok_completed_in_window;
     let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
     let total = accounting.answered();
     let actual_rps = per_second(completed);
-    let offered_rps = matches!(schedule.pace, Pace::Open { .. }).then(|| per_second(accounting.scheduled));
+    let offered_rps = is_open.then(|| per_second(accounting.scheduled));
     Throughput {
         total_requests: total,
         successful_writes: accounting.ok,
@@ -151,7 +230,7 @@ fn throughput(record: &RunRecord, accounting: &Accounting, schedule: &Schedule, 
         target_achieved_pct: offered_rps.filter(|offered| *offered > 0.0).map(|offered| actual_rps / offered * 100.0),
         success_rate: (total > 0).then(|| accounting.ok as f64 / total as f64 * 100.0),
         completed_in_window: completed,
-        timeline: record.completed.clone(),
+        timeline: measured.completed.clone(),
     }
 }
 
@@ -167,5 +246,99 @@ fn generator(record: &RunRecord, accounting: &Accounting) -> Generator {
         cpu_us_per_request: (answered > 0).then(|| cpu_seconds * 1e6 / answered as f64),
         busiest_thread_pct: worst_pct(&record.thread_cpu_ns),
         run_queue_wait_pct: record.thread_run_queue_ns.as_deref().map(worst_pct),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Outcome;
+    use crate::recorder::{Instants, Window};
+    use crate::result::tests::sample;
+    use crate::schedule::{Arrival, Rate, Share};
+
+    const MS: u64 = 1_000_000;
+    const SECOND: u64 = 1_000 * MS;
+
+    /// 100/s over two machines for 10 s after a warm-up of 1 s.
+    fn context(pace: Pace) -> Context {
+        let share = Share { index: 1, of: 2 };
+        Context {
+            hostname: "h2".to_owned(),
+            config: sample().config,
+            server: ServerInfo::default(),
+            schedule: Schedule { pace, share, seed: 1, warmup_ns: SECOND, duration_ns: 10 * SECOND },
+            document_bytes: 1 << 20,
+            container: None,
+            warnings: vec!["said before".to_owned()],
+        }
+    }
+
+    fn open() -> Pace {
+        Pace::Open { rate: Rate::parse("100").unwrap(), arrival: Arrival::Constant }
+    }
+
+    /// `answered` requests, and as many more as are said still in flight, 20 ms apart.
+    fn recorded(answered: u64, in_flight: u64) -> (Recorder, Timeline) {
+        let (mut recorder, mut completed) = (Recorder::new(1), Timeline::default());
+        for i in 0..answered + in_flight {
+            let due = SECOND + 10 * MS + i * 20 * MS;
+            recorder.start(Window::Measured, due);
+            if i < answered {
+                let instants = Instants { due, claimed: due, sent: due, done: due + MS };
+                recorder.finish(Window::Measured, instants, true, true, &Outcome::Ok);
+                recorder.phases(&[MS]);
+                completed.add(due / SECOND, 1);
+            }
+        }
+        (recorder, completed)
+    }
+
+    fn lost(pace: Pace, (recorder, completed): &(Recorder, Timeline), known_ns: u64) -> (RunResult, u64) {
+        assemble_lost(recorder, completed, &["commit".to_owned()], 0, known_ns, context(pace))
+    }
+
+    #[test]
+    fn of_a_lost_machine_remains_what_it_had_reported() {
+        // Until 3 s after T0 the share has 100 slots in the window: 90 answered, 4 in flight, 6 waiting.
+        let (result, slots_lost) = lost(open(), &recorded(90, 4), 3 * SECOND);
+        let accounting = result.accounting;
+        let counts = (accounting.scheduled, accounting.ok, accounting.unfinished, accounting.not_started);
+        assert_eq!(counts, (100, 90, 4, 6));
+        assert!(accounting.holds());
+        assert_eq!((slots_lost, result.run.window_seconds, result.run.window_start_s), (400, 2.0, 1.0));
+        assert_eq!((result.throughput.offered_rps, result.throughput.actual_rps), (Some(50.0), 45.0));
+        assert_eq!((result.latency_ms.count, result.phases_ms[0].summary.count), (90, 90));
+        assert_eq!((result.data_written_mb, result.warnings.len()), (90.0, 1));
+    }
+
+    #[test]
+    fn the_window_reaches_to_the_last_request_known_to_be_started() {
+        // The last one was due 1.01 s + 99 × 0.02 s = 2.99 s after T0.
+        let (result, slots_lost) = lost(open(), &recorded(100, 0), 2 * SECOND);
+        assert_eq!((result.accounting.scheduled, slots_lost), (100, 400));
+        assert_eq!(result.run.window_seconds, 1.990_000_001);
+    }
+
+    #[test]
+    fn a_machine_that_reported_nothing_lost_its_whole_share() {
+        let (result, slots_lost) = lost(open(), &(Recorder::new(1), Timeline::default()), 0);
+        assert_eq!((result.accounting, slots_lost), (Accounting::default(), 500));
+        assert_eq!((result.run.window_seconds, result.run.window_start_s), (0.0, 0.0));
+    }
+
+    #[test]
+    fn counts_are_facts_and_raise_what_the_schedule_says() {
+        let mut recorded = recorded(10, 0);
+        recorded.0.measured.skipped = 1_000;
+        let (result, slots_lost) = lost(open(), &recorded, 2 * SECOND);
+        assert_eq!((result.accounting.scheduled, result.accounting.not_started, slots_lost), (1_010, 0, 0));
+    }
+
+    #[test]
+    fn a_closed_loop_has_no_slots_to_lose() {
+        let (result, slots_lost) = lost(Pace::Closed, &recorded(90, 4), 3 * SECOND);
+        assert_eq!((result.accounting.scheduled, result.accounting.not_started, slots_lost), (94, 0, 0));
+        assert_eq!(result.throughput.offered_rps, None);
     }
 }

@@ -96,13 +96,6 @@ fn the_last_of_a_repeated_option_counts_and_limits_add_up() {
 }
 
 #[test]
-fn the_coordinator_says_that_it_is_not_there_yet() {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_coordinator")).output().unwrap();
-    assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("not there yet"));
-}
-
-#[test]
 fn a_connection_string_in_the_wrong_place_is_not_repeated() {
     for arguments in
         [&["--setup", "postgres://u:hunter2@h/db"][..], &["postgres://u:hunter2@h/db"], &["--slo", "password=hunter2"]]

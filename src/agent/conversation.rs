@@ -1,0 +1,302 @@
+//! The agent's side of the conversation, from the plan to the result: one phase for each order.
+//!
+//! Whatever is under way is dropped when the coordinator is gone, or when it orders something else meanwhile. Times are
+//! nanoseconds of the wall clock where they go over the wire, and of the monotonic clock otherwise.
+
+use std::future::Future;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::channel::Channel;
+use super::machine;
+use super::outbox::Outbox;
+use super::protocol::{Event, Order, PlanOrder, Preflight, Ready, Snapshot};
+use crate::clock::{self, Epoch};
+use crate::database::conninfo::Environment;
+use crate::engine::{self, Incident};
+use crate::outcome::chain;
+use crate::plan::{Plan, Target};
+use crate::run::{self, Live, RunError};
+use crate::signals::Stops;
+use crate::workload::payload::Pool;
+
+/// T0 may lie this far ahead, nanoseconds: an hour. What is further comes from a clock that is wrong.
+const FURTHEST_START_NS: u64 = 3_600 * 1_000_000_000;
+
+/// As many shares as there can be, as on the command line.
+const MOST_SHARES: u64 = 100_000;
+
+/// Incidents told between two seconds; more of them are counted all the same.
+const INCIDENTS_A_SECOND: usize = 5;
+
+/// Characters of an incident's message that are told.
+const INCIDENT_CHARS: usize = 300;
+
+/// Why the conversation is over.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The result has been delivered.
+    Done,
+    /// The agent cannot go on: a sentence, yet to be told.
+    Failed(String),
+    /// The coordinator is gone: a sentence.
+    Gone(String),
+}
+
+impl From<RunError> for End {
+    fn from(error: RunError) -> Self {
+        Self::Failed(chain(&error))
+    }
+}
+
+/// The conversation so far.
+pub(super) struct Conversation {
+    channel: Channel,
+    stops: Stops,
+    open_files: Option<u64>,
+}
+
+/// What comes from outside.
+enum Turn {
+    Order(Order),
+    /// Somebody on this machine wants the agent to stop.
+    Signal,
+}
+
+impl Conversation {
+    /// `open_files` is how many files the process may open.
+    pub(super) fn new(channel: Channel, stops: Stops, open_files: Option<u64>) -> Self {
+        Self { channel, stops, open_files }
+    }
+
+    /// All phases, up to the result.
+    pub(super) async fn run(&mut self) -> Result<(), End> {
+        let order = match self.next().await? {
+            Turn::Order(Order::Plan(order)) => *order,
+            turn => return Err(out_of_turn(&turn, "plan")),
+        };
+        let plan = resolve(order)?;
+        machine::check_open_files(&plan.engine, self.open_files).map_err(End::Failed)?;
+        let drawing = draw(&plan);
+
+        let reached = self.during(run::reach(&plan, None, &mut quiet)).await??;
+        self.say(Event::Preflight(Box::new(Preflight {
+            server: reached.info().cloned(),
+            database: reached.identity().map(str::to_owned),
+            target: reached.describe(),
+            workers: plan.engine.workers,
+        })));
+
+        self.expect("set_up", |order| matches!(order, Order::SetUp)).await?;
+        let pool = self.during(drawing).await?;
+        let pool = pool.map_err(|error| End::Failed(format!("the payloads could not be drawn: {error}")))?;
+        let database = self.during(run::set_up(&plan, reached, &pool, &mut quiet)).await??;
+        self.say(Event::SetUp);
+
+        self.expect("connect", |order| matches!(order, Order::Connect)).await?;
+        let ready = self.during(run::prepare(plan, database, pool, &mut quiet)).await??;
+        self.say(Event::Ready(Box::new(Ready {
+            config: ready.config().clone(),
+            server: ready.server().clone(),
+            phases: ready.phase_names().to_vec(),
+            document_bytes: ready.document_bytes(),
+            warnings: ready.warnings().to_vec(),
+        })));
+
+        let epoch = match self.next().await? {
+            Turn::Order(Order::Start { at_unix_ns }) => epoch(at_unix_ns)?,
+            turn => return Err(out_of_turn(&turn, "start")),
+        };
+        let ahead_ns = epoch.mono_ns.saturating_sub(clock::now_ns());
+        let live = ready.start_at(epoch);
+        self.say(Event::Started { ahead_ms: ahead_ns as f64 / 1e6 });
+        self.drive(live).await
+    }
+
+    /// Tells of the run until it is over, and delivers the result.
+    async fn drive(&mut self, mut live: Live) -> Result<(), End> {
+        let (mut signals, mut incidents) = (0, 0);
+        loop {
+            let event = tokio::select! {
+                event = live.next() => event?,
+                turn = next(&mut self.channel, &mut self.stops) => {
+                    match turn? {
+                        Turn::Order(Order::Stop) => live.stop(false),
+                        Turn::Order(Order::Abort) => live.stop(true),
+                        Turn::Signal => {
+                            signals += 1;
+                            live.stop(signals > 1);
+                        }
+                        turn => return Err(out_of_turn(&turn, "stop or abort")),
+                    }
+                    continue;
+                }
+            };
+            match event {
+                engine::Event::Second { index, recorded } => {
+                    incidents = 0;
+                    self.say(Event::Second(Box::new(Snapshot::new(index, &recorded))));
+                }
+                engine::Event::Incident(Incident::NewError(failure) | Incident::ReconnectFailed(failure)) => {
+                    incidents += 1;
+                    if incidents <= INCIDENTS_A_SECOND {
+                        let message = failure.message.chars().take(INCIDENT_CHARS).collect();
+                        self.say(Event::Incident { class: failure.class, message });
+                    }
+                }
+                engine::Event::Finished(record) => {
+                    let result = live.conclude(&record)?;
+                    self.say(Event::Result(Box::new(result)));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Stays for the coordinator's last pings, until it hangs up or says no more.
+    pub(super) async fn linger(&mut self) -> End {
+        // The orders that are still heard came too late to matter.
+        let reason = self.gone().await;
+        if self.channel.outbox.is_empty() { End::Done } else { End::Gone(reason) }
+    }
+
+    /// Completes when the coordinator is gone: why, in a sentence.
+    pub(super) async fn gone(&mut self) -> String {
+        gone(&mut self.channel.gone).await
+    }
+
+    fn say(&self, event: Event) {
+        self.outbox().say(event);
+    }
+
+    fn outbox(&self) -> &Outbox {
+        &self.channel.outbox
+    }
+
+    async fn next(&mut self) -> Result<Turn, End> {
+        next(&mut self.channel, &mut self.stops).await
+    }
+
+    /// Waits for the order that is due.
+    async fn expect(&mut self, due: &str, is_due: impl Fn(&Order) -> bool) -> Result<(), End> {
+        match self.next().await? {
+            Turn::Order(order) if is_due(&order) => Ok(()),
+            turn => Err(out_of_turn(&turn, due)),
+        }
+    }
+
+    /// Does something to its end, unless something comes from outside.
+    async fn during<F: Future>(&mut self, work: F) -> Result<F::Output, End> {
+        tokio::select! {
+            biased;
+            turn = self.next() => Err(out_of_turn(&turn?, "stop or abort")),
+            output = work => Ok(output),
+        }
+    }
+}
+
+async fn next(channel: &mut Channel, stops: &mut Stops) -> Result<Turn, End> {
+    tokio::select! {
+        biased;
+        reason = gone(&mut channel.gone) => Err(End::Gone(reason)),
+        () = stops.next() => Ok(Turn::Signal),
+        Some(order) = channel.orders.recv() => Ok(Turn::Order(order)),
+    }
+}
+
+async fn gone(news: &mut watch::Receiver<Option<String>>) -> String {
+    match news.wait_for(Option::is_some).await {
+        Ok(reason) => reason.clone().unwrap_or_default(),
+        Err(_) => "the agent no longer listens".to_owned(),
+    }
+}
+
+/// What becomes of a conversation in which something else came than was due.
+fn out_of_turn(turn: &Turn, due: &str) -> End {
+    let order = match turn {
+        Turn::Signal | Turn::Order(Order::Stop | Order::Abort) => {
+            return End::Failed("stopped before the load began".to_owned());
+        }
+        Turn::Order(Order::Plan(_)) => "plan",
+        Turn::Order(Order::SetUp) => "set_up",
+        Turn::Order(Order::Connect) => "connect",
+        Turn::Order(Order::Start { .. }) => "start",
+        Turn::Order(Order::Ping { .. }) => "ping",
+    };
+    End::Failed(format!("the order {order} came where {due} was due; are coordinator and agent of one version?"))
+}
+
+/// What the options mean here, or all that is wrong with them.
+fn resolve(order: PlanOrder) -> Result<Plan, End> {
+    let PlanOrder { mut options, share, pgpassword } = order;
+    let mut faults = Vec::new();
+    let mut refuse = |is_given: bool, fault: &str| {
+        if is_given {
+            faults.push(fault.to_owned());
+        }
+    };
+    refuse(
+        options.local.ephemeral,
+        "--ephemeral: each machine would have a server of its own; give --postgres-url instead",
+    );
+    refuse(
+        options.local.docker_container.is_some(),
+        "--docker-container: only load_test itself watches a container; leave it out",
+    );
+    refuse(options.part.share.is_some(), "--share: the coordinator gives each machine its share; leave it out");
+    refuse(options.part.start_at.is_some(), "--start-at: the coordinator says when to begin; leave it out");
+    refuse(
+        share.of == 0 || share.of > MOST_SHARES || share.index >= share.of,
+        "the coordinator gave a share that does not exist; are coordinator and agent of one version?",
+    );
+    // What concerns the output is up to the coordinator, and what was refused need not be judged any further.
+    (options.local, options.part) = Default::default();
+    (options.output.output, options.output.hdr_log) = (None, None);
+    let mut environment = Environment::of_process();
+    if let Some(password) = &pgpassword {
+        environment = environment.with("PGPASSWORD", password);
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let resolved = Plan::resolve(&options, &environment, clock::unix_ns(), processors);
+    let plan = match resolved {
+        Ok(plan) if plan.setup_only => {
+            faults.push("--duration: 0 measures nothing; give a longer one".to_owned());
+            None
+        }
+        Ok(plan) => Some(plan),
+        Err(wrong) => {
+            faults.extend(wrong.iter().map(ToString::to_string));
+            None
+        }
+    };
+    match plan.filter(|_| faults.is_empty()) {
+        Some(plan) => {
+            debug_assert!(matches!(plan.target, Target::Existing(_)));
+            Ok(plan.coordinated(share, options.target.no_reset))
+        }
+        None => Err(End::Failed(faults.join("\n"))),
+    }
+}
+
+/// Draws the text from which documents are cut, beside everything else: it may be hundreds of megabytes.
+fn draw(plan: &Plan) -> JoinHandle<Pool> {
+    let (seed, sizes) = (plan.workload.seed, plan.workload.sizes);
+    tokio::task::spawn_blocking(move || Pool::generate(seed, &sizes))
+}
+
+/// T0 on both clocks.
+fn epoch(at_unix_ns: u64) -> Result<Epoch, End> {
+    let now_ns = clock::unix_ns();
+    let off =
+        |sentence: String| End::Failed(format!("{sentence}; this machine's clock may be off, or its connection slow"));
+    if at_unix_ns.saturating_sub(now_ns) > FURTHEST_START_NS {
+        return Err(off("T0 is more than an hour away by this machine's clock".to_owned()));
+    }
+    Epoch::at_unix_ns(at_unix_ns).ok_or_else(|| {
+        let late_ms = now_ns.saturating_sub(at_unix_ns) as f64 / 1e6;
+        off(format!("T0 had passed by {late_ms:.1} ms when the order to start came"))
+    })
+}
+
+fn quiet(_: &str) {}

@@ -1,0 +1,203 @@
+//! What is to be said to the coordinator: a queue, bounded in bytes, and the thread that owns the output.
+//!
+//! Nobody who says something ever waits for the channel. The thread also says that the agent is there when nobody else
+//! has said anything, and looks at the clock for a pong only when it is its turn to be written.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::protocol::{Event, HEARTBEAT, Line, VERSION};
+use crate::clock;
+
+/// With more than this waiting, the coordinator is taken for gone, bytes.
+const MOST_WAITING: usize = 64 * 1024 * 1024;
+
+/// Takes what is to be said. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Outbox {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    emptied: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    /// Of the entries, and of the one that is being written.
+    bytes: usize,
+    writing: bool,
+    overflown: bool,
+}
+
+enum Entry {
+    Line(Vec<u8>),
+    Pong(u64),
+}
+
+impl Entry {
+    /// About; what counts is that every entry counts.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Line(line) => line.len(),
+            Self::Pong(_) => 128,
+        }
+    }
+}
+
+impl Outbox {
+    /// An empty one; [`Self::write_all`] is yet to be run.
+    pub(super) fn new() -> Self {
+        let shared = Shared { queue: Mutex::default(), filled: Condvar::new(), emptied: Notify::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Says something as soon as the channel is free.
+    pub(super) fn say(&self, event: Event) {
+        self.push(Entry::Line(line(event)));
+    }
+
+    /// Answers a ping, with the time at which the answer is written.
+    pub(super) fn pong(&self, number: u64) {
+        self.push(Entry::Pong(number));
+    }
+
+    fn push(&self, entry: Entry) {
+        let mut queue = self.queue();
+        if queue.bytes + entry.bytes() > MOST_WAITING {
+            // What was left out would be missing in the middle, so nothing is sent any more.
+            queue.overflown = true;
+            queue.entries.clear();
+        }
+        if !queue.overflown {
+            queue.bytes += entry.bytes();
+            queue.entries.push_back(entry);
+        }
+        self.shared.filled.notify_one();
+    }
+
+    /// Whether the coordinator has read too little for too long.
+    pub(super) fn has_overflown(&self) -> bool {
+        self.queue().overflown
+    }
+
+    /// Completes when everything has been written.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let emptied = self.shared.emptied.notified();
+            if self.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Whether everything has been written.
+    pub(super) fn is_empty(&self) -> bool {
+        let queue = self.queue();
+        queue.entries.is_empty() && !queue.writing && !queue.overflown
+    }
+
+    /// Writes what is said, and that the agent is there where nothing is, until the output fails: the body of the
+    /// writing thread.
+    ///
+    /// # Errors
+    /// Always, in the end: nobody reads any more.
+    pub(super) fn write_all(&self, mut output: impl Write) -> io::Error {
+        // A login shell may have printed something without ending the line.
+        let mut written = output.write_all(b"\n");
+        loop {
+            if let Err(error) = written {
+                return error;
+            }
+            let bytes = match self.next() {
+                Some(Entry::Line(line)) => line,
+                Some(Entry::Pong(number)) => line(Event::Pong { number, unix_ns: clock::unix_ns() }),
+                None => line(Event::Alive),
+            };
+            written = output.write_all(&bytes).and_then(|()| output.flush());
+            let mut queue = self.queue();
+            queue.writing = false;
+            if queue.entries.is_empty() {
+                drop(queue);
+                self.shared.emptied.notify_waiters();
+            }
+        }
+    }
+
+    /// The next entry; `None` where there was none for so long that the agent has to say that it is there.
+    fn next(&self) -> Option<Entry> {
+        let begun = Instant::now();
+        let mut queue = self.queue();
+        loop {
+            if let Some(entry) = queue.entries.pop_front() {
+                queue.bytes -= entry.bytes();
+                queue.writing = true;
+                return Some(entry);
+            }
+            let left = HEARTBEAT.checked_sub(begun.elapsed())?;
+            (queue, _) = self.shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Nothing panics while it holds the lock, and if it did, the queue would still be one.
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An event as one line, its end included.
+fn line(event: Event) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(&Line { agent: VERSION, event })
+        .unwrap_or_else(|error| unreachable!("events are maps with text keys: {error}"));
+    bytes.push(b'\n');
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    fn incident(length: usize) -> Event {
+        Event::Incident { class: "class".to_owned(), message: "x".repeat(length) }
+    }
+
+    #[test]
+    fn a_reader_that_stands_still_holds_nobody_up_until_too_much_waits() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let outbox = Outbox::new();
+        let writing = outbox.clone();
+        let writer = std::thread::spawn(move || writing.write_all(ours));
+        let megabyte = 1024 * 1024;
+        (0..60).for_each(|_| outbox.say(incident(megabyte)));
+        assert!(!outbox.has_overflown() && !outbox.is_empty());
+        (0..8).for_each(|_| outbox.say(incident(megabyte)));
+        assert!(outbox.has_overflown() && !outbox.is_empty());
+        let mut some = [0; 100];
+        theirs.read_exact(&mut some).unwrap();
+        assert!(some.starts_with(b"\n{\"agent\":1,\"event\":\"incident\""));
+        drop(theirs);
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn it_says_that_it_is_there_when_nobody_says_anything() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let outbox = Outbox::new();
+        std::thread::spawn(move || outbox.write_all(ours));
+        let mut bytes = [0; 29];
+        theirs.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"\n{\"agent\":1,\"event\":\"alive\"}\n".as_slice());
+    }
+}

@@ -1,0 +1,91 @@
+//! What both programs say on a terminal or to a script, and the codes that they exit with.
+
+use std::io::{self, Write};
+
+use crate::plan::Fault;
+use crate::report::text;
+use crate::result::{RunResult, Status};
+
+/// DEGRADED, FAILED or INVALID.
+pub const NOT_PASSED: u8 = 1;
+/// The command line makes no sense.
+pub const WRONG_USE: u8 = 2;
+/// There was no test.
+pub const COULD_NOT_RUN: u8 = 3;
+/// The program is at fault.
+pub const BUG: u8 = 70;
+/// Stopped by a signal.
+pub const INTERRUPTED: u8 = 130;
+
+/// How often the progress is printed where there is no terminal.
+pub const SECONDS_BETWEEN_LINES: u64 = 5;
+
+/// Stopped before there was anything to report.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted before the test began")]
+pub struct Stopped;
+
+/// Writes a line to stderr, where somebody still reads it: a terminal that is gone is no reason to stop.
+pub fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Writes to stdout. Whoever closes a pipe early does not want the rest.
+///
+/// # Errors
+/// The disk is full, for one.
+pub fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Writes the result to stdout: as one JSON document, or as the report.
+///
+/// # Errors
+/// As [`say`].
+pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
+    if json {
+        return say(&format!("{}\n", serde_json::to_string(result)?));
+    }
+    let mut report = Vec::new();
+    text::report(&mut report, result)?;
+    say(&String::from_utf8_lossy(&report))
+}
+
+/// The code for a result.
+pub fn code_of(result: &RunResult, was_stopped: bool) -> u8 {
+    match result.status {
+        _ if was_stopped => INTERRUPTED,
+        Status::Passed => 0,
+        Status::Degraded | Status::Failed | Status::Invalid => NOT_PASSED,
+    }
+}
+
+/// Tells all that is wrong with a command line. Returns the code.
+pub fn refuse(faults: &[Fault], program: &str) -> u8 {
+    faults.iter().for_each(|fault| note(&format!("error: {}", text::printable(&fault.to_string()))));
+    note(&format!("\nFor all options, try '{program} --help'."));
+    WRONG_USE
+}
+
+/// What is not even a command line; and help and version, which are no errors. Returns the code.
+pub fn wrong_use(error: &clap::Error, program: &str) -> u8 {
+    let looks_secret = |argument: String| argument.contains("://") || argument.contains("password=");
+    if error.use_stderr() && std::env::args().any(looks_secret) {
+        // clap repeats what it does not understand, and that may be a connection string with its password.
+        let names = std::env::args().filter(|argument| argument.starts_with("--"));
+        let names: Vec<String> = names.map(|name| name.split('=').next().unwrap_or_default().to_owned()).collect();
+        note(&format!(
+            "error: the options are not understood ({:?}, among {}); give a connection string only with \
+             --postgres-url, or in POSTGRES_URL\n\nFor all options, try '{program} --help'.",
+            error.kind(),
+            names.join(" ")
+        ));
+        return WRONG_USE;
+    }
+    let _ = error.print();
+    if error.use_stderr() { WRONG_USE } else { 0 }
+}

@@ -1,0 +1,259 @@
+//! The channel to the script on a host: orders there, marked lines back, whatever else comes in between. Every wait has a
+//! bound. Owns the reading of answers; nothing that the agent prints later is taken from the caller.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openssh::{Child, ChildStderr, ChildStdin, ChildStdout, Session, Stdio};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::time::timeout;
+
+use super::Probe;
+use super::error::Cause;
+use super::script::{COMMAND, MARK};
+use crate::fleet::binary::AgentBinary;
+use crate::report::text::printable;
+
+/// For the shell to start and the script to look around.
+const FIRST_ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// For an order that makes the host read the binary or try it out.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// For one chunk of an upload to leave this machine.
+const CHUNK_WITHIN: Duration = Duration::from_secs(30);
+const CHUNK_BYTES: usize = 64 << 10;
+/// For the reason to arrive of a channel that has ended.
+const REASON_WITHIN: Duration = Duration::from_secs(2);
+/// Of a line more is not kept; of noise and of stderr, neither.
+const KEPT_BYTES: usize = 4096;
+
+/// What a host told before it said "ready".
+pub(super) struct Facts {
+    pub(super) probe: Probe,
+    /// Whether there is a binary.
+    pub(super) present: bool,
+    /// Whether it can compute SHA-256.
+    pub(super) can_hash: bool,
+}
+
+pub(super) struct Channel {
+    child: Child<Arc<Session>>,
+    stdin: ChildStdin,
+    ear: Ear,
+}
+
+impl Channel {
+    pub(super) async fn open(session: Arc<Session>) -> Result<Self, Cause> {
+        let mut command = session.arc_raw_command(COMMAND);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let spawned = timeout(FIRST_ANSWER_WITHIN, command.spawn()).await;
+        let mut child = match spawned {
+            Ok(Ok(child)) => child,
+            Ok(Err(error)) => return Err(Cause::NoChannel(printable(&crate::outcome::chain(&error)))),
+            Err(_) => return Err(Cause::Silent(FIRST_ANSWER_WITHIN, String::new())),
+        };
+        let pipes = (child.stdin().take(), child.stdout().take(), child.stderr().take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+            return Err(Cause::NoChannel("it has no pipes".to_owned()));
+        };
+        let (line, noise, tail) = Default::default();
+        let ear = Ear { stdout: BufReader::new(stdout), stderr, stderr_ended: false, line, noise, tail };
+        Ok(Self { child, stdin, ear })
+    }
+
+    /// Sends one line.
+    pub(super) async fn order(&mut self, line: &str) -> Result<(), Cause> {
+        let line = format!("{line}\n");
+        match timeout(CHUNK_WITHIN, self.stdin.write_all(line.as_bytes())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(self.reason().await),
+            Err(_) => Err(Cause::Silent(CHUNK_WITHIN, String::new())),
+        }
+    }
+
+    pub(super) async fn facts(&mut self) -> Result<Facts, Cause> {
+        let mut answers = Vec::new();
+        let all = async {
+            loop {
+                match self.ear.answer().await? {
+                    ready if ready == "ready" => return Ok(()),
+                    answer => answers.push(answer),
+                }
+            }
+        };
+        timeout(FIRST_ANSWER_WITHIN, all)
+            .await
+            .unwrap_or_else(|_| Err(Cause::Silent(FIRST_ANSWER_WITHIN, String::new())))?;
+        let value = |key: &str| {
+            let values = answers.iter().rev().filter_map(|answer| answer.split_once('='));
+            values.filter(|(name, _)| *name == key).map(|(_, value)| value.to_owned()).next().unwrap_or_default()
+        };
+        let probe = Probe {
+            system: value("system"),
+            machine: value("machine"),
+            libc: value("libc"),
+            path: value("path"),
+            sha256: Some(value("sha")).filter(|sha256| !sha256.is_empty()),
+        };
+        Ok(Facts { probe, present: value("present") == "yes", can_hash: !value("tool").is_empty() })
+    }
+
+    /// Lets what is there say its version.
+    pub(super) async fn try_out(&mut self) -> Result<(), Cause> {
+        self.order("try").await?;
+        self.expect("tried").await
+    }
+
+    /// Puts the binary there; whether it was sent. It is not where somebody else did that meanwhile, unless `force`.
+    pub(super) async fn put(&mut self, binary: &AgentBinary, force: bool) -> Result<bool, Cause> {
+        let order = if force { "force" } else { "put" };
+        self.order(&format!("{order} {} {}", binary.bytes.len(), binary.sha256)).await?;
+        match self.ear.answer_within(ANSWER_WITHIN).await? {
+            kept if kept == "kept" => return Ok(false),
+            send if send == "send" => {}
+            other => return Err(Cause::Nonsense(other)),
+        }
+        let (stdin, ear) = (&mut self.stdin, &mut self.ear);
+        let sending = async {
+            for chunk in binary.bytes.chunks(CHUNK_BYTES) {
+                match timeout(CHUNK_WITHIN, stdin.write_all(chunk)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Ok(false),
+                    Err(_) => return Err(Cause::Stalled(CHUNK_WITHIN)),
+                }
+            }
+            Ok(true)
+        };
+        // An answer before the last byte can only be a failure, such as a full disk.
+        let sent = tokio::select! {
+            biased;
+            answer = ear.answer() => return Err(answer.map_or_else(|cause| cause, Cause::Nonsense)),
+            sent = sending => sent?,
+        };
+        if !sent {
+            return Err(self.reason().await);
+        }
+        self.expect("stored").await?;
+        Ok(true)
+    }
+
+    async fn expect(&mut self, wanted: &str) -> Result<(), Cause> {
+        match self.ear.answer_within(ANSWER_WITHIN).await? {
+            answer if answer == wanted => Ok(()),
+            other => Err(Cause::Nonsense(other)),
+        }
+    }
+
+    /// Why nobody reads there any more.
+    async fn reason(&mut self) -> Cause {
+        match self.ear.answer_within(REASON_WITHIN).await {
+            Err(cause @ Cause::Failed { .. }) => cause,
+            _ => Cause::Ended(String::new()),
+        }
+    }
+
+    /// A failure that has no words, with those that came from there otherwise.
+    pub(super) async fn explained(&mut self, cause: Cause) -> Cause {
+        match cause {
+            Cause::Ended(_) => {
+                self.ear.hear_out().await;
+                Cause::Ended(self.ear.words())
+            }
+            Cause::Silent(limit, _) => Cause::Silent(limit, self.ear.words()),
+            other => other,
+        }
+    }
+
+    pub(super) fn into_parts(self) -> (ChildStdin, BufReader<ChildStdout>, ChildStderr, Child<Arc<Session>>) {
+        (self.stdin, self.ear.stdout, self.ear.stderr, self.child)
+    }
+}
+
+/// Both outputs of the host: answers in one, noise in both.
+struct Ear {
+    stdout: BufReader<ChildStdout>,
+    stderr: ChildStderr,
+    stderr_ended: bool,
+    /// The line that has begun.
+    line: Vec<u8>,
+    /// The first of what is no answer.
+    noise: Vec<u8>,
+    /// The last of stderr.
+    tail: Vec<u8>,
+}
+
+impl Ear {
+    async fn answer_within(&mut self, limit: Duration) -> Result<String, Cause> {
+        timeout(limit, self.answer()).await.unwrap_or_else(|_| Err(Cause::Silent(limit, String::new())))
+    }
+
+    /// The next marked line, without the mark. Cancel-safe: what has been read is kept.
+    async fn answer(&mut self) -> Result<String, Cause> {
+        let mut chunk = [0; KEPT_BYTES];
+        loop {
+            tokio::select! {
+                biased;
+                read = self.stderr.read(&mut chunk), if !self.stderr_ended => match read {
+                    Ok(length) if length > 0 => keep_last(&mut self.tail, &chunk[..length]),
+                    _ => self.stderr_ended = true,
+                },
+                available = self.stdout.fill_buf() => {
+                    let available = match available {
+                        Ok(available) if !available.is_empty() => available,
+                        _ => return Err(Cause::Ended(String::new())),
+                    };
+                    let end = available.iter().position(|&byte| byte == b'\n');
+                    keep_first(&mut self.line, &available[..end.unwrap_or(available.len())]);
+                    let used = end.map_or(available.len(), |end| end + 1);
+                    self.stdout.consume(used);
+                    if end.is_some() && let Some(answer) = self.complete_line() {
+                        return answer;
+                    }
+                }
+            }
+        }
+    }
+
+    fn complete_line(&mut self) -> Option<Result<String, Cause>> {
+        let line = std::mem::take(&mut self.line);
+        let Some(answer) = line.strip_prefix(MARK) else {
+            keep_first(&mut self.noise, &line);
+            keep_first(&mut self.noise, b" ");
+            return None;
+        };
+        let answer = printable(&String::from_utf8_lossy(answer));
+        let Some(failure) = answer.strip_prefix("failed ") else { return Some(Ok(answer)) };
+        let (stage, words) = failure.split_once(' ').unwrap_or((failure, ""));
+        Some(Err(Cause::Failed { stage: stage.to_owned(), words: words.trim().to_owned() }))
+    }
+
+    /// What still comes over stderr from a process that is ending.
+    async fn hear_out(&mut self) {
+        let mut chunk = [0; KEPT_BYTES];
+        let rest = async {
+            while let Ok(length @ 1..) = self.stderr.read(&mut chunk).await {
+                keep_last(&mut self.tail, &chunk[..length]);
+            }
+        };
+        let _ = timeout(REASON_WITHIN, rest).await;
+    }
+
+    /// What came from there that was no answer: errors before noise.
+    fn words(&self) -> String {
+        let text =
+            |bytes: &[u8]| printable(String::from_utf8_lossy(bytes).trim()).replace("\\r", "").replace("\\n", " ");
+        match text(&self.tail) {
+            errors if errors.is_empty() => text(&[&self.noise[..], &self.line[..]].concat()),
+            errors => errors,
+        }
+    }
+}
+
+fn keep_first(kept: &mut Vec<u8>, more: &[u8]) {
+    let room = KEPT_BYTES.saturating_sub(kept.len());
+    kept.extend_from_slice(&more[..more.len().min(room)]);
+}
+
+fn keep_last(kept: &mut Vec<u8>, more: &[u8]) {
+    kept.extend_from_slice(more);
+    kept.drain(..kept.len().saturating_sub(KEPT_BYTES));
+}

@@ -1,0 +1,178 @@
+//! Why the agent does not run on a host: one sentence with the host, what was said there, and what to do. What comes from
+//! afar is shortened, and was made printable before.
+
+use std::time::Duration;
+
+use crate::fleet::hosts::Host;
+use crate::report::text::printable;
+
+/// Of a host's words more is not repeated.
+const LONGEST_WORDS_CHARS: usize = 300;
+
+/// The kinds of failure, for decisions; the sentence is for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeployErrorKind {
+    /// `--remote-path` cannot be a path.
+    WrongPath,
+    /// The session opens no channel.
+    NoChannel,
+    /// No answer in time, or one that makes no sense.
+    NoAnswer,
+    /// The channel ended: no shell, no login, killed, the network.
+    Ended,
+    /// There is nothing to run, and nothing may be sent.
+    Missing,
+    /// No binary fits the host.
+    NothingFits,
+    /// The host cannot compute SHA-256.
+    NoHashTool,
+    /// The disk or the quota is full.
+    DiskFull,
+    /// The path cannot be written.
+    NotWritable,
+    /// What is there does not run.
+    NotExecutable,
+    /// What arrived is not what was sent.
+    Damaged,
+}
+
+/// Why the agent does not run. `Display` is one sentence with the host and the remedy, fit for a terminal.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct DeployError {
+    kind: DeployErrorKind,
+    message: String,
+}
+
+impl DeployError {
+    pub(super) fn new(host: &Host, remote_path: &str, cause: Cause) -> Self {
+        let message = format!("{host}: {}.", cause.clause(remote_path));
+        Self { kind: cause.kind(), message: printable(&message) }
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> DeployErrorKind {
+        self.kind
+    }
+}
+
+/// What went wrong, with what is known of it.
+#[derive(Debug)]
+pub(super) enum Cause {
+    WrongPath(String),
+    NoChannel(String),
+    /// With what else came from there.
+    Silent(Duration, String),
+    Stalled(Duration),
+    Nonsense(String),
+    /// With what else came from there.
+    Ended(String),
+    Missing(String),
+    NothingFits(String),
+    NoHashTool,
+    /// The script there gave up.
+    Failed {
+        stage: String,
+        words: String,
+    },
+}
+
+impl Cause {
+    fn kind(&self) -> DeployErrorKind {
+        use DeployErrorKind as Kind;
+        match self {
+            Self::WrongPath(_) => Kind::WrongPath,
+            Self::NoChannel(_) => Kind::NoChannel,
+            Self::Silent(..) | Self::Stalled(_) | Self::Nonsense(_) => Kind::NoAnswer,
+            Self::Ended(_) => Kind::Ended,
+            Self::Missing(_) => Kind::Missing,
+            Self::NothingFits(_) => Kind::NothingFits,
+            Self::NoHashTool => Kind::NoHashTool,
+            Self::Failed { stage, words } => match stage.as_str() {
+                _ if words.contains("No space left") || words.contains("uota exceeded") => Kind::DiskFull,
+                "execute" => Kind::NotExecutable,
+                "short" | "checksum" => Kind::Damaged,
+                "create" | "place" | "write" => Kind::NotWritable,
+                _ => Kind::NoAnswer,
+            },
+        }
+    }
+
+    fn clause(&self, path: &str) -> String {
+        match self {
+            Self::WrongPath(what) => format!("\"{path}\" cannot be a path there ({what}): correct --remote-path"),
+            Self::NoChannel(words) => format!(
+                "ssh is connected, but no command can be run ({}): check MaxSessions and ForceCommand in its sshd_config",
+                short(words)
+            ),
+            Self::Silent(limit, words) => format!(
+                "its shell did not answer within {} s{}: check that machine's load, and that its login shell runs commands \
+                 with /bin/sh",
+                limit.as_secs(),
+                said(words)
+            ),
+            Self::Stalled(limit) => format!(
+                "the upload of load_test did not get on for {} s: check the network and that machine's disk",
+                limit.as_secs()
+            ),
+            Self::Nonsense(answer) => format!(
+                "its shell answered what was not asked (\"{}\"): check what its login shell prints and reads",
+                short(answer)
+            ),
+            Self::Ended(words) => format!(
+                "the command there ended before the agent ran{}: check that the account may log in with a shell, that there \
+                 is /bin/sh, and that nothing kills it",
+                said(words)
+            ),
+            Self::Missing(there) => {
+                format!(
+                    "there is no {there}: leave out --deploy never, or install load_test there, or give --remote-path"
+                )
+            }
+            Self::NothingFits(what) => what.clone(),
+            Self::NoHashTool => {
+                "it has none of sha256sum, shasum and openssl to check an upload with: install one there, or \
+                                 install load_test there and give --deploy never"
+                    .to_owned()
+            }
+            Self::Failed { words, .. } => {
+                let words = if words.is_empty() { "without a reason".to_owned() } else { short(words) };
+                self.failed(path, &words)
+            }
+        }
+    }
+
+    fn failed(&self, path: &str, words: &str) -> String {
+        match self.kind() {
+            DeployErrorKind::DiskFull => format!(
+                "the disk is full there ({words}): make room, or give a folder on another disk with --remote-path instead of \
+                 {path}"
+            ),
+            DeployErrorKind::NotWritable => format!(
+                "load_test cannot be written to {path} ({words}): give a folder that the user there can write with \
+                 --remote-path"
+            ),
+            DeployErrorKind::NotExecutable => format!(
+                "load_test in {path} does not run there ({words}): check its permissions, and that its disk is not mounted \
+                 noexec; otherwise give another folder with --remote-path, or a load_test built for that machine with \
+                 --agent-binary"
+            ),
+            DeployErrorKind::Damaged => format!(
+                "what arrived is not the load_test that was sent ({words}): try again, and check that machine's disk"
+            ),
+            _ => format!("the script there failed ({words}): check what its login shell reads from standard input"),
+        }
+    }
+}
+
+fn said(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(" (\"{}\")", short(words)) }
+}
+
+fn short(words: &str) -> String {
+    let mut text: String = words.chars().take(LONGEST_WORDS_CHARS).collect();
+    if text.len() < words.len() {
+        text.push('…');
+    }
+    text
+}

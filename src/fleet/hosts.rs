@@ -1,0 +1,310 @@
+//! The machines that `--vms` names: `user@host:port`, ranges, IPv6, files of them. Owns that syntax, and what may be
+//! handed to ssh at all: text from outside must steer neither its options nor a terminal. Pure; reads files only through
+//! what it is given, and never asks DNS or ssh's configuration.
+
+mod range;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::Ipv6Addr;
+use std::path::Path;
+
+use crate::report::text::printable;
+
+/// More machines than this are taken for a slip of the keyboard.
+pub const MOST_HOSTS: usize = 10_000;
+
+/// The longest name that DNS can carry.
+const LONGEST_ADDRESS_BYTES: usize = 253;
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Host {
+    /// As the user wrote it, with its range resolved: a unique label, fit for a terminal.
+    pub name: String,
+    /// The account there; `None` leaves it to the options or to ssh's configuration.
+    pub user: Option<String>,
+    /// What ssh is given: a name, an alias of ssh's configuration, an IPv4 address, an IPv6 address without brackets.
+    pub address: String,
+    /// The port of its sshd; `None` leaves it to the options or to ssh's configuration.
+    pub port: Option<u16>,
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.name)
+    }
+}
+
+/// Reads the value of `--vms`: hosts and `@file`s, separated by commas or line breaks. `read_file` gives a file's text.
+///
+/// # Errors
+/// All that is wrong with it, each a clause with the item and what to give instead.
+pub fn parse(text: &str, read_file: &dyn Fn(&Path) -> io::Result<String>) -> Result<Vec<Host>, Vec<String>> {
+    let mut list = List { hosts: Vec::new(), faults: Vec::new(), full: false };
+    for item in items(text) {
+        match item.strip_prefix('@') {
+            Some(path) => list.add_file(path.trim(), read_file),
+            None => list.add(item),
+        }
+    }
+    list.refuse_duplicates();
+    if list.hosts.is_empty() && list.faults.is_empty() {
+        list.faults
+            .push("--vms names no host: give for example vm1.example.com,root@10.0.0.2:2222 or @hosts.txt".into());
+    }
+    if list.faults.is_empty() { Ok(list.hosts) } else { Err(list.faults) }
+}
+
+/// The items of a list, trimmed, without empty ones. A comma within brackets belongs to its item.
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(split_at_commas).map(str::trim).filter(|item| !item.is_empty())
+}
+
+fn split_at_commas(line: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut within) = (Vec::new(), 0, false);
+    for (at, character) in line.char_indices() {
+        match character {
+            '[' => within = true,
+            ']' => within = false,
+            ',' if !within => {
+                parts.push(&line[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&line[start..]);
+    parts
+}
+
+struct List {
+    hosts: Vec<Host>,
+    faults: Vec<String>,
+    /// Whether it has been said that there are too many.
+    full: bool,
+}
+
+impl List {
+    fn add_file(&mut self, path: &str, read_file: &dyn Fn(&Path) -> io::Result<String>) {
+        if path.is_empty() {
+            self.faults.push("--vms: @ needs the path of a file behind it: give for example @hosts.txt".into());
+            return;
+        }
+        let text = match read_file(Path::new(path)) {
+            Ok(text) => text,
+            Err(error) => {
+                let path = shown(path);
+                self.faults
+                    .push(format!("--vms: the file {path} cannot be read ({error}): give a file with one host a line"));
+                return;
+            }
+        };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let before = (self.hosts.len(), self.faults.len());
+        for line in text.lines() {
+            for item in items(line.split('#').next().unwrap_or_default()) {
+                if item.starts_with('@') {
+                    self.faults.push(format!(
+                        "--vms: {} stands in the file {}, and files do not name files: give both in --vms itself",
+                        shown(item),
+                        shown(path)
+                    ));
+                } else {
+                    self.add(item);
+                }
+            }
+        }
+        if before == (self.hosts.len(), self.faults.len()) {
+            self.faults.push(format!("--vms: the file {} names no host: give one a line", shown(path)));
+        }
+    }
+
+    fn add(&mut self, item: &str) {
+        match hosts_of(item, MOST_HOSTS.saturating_sub(self.hosts.len())) {
+            Ok(hosts) => self.hosts.extend(hosts),
+            Err(Fault::TooMany) if self.full => {}
+            Err(Fault::TooMany) => {
+                self.full = true;
+                self.faults.push(format!(
+                    "--vms: {} brings more than {MOST_HOSTS} hosts together: check the ranges for a digit too many",
+                    shown(item)
+                ));
+            }
+            Err(Fault::Wrong(what)) => self.faults.push(format!("--vms: {}: {what}", shown(item))),
+        }
+    }
+
+    fn refuse_duplicates(&mut self) {
+        let mut seen = HashMap::new();
+        for host in &self.hosts {
+            let key = (host.user.as_deref(), host.address.to_ascii_lowercase(), host.port);
+            match seen.get_mut(&key) {
+                None => {
+                    seen.insert(key, (host.name.as_str(), false));
+                }
+                Some((_, true)) => {}
+                Some((first, told)) => {
+                    *told = true;
+                    let also = if *first == host.name { String::new() } else { format!(" (also as {})", host.name) };
+                    self.faults.push(format!(
+                        "--vms names {first} more than once{also}: give each host once; for more load from one, raise \
+                         --workers"
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Why an item cannot be used.
+enum Fault {
+    TooMany,
+    Wrong(String),
+}
+
+impl From<String> for Fault {
+    fn from(what: String) -> Self {
+        Self::Wrong(what)
+    }
+}
+
+/// An item as part of a sentence: quoted, short, harmless for a terminal.
+fn shown(item: &str) -> String {
+    let mut short: String = item.chars().take(80).collect();
+    if short.len() < item.len() {
+        short.push('…');
+    }
+    format!("\"{}\"", printable(&short))
+}
+
+fn hosts_of(item: &str, room: usize) -> Result<Vec<Host>, Fault> {
+    if item.chars().any(char::is_control) {
+        return Err(Fault::Wrong("a host cannot hold control characters: remove them".into()));
+    }
+    if item.chars().any(char::is_whitespace) {
+        return Err(Fault::Wrong("a host cannot hold spaces: put commas between hosts".into()));
+    }
+    let (user, place) = match item.rsplit_once('@') {
+        Some((user, place)) => (Some(user), place),
+        None => (None, item),
+    };
+    let user = user.map(checked_user).transpose()?;
+    let (addresses, port) = addresses_and_port(place, room)?;
+    // Of the name only the range is replaced: brackets of IPv6 and the port stay as they were written.
+    let before = user.map_or(String::new(), |user| format!("{user}@"));
+    let behind = port.map_or(String::new(), |port| format!(":{}", port.text));
+    let host = |address: Address| Host {
+        name: format!(
+            "{before}{}{behind}",
+            if address.bracketed { format!("[{}]", address.text) } else { address.text.clone() }
+        ),
+        user: user.map(str::to_owned),
+        address: address.text,
+        port: port.as_ref().map(|port| port.number),
+    };
+    Ok(addresses.into_iter().map(host).collect())
+}
+
+struct Address {
+    text: String,
+    bracketed: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Port<'a> {
+    text: &'a str,
+    number: u16,
+}
+
+fn addresses_and_port(place: &str, room: usize) -> Result<(Vec<Address>, Option<Port<'_>>), Fault> {
+    let one = |text: &str, bracketed| vec![Address { text: text.to_owned(), bracketed }];
+    if let Some((within, behind)) = place.strip_prefix('[').and_then(|rest| rest.split_once(']'))
+        && within.contains(':')
+    {
+        let port = match behind.strip_prefix(':') {
+            Some(port) => Some(checked_port(port)?),
+            None if behind.is_empty() => None,
+            None => {
+                return Err(Fault::Wrong(format!(
+                    "only a port can follow an address in brackets: write [{within}]:22"
+                )));
+            }
+        };
+        return Ok((one(checked_ipv6(within)?, true), port));
+    }
+    let colons = place.matches(':').count();
+    if colons > 1 {
+        if place.contains(['[', ']']) {
+            return Err(Fault::Wrong("ranges and IPv6 do not mix: write an IPv6 address as [fe80::1]:22".into()));
+        }
+        return Ok((one(checked_ipv6(place)?, false), None));
+    }
+    let (pattern, port) = match place.split_once(':') {
+        Some((pattern, port)) => (pattern, Some(checked_port(port)?)),
+        None => (place, None),
+    };
+    if pattern.is_empty() {
+        return Err(Fault::Wrong("the host's name is missing: write user@host:port".into()));
+    }
+    let texts = range::expand(pattern, room)?;
+    texts.iter().try_for_each(|text| checked_address(text))?;
+    Ok((texts.into_iter().map(|text| Address { text, bracketed: false }).collect(), port))
+}
+
+fn checked_user(user: &str) -> Result<&str, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._@\\+-".contains(c);
+    if user.is_empty() {
+        return Err("the user is missing before the @: write user@host, or the host alone".into());
+    }
+    if user.starts_with('-') {
+        return Err("a user cannot begin with \"-\": remove it".into());
+    }
+    match user.chars().find(|&c| !allowed(c)) {
+        Some(c) => Err(format!("a user cannot hold {c:?}: give letters, digits and . _ @ \\ + -")),
+        None => Ok(user),
+    }
+}
+
+fn checked_port(port: &str) -> Result<Port<'_>, String> {
+    let number = port.parse().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()));
+    match number {
+        Some(number) if number > 0 => Ok(Port { text: port, number }),
+        _ => Err(format!("{} is not a port: give a number from 1 to 65535", shown(port))),
+    }
+}
+
+fn checked_address(address: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if address.starts_with('-') {
+        return Err("a host cannot begin with \"-\": ssh would take it for an option; remove it".into());
+    }
+    if address.contains("://") || address.contains('/') {
+        return Err("a URL or path is no host: write user@host:port".into());
+    }
+    if let Some(c) = address.chars().find(|&c| !allowed(c)) {
+        return Err(format!("a host cannot hold {c:?}: give a name, an alias of ssh's configuration or an IP address"));
+    }
+    if address.len() > LONGEST_ADDRESS_BYTES {
+        return Err(format!("a host's name has at most {LONGEST_ADDRESS_BYTES} characters: check for a missing comma"));
+    }
+    Ok(())
+}
+
+fn checked_ipv6(text: &str) -> Result<&str, String> {
+    let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if address.parse::<Ipv6Addr>().is_err() {
+        return Err(format!("{} is not an IPv6 address: write for example fe80::1 or [fe80::1]:22", shown(text)));
+    }
+    match zone {
+        Some(zone) if zone.is_empty() || !zone.chars().all(allowed) => {
+            Err(format!("{} is not the zone of an IPv6 address: write for example fe80::1%eth0", shown(zone)))
+        }
+        _ => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests;

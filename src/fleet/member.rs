@@ -1,0 +1,197 @@
+//! One machine of the fleet, from connecting to its result: what it said, what is known of its clock, what became of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openssh::{Child, Session, Stdio};
+
+use super::channel::Orders;
+use super::clock::{Offset, Reference};
+use super::hosts::Host;
+use super::totals::Totals;
+use crate::agent::protocol::{AGENT_SILENCE, Hello, Order, Preflight, Ready};
+use crate::clock::{duration_ns, now_ns};
+use crate::options::BUILD;
+use crate::result::{ClockComparison, RunResult};
+
+/// How long a program that was told to start may take to say its first word.
+const FIRST_WORD: Duration = Duration::from_secs(30);
+
+/// How long a process is given to be ended from beside.
+const KILL_WITHIN: Duration = Duration::from_secs(2);
+
+/// One machine.
+#[derive(Debug)]
+pub struct Member {
+    /// As it was given.
+    pub host: Host,
+    /// Its SSH connection.
+    pub(super) link: Option<Link>,
+    /// Who its agent is.
+    pub hello: Option<Hello>,
+    /// What its agent found.
+    pub preflight: Option<Preflight>,
+    /// What its agent is about to run.
+    pub ready: Option<Ready>,
+    pub(super) is_set_up: bool,
+    pub(super) is_started: bool,
+    /// How long connecting took.
+    pub connected_in: Duration,
+    /// Whether the program was sent to it.
+    pub deployed: bool,
+    /// Its clock, before T0.
+    pub clock: Option<Offset>,
+    /// The offset with which its T0 was computed.
+    pub(super) clock_at_start: Option<Offset>,
+    /// Its clock, after the test.
+    pub(super) clock_after: Option<Offset>,
+    /// What its snapshots add up to.
+    pub totals: Totals,
+    /// Its whole result.
+    pub result: Option<RunResult>,
+    /// Why nothing more is expected of it.
+    pub lost: Option<String>,
+    /// Whether its stream of events has ended.
+    pub(super) ended: bool,
+    pub(super) last_heard_ns: u64,
+    pings: HashMap<u64, u64>,
+    next_ping: u64,
+    /// How many more round trips are wanted at once.
+    pub(super) samples_wanted: u32,
+}
+
+/// What holds a connection to an agent.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub session: Arc<Session>,
+    pub orders: Orders,
+    /// Held, since the channel ends when it is dropped.
+    pub _child: Child<Arc<Session>>,
+}
+
+impl Member {
+    pub(super) fn new(host: Host) -> Self {
+        Self {
+            host,
+            link: None,
+            hello: None,
+            preflight: None,
+            ready: None,
+            is_set_up: false,
+            is_started: false,
+            connected_in: Duration::ZERO,
+            deployed: false,
+            clock: None,
+            clock_at_start: None,
+            clock_after: None,
+            totals: Totals::default(),
+            result: None,
+            lost: None,
+            ended: false,
+            last_heard_ns: now_ns(),
+            pings: HashMap::new(),
+            next_ping: 0,
+            samples_wanted: 0,
+        }
+    }
+
+    /// Whether something is still expected of it.
+    pub fn is_present(&self) -> bool {
+        self.lost.is_none()
+    }
+
+    pub(super) fn send(&self, order: &Order) {
+        if let Some(link) = &self.link {
+            link.orders.send(order);
+        }
+    }
+
+    /// Asks for the time there.
+    pub(super) fn ping(&mut self) {
+        let number = self.next_ping;
+        self.next_ping += 1;
+        // A machine that answers nothing is lost long before this grows.
+        self.pings.retain(|known, _| known + 64 > number);
+        self.pings.insert(number, now_ns());
+        self.send(&Order::Ping { number });
+    }
+
+    /// Takes in the time there. Asks again where more round trips are wanted.
+    pub(super) fn pong(&mut self, number: u64, unix_ns: u64, at_ns: u64, reference: &Reference) {
+        let Some(sent_ns) = self.pings.remove(&number) else { return };
+        let [sent_ns, at_ns] = [sent_ns, at_ns].map(|ns| reference.unix_ns_at(ns));
+        let offset = Offset::of_round_trip(sent_ns, unix_ns, at_ns);
+        let best = if self.clock_at_start.is_some() { &mut self.clock_after } else { &mut self.clock };
+        *best = Some(offset.or_better(*best));
+        self.samples_wanted = self.samples_wanted.saturating_sub(1);
+        if self.samples_wanted > 0 {
+            self.ping();
+        }
+    }
+
+    /// Takes in who it is.
+    ///
+    /// # Errors
+    /// It is another build than ours.
+    pub(super) fn greet(&mut self, hello: Hello) -> Result<(), String> {
+        if hello.build != BUILD {
+            return Err(format!(
+                "its load_test is version {} of build {}, and this coordinator is build {BUILD}; leave out --deploy \
+                 never, or give an --agent-binary of this build",
+                hello.tool_version, hello.build
+            ));
+        }
+        self.hello = Some(hello);
+        Ok(())
+    }
+
+    /// For how long it has said nothing, where that is too long.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        let limit = if self.hello.is_some() { AGENT_SILENCE } else { FIRST_WORD };
+        let silent_ns = now_ns().saturating_sub(self.last_heard_ns);
+        (silent_ns > duration_ns(limit)).then(|| Duration::from_nanos(silent_ns))
+    }
+
+    /// Ends its agent: by the end of its input, and from beside where the machine can still be reached. One that is
+    /// frozen would otherwise hold its locks in the database.
+    pub(super) fn end_agent(&self) {
+        let (Some(link), Some(hello)) = (&self.link, &self.hello) else { return };
+        link.orders.close();
+        let (session, pid) = (Arc::clone(&link.session), hello.pid);
+        tokio::spawn(async move { kill(&session, pid).await });
+    }
+
+    /// What is to be reported of its clock.
+    pub(super) fn clock_comparison(&self) -> Option<ClockComparison> {
+        let before = self.clock?;
+        let after = self.clock_after.filter(|_| self.lost.is_none());
+        Some(ClockComparison {
+            offset_ms: before.offset_ms(),
+            bound_ms: before.bound_ms(),
+            offset_after_ms: after.map(|after| after.offset_ms()),
+            bound_after_ms: after.map(|after| after.bound_ms()),
+        })
+    }
+
+    /// When it began against the common T0, on our clock, milliseconds: its own delay, and what the best estimate of its
+    /// clock says of the one that its T0 was computed with.
+    pub(super) fn start_skew_ms(&self) -> Option<f64> {
+        let delay_ms = self.result.as_ref()?.run.start_delay_ms?;
+        let used = self.clock_at_start?;
+        let best = used.or_better(self.clock).or_better(self.clock_after);
+        Some(delay_ms + used.offset_ms() - best.offset_ms())
+    }
+}
+
+/// Ends a process there without a word, if that can be done soon.
+pub(super) async fn kill(session: &Arc<Session>, pid: u32) {
+    let mut command = Arc::clone(session).arc_raw_command(format!("kill -KILL {pid}"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let killed = async {
+        if let Ok(child) = command.spawn().await {
+            let _ = child.wait().await;
+        }
+    };
+    let _ = tokio::time::timeout(KILL_WITHIN, killed).await;
+}

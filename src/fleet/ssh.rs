@@ -1,0 +1,263 @@
+//! SSH sessions to many machines, through the ssh program of this one and so with the user's configuration, keys and
+//! known hosts. Owns their life: one ssh process ("master") a host, which all channels to it share; attempts, their
+//! number and pace; and that nothing is left of them, whichever way this process ends. Must not know what runs there.
+//!
+//! The masters are started here and not by the `openssh` crate: its connecting cannot be cancelled without leaving an
+//! ssh behind, and does not tell the process id by which a master on a dead network can be ended. Times are [`Duration`]s.
+
+mod error;
+mod folder;
+mod key;
+mod master;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use openssh::Session;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::timeout;
+
+pub use self::error::{SshError, SshErrorKind};
+
+use self::folder::Folder;
+use self::master::{Attempt, Master};
+use crate::fleet::hosts::Host;
+
+/// Each server that drops connections lowers the number of those that connect at once, but not below this.
+const LEAST_CONCURRENCY: usize = 2;
+/// The pause before the second attempt; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(300);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How long the end of all is waited for where something does not answer.
+const FINISH_WITHIN: Duration = Duration::from_secs(5);
+
+/// What to do with the host keys of the machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostKeys {
+    /// Only those in the known hosts files.
+    Strict,
+    /// Those, and of unknown machines any: it is written down, and must be the same from then on.
+    AcceptNew,
+    /// Any: nothing is compared, nothing is written down.
+    Off,
+}
+
+/// How to connect. What is left out is as ssh's own configuration says.
+#[derive(Debug, Clone)]
+pub struct SshOptions {
+    /// The account there, for hosts that name none.
+    pub user: Option<String>,
+    /// The port, for hosts that name none.
+    pub port: Option<u16>,
+    /// The private key.
+    pub keyfile: Option<PathBuf>,
+    /// Instead of `~/.ssh/config`.
+    pub config: Option<PathBuf>,
+    /// Which host keys are accepted.
+    pub host_keys: HostKeys,
+    /// For TCP and the exchange of keys of one attempt; at least 1 s, in whole seconds.
+    pub connect_timeout: Duration,
+    /// How many connect at once; at least 1.
+    pub concurrency: usize,
+}
+
+/// All sessions of one test. End it with [`Sessions::finish`]; where that does not happen, a small process of its own
+/// (the guard) ends what is left within some 2 s after this process is gone.
+#[derive(Debug)]
+pub struct Sessions {
+    shared: Arc<Shared>,
+    folder: Folder,
+}
+
+/// What attempts know; they may outlive the future that waits for them.
+#[derive(Debug)]
+struct Shared {
+    options: SshOptions,
+    program: PathBuf,
+    key_is_encrypted: bool,
+    folder: PathBuf,
+    started: AtomicUsize,
+    permits: Arc<Semaphore>,
+    concurrency: AtomicUsize,
+    connecting: watch::Sender<usize>,
+    interrupted: watch::Sender<bool>,
+    /// By their sockets.
+    masters: Mutex<HashMap<PathBuf, Master>>,
+}
+
+impl Sessions {
+    /// Makes the private folder of the sockets, starts the guard, and removes what crashed runs of this user left.
+    ///
+    /// # Errors
+    /// Without an ssh program; when the key or the configuration cannot be read; when there is no place for the folder.
+    pub fn new(options: SshOptions) -> Result<Self, SshError> {
+        let program = master::find_program()?;
+        let key_is_encrypted = options.keyfile.as_deref().map(key::check).transpose()?.unwrap_or(false);
+        if let Some(config) = &options.config {
+            key::check_config(config)?;
+        }
+        let folder = Folder::create()?;
+        let concurrency = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        let shared = Shared {
+            options,
+            program,
+            key_is_encrypted,
+            folder: folder.path().to_owned(),
+            started: AtomicUsize::new(0),
+            permits: Arc::new(Semaphore::new(concurrency)),
+            concurrency: AtomicUsize::new(concurrency),
+            connecting: watch::Sender::new(0),
+            interrupted: watch::Sender::new(false),
+            masters: Mutex::new(HashMap::new()),
+        };
+        Ok(Self { shared: Arc::new(shared), folder })
+    }
+
+    /// A session to the host, after several attempts where an error looks as if it passes. Its ssh ends by itself when
+    /// no channel has been open for 3 s: open one at once, and keep it. Dropping the future leaves nothing behind.
+    ///
+    /// # Errors
+    /// After the last attempt, or at once where another cannot help; after [`Sessions::interrupt`].
+    pub async fn open(&self, host: &Host) -> Result<Arc<Session>, SshError> {
+        let mut interrupted = self.shared.interrupted.subscribe();
+        let mut attempt = 1;
+        loop {
+            let error = match self.attempt(host).await {
+                Ok(session) => return Ok(Arc::new(session)),
+                Err(error) => error,
+            };
+            if attempt >= error.attempts() {
+                return Err(error);
+            }
+            let stopped = async { drop(interrupted.wait_for(|&interrupted| interrupted).await) };
+            if timeout(pause_after(attempt), stopped).await.is_ok() {
+                return Err(SshError::interrupted(host));
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Connects in a task of its own, which ends what it started where nobody waits for it any more.
+    async fn attempt(&self, host: &Host) -> Result<Session, SshError> {
+        let shared = Arc::clone(&self.shared);
+        let permit = Arc::clone(&shared.permits).acquire_owned().await;
+        let Some(permit) = permit.ok().filter(|_| !*shared.interrupted.borrow()) else {
+            return Err(SshError::interrupted(host));
+        };
+        let connecting = Connecting::begin(&shared);
+        let (sender, receiver) = oneshot::channel();
+        let host_there = host.clone();
+        tokio::spawn(async move {
+            let outcome = shared.connect(&host_there).await;
+            shared.give_back(permit, &outcome);
+            if let Err(Ok(unwanted)) = sender.send(outcome) {
+                shared.end(unwanted.control_socket()).await;
+            }
+            drop(connecting);
+        });
+        receiver.await.unwrap_or_else(|_| Err(SshError::interrupted(host)))
+    }
+
+    /// Ends the session, whatever state its network is in, within 2 s. What channels have not delivered by now is lost.
+    pub async fn close(&self, session: Arc<Session>) {
+        self.shared.end(session.control_socket()).await;
+    }
+
+    /// Ends the attempts that are under way and makes all further ones fail at once. Open sessions stay.
+    pub fn interrupt(&self) {
+        self.shared.interrupted.send_replace(true);
+    }
+
+    /// Ends everything: attempts, sessions, the guard, and removes the folder. Takes some seconds at most.
+    pub async fn finish(self) {
+        self.interrupt();
+        let mut connecting = self.shared.connecting.subscribe();
+        let _ = timeout(FINISH_WITHIN, connecting.wait_for(|&connecting| connecting == 0)).await;
+        let sockets: Vec<PathBuf> = self.shared.masters().keys().cloned().collect();
+        join_all(sockets.iter().map(|socket| self.shared.end(socket))).await;
+        self.folder.remove().await;
+    }
+}
+
+impl Shared {
+    fn masters(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Master>> {
+        self.masters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connect(&self, host: &Host) -> Result<Session, SshError> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let attempt = Attempt {
+            host,
+            options: &self.options,
+            program: &self.program,
+            key_is_encrypted: self.key_is_encrypted,
+            folder: self.folder.join(number.to_string()),
+        };
+        let master = attempt.run(self.interrupted.subscribe()).await?;
+        let (socket, log) = (master.socket(), master.log());
+        self.masters().insert(socket.clone(), master);
+        Ok(Session::resume_mux(socket.into(), Some(log.into())))
+    }
+
+    /// Where a server drops connections, there are too many at once: one fewer from now on.
+    fn give_back(&self, permit: OwnedSemaphorePermit, outcome: &Result<Session, SshError>) {
+        let dropped = outcome.as_ref().is_err_and(|error| error.kind() == SshErrorKind::Dropped);
+        let lower = |now: usize| (now > LEAST_CONCURRENCY).then(|| now - 1);
+        if dropped && self.concurrency.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lower).is_ok() {
+            permit.forget();
+        }
+    }
+
+    async fn end(&self, socket: &Path) {
+        let master = self.masters().remove(socket);
+        if let Some(master) = master {
+            master.end().await;
+        }
+    }
+}
+
+/// Counts the tasks that connect, for as long as they live.
+struct Connecting(Arc<Shared>);
+
+impl Connecting {
+    fn begin(shared: &Arc<Shared>) -> Self {
+        shared.connecting.send_modify(|connecting| *connecting += 1);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.0.connecting.send_modify(|connecting| *connecting -= 1);
+    }
+}
+
+/// Doubles with each attempt, give or take a half: what failed together shall not come back together.
+fn pause_after(attempt: u32) -> Duration {
+    let pause = FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(8)).min(LONGEST_PAUSE);
+    // A hasher's keys are the standard library's source of randomness.
+    let random = RandomState::new().build_hasher().finish() % 1000;
+    pause.mul_f64(0.5 + random as f64 / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_with_jitter() {
+        for (attempt, least_ms, most_ms) in
+            [(1, 150, 450), (2, 300, 900), (3, 600, 1800), (5, 1500, 4500), (99, 1500, 4500)]
+        {
+            let pause = pause_after(attempt);
+            let expected = Duration::from_millis(least_ms)..=Duration::from_millis(most_ms);
+            assert!(expected.contains(&pause), "{attempt}: {pause:?}");
+        }
+        assert!((0..50).any(|_| pause_after(1) != pause_after(1)));
+    }
+}

@@ -1,0 +1,70 @@
+//! What ssh says, as OpenSSH 9.2 said it, and what becomes of it.
+
+use super::*;
+
+fn error(log: &str) -> SshError {
+    let host = Host { name: "vm1".into(), user: None, address: "vm1".into(), port: None };
+    let facts =
+        Facts { host: &host, user: None, key: None, key_is_encrypted: false, connect_timeout: Duration::from_secs(10) };
+    facts.error(log)
+}
+
+#[test]
+fn ssh_s_words_fall_into_kinds() {
+    for (log, kind) in [
+        ("root@vm1: Permission denied (publickey,password).", Kind::Denied),
+        ("Received disconnect from ::1 port 22:2: Too many authentication failures", Kind::Denied),
+        ("bob@jump: Permission denied (publickey).\nConnection closed by UNKNOWN port 65535", Kind::Denied),
+        ("ssh: Could not resolve hostname nope: Name or service not known", Kind::Unresolved),
+        ("ssh: Could not resolve hostname nope: Temporary failure in name resolution", Kind::ResolverFailed),
+        ("ssh: connect to host vm1 port 1: Connection refused", Kind::Refused),
+        ("ssh: connect to host vm1 port 1: No route to host", Kind::Unreachable),
+        ("ssh: connect to host vm1 port 1: Network is unreachable", Kind::Unreachable),
+        ("ssh: connect to host vm1 port 1: Connection timed out", Kind::Timeout),
+        ("Connection timed out during banner exchange\nConnection to vm1 port 22 timed out", Kind::Timeout),
+        ("kex_exchange_identification: read: Connection reset by peer\nConnection reset by 1 port 2", Kind::Dropped),
+        ("kex_exchange_identification: Connection closed by remote host", Kind::Dropped),
+        ("kex_exchange_identification: banner line 0: Not allowed at this time", Kind::Dropped),
+        ("Connection closed by 127.0.0.1 port 22", Kind::Dropped),
+        (
+            "/x/config: line 1: Bad configuration option: nope\n/x/config: terminating, 1 bad configuration options",
+            Kind::Config,
+        ),
+        ("Bad owner or permissions on /x/config", Kind::Config),
+        (
+            "No ED25519 host key is known for vm1 and you have requested strict checking.\nHost key verification failed.",
+            Kind::HostKeyUnknown,
+        ),
+        ("Unable to negotiate with ::1 port 22: no matching key exchange method found.", Kind::Other),
+        ("", Kind::Other),
+    ] {
+        let error = error(log);
+        assert_eq!(error.kind(), kind, "{log}");
+        assert!(error.to_string().starts_with("vm1: "), "{error}");
+    }
+}
+
+#[test]
+fn a_changed_key_tells_where_it_is_known_and_how_to_forget_it() {
+    let log = "@@@@@@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n@@@@@@@@\nOffending ED25519 key in /me/known_hosts:3\n\
+               Host key for [vm1]:2222 has changed and you have requested strict checking.\nHost key verification failed.";
+    let text = error(log).to_string();
+    assert!(
+        text.contains("(/me/known_hosts:3)") && text.contains("ssh-keygen -f '/me/known_hosts' -R '[vm1]:2222'"),
+        "{text}"
+    );
+}
+
+#[test]
+fn who_was_not_let_in_is_read_from_ssh() {
+    let text = error(
+        "Warning: Permanently added 'x' (ED25519) to the list of known hosts.\nbob@vm1: Permission denied (publickey).",
+    );
+    assert!(text.to_string().contains("user bob was not let in with any key"), "{text}");
+}
+
+#[test]
+fn words_from_afar_are_short_and_steer_no_terminal() {
+    let text = error(&format!("\u{1b}]0;owned\u{7}\u{1b}[31m {}\n", "x".repeat(10_000))).to_string();
+    assert!(text.chars().count() < 450 && !text.chars().any(char::is_control), "{text}");
+}

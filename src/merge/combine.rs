@@ -1,0 +1,251 @@
+//! The merged document, from sums and from what the machines' documents have in common. Pure.
+
+use std::collections::HashMap;
+
+use super::rates::{CommonTime, rates, timeline};
+use super::sums::Sums;
+use super::{MergeError, Part};
+use crate::result::{
+    Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Throughput, VERSION, VmResult,
+    rfc3339,
+};
+use crate::schedule::Share;
+use crate::verdict;
+
+/// Hosts that are named before "and N more".
+const NAMED: usize = 3;
+/// Warnings of single hosts that are repeated.
+const MAX_WARNINGS: usize = 40;
+/// Shares that are listed one by one where nobody delivered them.
+const MAX_LISTED_SHARES: usize = 20;
+
+/// `parts` are checked, sorted by share, and not empty.
+pub(super) fn combine(
+    parts: Vec<Part>,
+    missing: Vec<FailedVm>,
+    time: &CommonTime,
+    sums: &Sums,
+) -> Result<RunResult, MergeError> {
+    let first = &parts.first().ok_or(MergeError::Nothing)?.result;
+    let [latency_ms, service_time_ms, lateness_ms, wait_for_connection_ms] = sums.summaries();
+    let names: Vec<&str> = parts.iter().map(|part| part.hostname.as_str()).collect();
+    let only = <&[Part; 1]>::try_from(parts.as_slice()).ok();
+    let mut containers = parts.iter().filter_map(|part| part.result.container.as_ref());
+    let container = containers.next().filter(|_| containers.next().is_none()).cloned();
+    let result = RunResult {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        tool_version: first.tool_version.clone(),
+        tool_build: first.tool_build.clone(),
+        hostname: verdict::name_list(&names, NAMED),
+        run: run(&parts, time, sums),
+        config: config(&parts),
+        server: server(&parts),
+        accounting: sums.accounting,
+        throughput: throughput(&parts, time, sums),
+        latency_ms,
+        service_time_ms,
+        lateness_ms,
+        wait_for_connection_ms,
+        // One machine's own figures are finer than those of its coarse histograms.
+        phases_ms: only.map_or_else(|| sums.phases(first), |[part]| part.result.phases_ms.clone()),
+        data_written_mb: sums.data_written_mb,
+        errors: sums.errors.counts(),
+        reconnects: sums.reconnects,
+        generator: generator(&parts),
+        container,
+        histograms: sums.histograms(),
+        warnings: warnings(&parts, time),
+        advice: Vec::new(),
+        status: Status::Invalid,
+        reason: String::new(),
+        fleet: None,
+    };
+    Ok(RunResult { fleet: Some(fleet(parts, missing)), ..result })
+}
+
+fn run(parts: &[Part], time: &CommonTime, sums: &Sums) -> RunInfo {
+    let started_unix_ns = u64::try_from(time.t0_ns).unwrap_or_default();
+    let delays = parts.iter().filter_map(|part| part.result.run.start_delay_ms);
+    let share = match parts {
+        [part] => part.result.run.share,
+        _ => Share::WHOLE,
+    };
+    RunInfo {
+        started_at: rfc3339(started_unix_ns),
+        started_unix_ns,
+        share,
+        start_delay_ms: delays.reduce(f64::max),
+        interrupted: parts.iter().any(|part| part.result.run.interrupted),
+        window_start_s: (time.span.start - time.t0_ns) as f64 / 1e9,
+        window_seconds: time.seconds,
+        warmup: sums.warmup,
+    }
+}
+
+fn config(parts: &[Part]) -> Config {
+    let mut configs = parts.iter().map(|part| &part.result.config);
+    let workers = parts.iter().map(|part| part.result.config.workers).sum();
+    let threads = parts.iter().map(|part| part.result.config.threads).sum();
+    let first = &parts[0].result;
+    let of = first.run.share.of as f64;
+    Config {
+        workers,
+        threads,
+        target_rps_per_vm: first.config.target_rps.map(|total| total / of),
+        target_rps_total: first.config.target_rps,
+        workers_per_vm: configs.all(|config| config.workers == first.config.workers).then_some(first.config.workers),
+        ..first.config.clone()
+    }
+}
+
+/// What all servers said alike; the round trip is the median machine's.
+fn server(parts: &[Part]) -> ServerInfo {
+    fn common<T: PartialEq + Clone>(parts: &[Part], field: fn(&ServerInfo) -> &Option<T>) -> Option<T> {
+        let mut values = parts.iter().map(|part| field(&part.result.server));
+        let first = values.next()?;
+        values.all(|value| value == first).then(|| first.clone()).flatten()
+    }
+    let mut round_trips: Vec<f64> = parts.iter().filter_map(|part| part.result.server.round_trip_ms).collect();
+    round_trips.sort_by(f64::total_cmp);
+    ServerInfo {
+        version: common(parts, |server| &server.version),
+        max_connections: common(parts, |server| &server.max_connections),
+        synchronous_commit: common(parts, |server| &server.synchronous_commit),
+        fsync: common(parts, |server| &server.fsync),
+        shared_buffers: common(parts, |server| &server.shared_buffers),
+        tables: common(parts, |server| &server.tables),
+        round_trip_ms: round_trips.get(round_trips.len() / 2).copied(),
+    }
+}
+
+fn throughput(parts: &[Part], time: &CommonTime, sums: &Sums) -> Throughput {
+    let accounting = &sums.accounting;
+    let total = accounting.answered();
+    let (actual_rps, offered_rps) = rates(parts, time);
+    Throughput {
+        total_requests: total,
+        successful_writes: accounting.ok,
+        failed_writes: accounting.failed + accounting.unknown,
+        actual_rps,
+        offered_rps,
+        target_achieved_pct: offered_rps.filter(|offered| *offered > 0.0).map(|offered| actual_rps / offered * 100.0),
+        success_rate: (total > 0).then(|| accounting.ok as f64 / total as f64 * 100.0),
+        completed_in_window: sums.completed_in_window,
+        timeline: timeline(parts, time),
+    }
+}
+
+/// CPU of all machines, the rest of the worst-off one. What a lost machine used is not known, so that its requests do
+/// not count either.
+fn generator(parts: &[Part]) -> Generator {
+    let known = || parts.iter().filter(|part| part.lost.is_none()).map(|part| &part.result);
+    let answered: u64 = known()
+        .map(|result| {
+            let warmup = &result.run.warmup;
+            result.accounting.answered() + warmup.ok + warmup.failed + warmup.unknown
+        })
+        .sum();
+    let cpu_seconds: f64 = known().map(|result| result.generator.cpu_seconds).sum();
+    Generator {
+        cpu_seconds,
+        cpu_us_per_request: (answered > 0).then(|| cpu_seconds * 1e6 / answered as f64),
+        busiest_thread_pct: known().map(|result| result.generator.busiest_thread_pct).fold(0.0, f64::max),
+        run_queue_wait_pct: known().filter_map(|result| result.generator.run_queue_wait_pct).reduce(f64::max),
+    }
+}
+
+/// Each of the machines' warnings once, with the names of those that have it unless all do. What the verdict says of a
+/// machine's figures it says anew of the sum.
+fn warnings(parts: &[Part], time: &CommonTime) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    let mut hosts: HashMap<String, Vec<&str>> = HashMap::new();
+    for part in parts {
+        let derived = verdict::warnings_of_figures(&part.result);
+        for warning in part.result.warnings.iter().filter(|warning| !derived.contains(warning)) {
+            let having = hosts.entry(warning.clone()).or_insert_with(|| {
+                texts.push(warning.clone());
+                Vec::new()
+            });
+            if having.last() != Some(&part.hostname.as_str()) {
+                having.push(&part.hostname);
+            }
+        }
+    }
+    let mut warnings = Vec::new();
+    if !time.is_every_window {
+        warnings.push(format!(
+            "The machines did not measure at the same time: rates are over the {:.1} s that all windows have in common, \
+             the longest is {:.1} s; start all machines with one --start-at and let none end early.",
+            time.seconds, time.longest_seconds
+        ));
+    }
+    let further = texts.len().saturating_sub(MAX_WARNINGS);
+    warnings.extend(texts.into_iter().take(MAX_WARNINGS).map(|text| match hosts.get(&text) {
+        Some(having) if having.len() < parts.len() => format!("{}: {text}", verdict::name_list(having, NAMED)),
+        _ => text,
+    }));
+    if further > 0 {
+        warnings.push(format!("Single machines gave {further} further warnings; they stand in per_vm_results."));
+    }
+    warnings
+}
+
+fn fleet(parts: Vec<Part>, missing: Vec<FailedVm>) -> Fleet {
+    let shares = parts.first().map_or(Share::WHOLE, |part| part.result.run.share).of;
+    // Shares differ and are within range, so there are no more parts than shares.
+    let absent = shares.saturating_sub(parts.len() as u64);
+    let unnamed = absent.saturating_sub(missing.len() as u64);
+    let lost = parts.iter().filter_map(|part| {
+        part.lost.as_ref().map(|error| FailedVm { hostname: part.hostname.clone(), error: error.clone() })
+    });
+    let num_vms = parts.len() + missing.len() + usize::try_from(unnamed).unwrap_or(usize::MAX);
+    let mut failed_vms = missing;
+    failed_vms.extend(absent_shares(&parts, shares, unnamed));
+    failed_vms.extend(lost);
+    let skews: Option<Vec<f64>> = parts.iter().map(|part| part.start_skew_ms).collect();
+    let start_skew_ms = skews.map(|skews| {
+        let (least, most) =
+            skews.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), ms| (least.min(*ms), most.max(*ms)));
+        most - least
+    });
+    Fleet {
+        success: failed_vms.is_empty(),
+        num_vms,
+        failed_vms,
+        per_vm_results: parts.into_iter().map(vm_result).collect(),
+        start_skew_ms,
+    }
+}
+
+/// Names `unnamed` of the shares that nobody delivered; the last ones, where the first are known by their hosts.
+fn absent_shares(parts: &[Part], of: u64, unnamed: u64) -> Vec<FailedVm> {
+    let mut present = parts.iter().map(|part| part.result.run.share.index).peekable();
+    let absent: Vec<u64> = (0..of).filter(|index| present.next_if_eq(index).is_none()).collect();
+    let unnamed = absent.len().min(usize::try_from(unnamed).unwrap_or(usize::MAX));
+    let unnamed = &absent[absent.len() - unnamed..];
+    let error = || "no result of it was given".to_owned();
+    let listed = if unnamed.len() > MAX_LISTED_SHARES { MAX_LISTED_SHARES - 1 } else { unnamed.len() };
+    let mut failed: Vec<FailedVm> = unnamed[..listed]
+        .iter()
+        .map(|index| FailedVm { hostname: format!("share {} of {of}", index + 1), error: error() })
+        .collect();
+    if listed < unnamed.len() {
+        failed.push(FailedVm { hostname: format!("{} further shares", unnamed.len() - listed), error: error() });
+    }
+    failed
+}
+
+fn vm_result(part: Part) -> VmResult {
+    VmResult {
+        hostname: part.hostname,
+        actual_rps: part.result.throughput.actual_rps,
+        success_rate: part.result.throughput.success_rate,
+        latency_p50: part.result.latency_ms.p50,
+        clock: part.clock,
+        start_skew_ms: part.start_skew_ms,
+        lost: part.lost,
+        slots_lost: part.slots_lost,
+        result: Box::new(part.result),
+    }
+}

@@ -1,0 +1,36 @@
+//! `coordinator merge`: read → merge → judge. Printing is the program's.
+
+use std::io::Read;
+
+use super::MergeError;
+use super::files::{self, ReadError};
+use crate::options::MergeOptions;
+use crate::plan::{Fault, resolve_criteria};
+use crate::result::RunResult;
+use crate::verdict;
+
+/// Why there is no merged result.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The command line; all faults together.
+    #[error("{}", .0.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n"))]
+    Options(Vec<Fault>),
+    /// A file.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The results do not belong together.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+}
+
+/// Merges the results that the options name, and judges the sum. `stdin` is read where one of the files is `-`.
+///
+/// # Errors
+/// The options make no sense, a file cannot be read, or the results do not belong together.
+pub fn run(options: &MergeOptions, stdin: &mut dyn Read) -> Result<RunResult, CommandError> {
+    let criteria = resolve_criteria(&options.criteria).map_err(CommandError::Options)?;
+    let parts = files::read(&options.files, stdin)?;
+    let mut result = super::merge(parts, Vec::new())?;
+    verdict::judge(&mut result, &criteria);
+    Ok(result)
+}

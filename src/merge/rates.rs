@@ -1,0 +1,146 @@
+//! Rates of several machines over the time in which all of them were measuring. Pure.
+//!
+//! Windows lie on the wall clock: T0 of each machine, corrected by what its clock was found to be off, plus the window's
+//! start. Integer nanoseconds.
+
+use super::{MergeError, Part};
+use crate::recorder::Timeline;
+
+/// Windows whose edges differ by less are one window.
+const ALIKE_NS: i128 = 50_000_000;
+const SECOND_NS: i128 = 1_000_000_000;
+
+/// When the machines were measuring together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct CommonTime {
+    /// T0 of the first machine, nanoseconds since 1970.
+    pub t0_ns: i128,
+    /// Its beginning and end, nanoseconds since 1970.
+    pub span: Span,
+    /// Length of it, seconds.
+    pub seconds: f64,
+    /// The longest window of a single machine, seconds.
+    pub longest_seconds: f64,
+    /// Whether every machine's window is this one; machines that measured nothing do not count.
+    pub is_every_window: bool,
+}
+
+/// A part of the wall clock's time, nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub start: i128,
+    pub end: i128,
+}
+
+impl Span {
+    /// How much of it lies within the other.
+    fn shared(self, other: Self) -> i128 {
+        (self.end.min(other.end) - self.start.max(other.start)).max(0)
+    }
+}
+
+/// T0, nanoseconds since 1970, as the clock would have told that all machines are compared with.
+fn t0_ns(part: &Part) -> i128 {
+    let offset_ns = part.clock.map_or(0.0, |clock| clock.offset_ms * 1e6).round() as i128;
+    i128::from(part.result.run.started_unix_ns) - offset_ns
+}
+
+fn window(part: &Part) -> Span {
+    let ns = |seconds: f64| (seconds * 1e9).round() as i128;
+    let start = t0_ns(part) + ns(part.result.run.window_start_s);
+    Span { start, end: start + ns(part.result.run.window_seconds) }
+}
+
+fn has_window(part: &Part) -> bool {
+    part.result.run.window_seconds > 0.0
+}
+
+/// The time that all windows have in common. A machine that was stopped before its window opened has none, and is left
+/// out.
+///
+/// # Errors
+/// There is no such time.
+pub(super) fn common_time(parts: &[Part]) -> Result<CommonTime, MergeError> {
+    let t0 = parts.iter().map(t0_ns).min().ok_or(MergeError::Nothing)?;
+    let measuring: Vec<&Part> = parts.iter().filter(|part| has_window(part)).collect();
+    let edge = |edge: fn(Span) -> i128| measuring.iter().map(move |part| edge(window(part)));
+    let (Some(first_start), Some(last_start)) = (edge(|w| w.start).min(), edge(|w| w.start).max()) else {
+        let start = parts.iter().map(|part| window(part).start).min().unwrap_or(t0);
+        let span = Span { start, end: start };
+        return Ok(CommonTime { t0_ns: t0, span, seconds: 0.0, longest_seconds: 0.0, is_every_window: true });
+    };
+    let (first_end, last_end) = (edge(|w| w.end).min().unwrap_or(t0), edge(|w| w.end).max().unwrap_or(t0));
+    let longest_seconds = measuring.iter().map(|part| part.result.run.window_seconds).fold(0.0, f64::max);
+    if last_start - first_start <= ALIKE_NS && last_end - first_end <= ALIKE_NS {
+        let span = Span { start: first_start, end: last_end };
+        return Ok(CommonTime { t0_ns: t0, span, seconds: longest_seconds, longest_seconds, is_every_window: true });
+    }
+    if last_start >= first_end {
+        let named = |at: fn(Span) -> i128, ns: i128| {
+            let part = measuring.iter().find(|part| at(window(part)) == ns);
+            part.map(|part| part.hostname.clone()).unwrap_or_default()
+        };
+        let hosts = [named(|w| w.end, first_end), named(|w| w.start, last_start)];
+        return Err(MergeError::NoCommonTime { hosts, apart_s: (last_start - first_end) as f64 / 1e9 });
+    }
+    let span = Span { start: last_start, end: first_end };
+    let seconds = (span.end - span.start) as f64 / 1e9;
+    Ok(CommonTime { t0_ns: t0, span, seconds, longest_seconds, is_every_window: false })
+}
+
+/// Requests per second that were ok and completed, and that were due, of all machines.
+pub(super) fn rates(parts: &[Part], time: &CommonTime) -> (f64, Option<f64>) {
+    let per_second = |count: f64, seconds: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
+    let is_open = parts.iter().all(|part| part.result.throughput.offered_rps.is_some());
+    if time.is_every_window {
+        let sum = |count: fn(&Part) -> u64| per_second(parts.iter().map(count).sum::<u64>() as f64, time.seconds);
+        let offered = is_open.then(|| sum(|part| part.result.accounting.scheduled));
+        return (sum(|part| part.result.throughput.completed_in_window), offered);
+    }
+    let completed: f64 = parts.iter().map(|part| completed_within(part, time.span)).sum();
+    let offered = parts
+        .iter()
+        .map(|part| per_second(part.result.accounting.scheduled as f64, part.result.run.window_seconds))
+        .sum();
+    (per_second(completed, time.seconds), is_open.then_some(offered))
+}
+
+/// Requests of one machine that were completed within `span`.
+///
+/// Whole bins of its timeline count whole. One that is cut counts for the part of it that was both in the machine's
+/// window and in the span, as if its requests had been spread evenly.
+fn completed_within(part: &Part, span: Span) -> f64 {
+    let (window, timeline) = (window(part), &part.result.throughput.timeline);
+    let length = i128::from(timeline.bin_seconds) * SECOND_NS;
+    let bin = |index: i128| {
+        let start = t0_ns(part) + index * length;
+        Span { start, end: start + length }
+    };
+    // A request is in the bin in which it was written down, which may come just after the window has closed.
+    let index_at = |ns: i128| (ns - t0_ns(part)).div_euclid(length);
+    let (first, last) = (index_at(window.start), index_at(window.end - 1));
+    let counted = timeline.completed.iter().enumerate().filter(|(_, completed)| **completed > 0);
+    counted
+        .map(|(index, completed)| {
+            let bin = bin((index as i128).clamp(first, last));
+            let own = Span { start: bin.start.max(window.start), end: bin.end.min(window.end) };
+            let own_ns = own.end - own.start;
+            if own_ns > 0 { *completed as f64 * own.shared(span) as f64 / own_ns as f64 } else { 0.0 }
+        })
+        .sum()
+}
+
+/// All timelines in one, from the earliest T0 on: shifted by whole seconds, in bins as long as the longest ones.
+pub(super) fn timeline(parts: &[Part], time: &CommonTime) -> Timeline {
+    let bin_seconds = parts.iter().map(|part| part.result.throughput.timeline.bin_seconds).max().unwrap_or(1);
+    let mut sum = Timeline { bin_seconds, completed: Vec::new() };
+    for part in parts {
+        let shift = (t0_ns(part) - time.t0_ns + SECOND_NS / 2) / SECOND_NS;
+        let timeline = &part.result.throughput.timeline;
+        for (index, completed) in timeline.completed.iter().enumerate().filter(|(_, completed)| **completed > 0) {
+            let second = shift + index as i128 * i128::from(timeline.bin_seconds);
+            sum.add(u64::try_from(second).unwrap_or_default(), *completed);
+        }
+    }
+    sum
+}

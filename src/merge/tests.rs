@@ -1,0 +1,558 @@
+//! Merging equals addition; what does not belong together is refused.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::outcome::{ErrorCount, ErrorOrigin};
+use crate::recorder::{Durations, Timeline};
+use crate::result::tests::sample;
+use crate::result::{
+    Accounting, Config, EncodedHistogram, Histograms, Phase, Status, Summary, THROWAWAY_TARGET, rfc3339,
+};
+use crate::verdict::{Criteria, judge};
+
+/// 2026-01-01, T0 of all samples, nanoseconds since 1970.
+const T0: u64 = 1_767_225_600_000_000_000;
+const SECOND: u64 = 1_000_000_000;
+/// The window of all samples, seconds after T0.
+const WINDOW_S: usize = 10;
+
+/// What a machine went through: latencies in microseconds, and how many of these requests failed.
+#[derive(Clone, Debug)]
+struct Went {
+    latencies_us: Vec<u64>,
+    failed: u64,
+    skipped: u64,
+    not_started: u64,
+    unfinished: u64,
+    /// Every so many requests waited for a connection.
+    waited_every: usize,
+}
+
+impl Went {
+    fn well(latencies_us: impl IntoIterator<Item = u64>) -> Self {
+        let latencies_us = latencies_us.into_iter().collect();
+        Self { latencies_us, failed: 0, skipped: 0, not_started: 0, unfinished: 0, waited_every: 7 }
+    }
+}
+
+struct Recorded {
+    latency: Durations,
+    service: Durations,
+    lateness: Durations,
+    wait: Durations,
+    phase: Durations,
+}
+
+fn recorded(went: &Went) -> Recorded {
+    let mut recorded = Recorded {
+        latency: Durations::default(),
+        service: Durations::default(),
+        lateness: Durations::default(),
+        wait: Durations::default(),
+        phase: Durations::default(),
+    };
+    for (at, us) in went.latencies_us.iter().enumerate() {
+        recorded.latency.record_ns(us * 1_000);
+        recorded.service.record_ns(us * 900);
+        recorded.phase.record_ns(us * 500);
+        let start = if at % went.waited_every == 0 { &mut recorded.wait } else { &mut recorded.lateness };
+        start.record_ns(us * 10);
+    }
+    recorded
+}
+
+/// A machine's own document, as `assemble` would make it.
+fn part(index: u64, of: u64, went: &Went) -> Part {
+    let recorded = recorded(went);
+    let answered = went.latencies_us.len() as u64;
+    let accounting = Accounting {
+        scheduled: answered + went.skipped + went.not_started + went.unfinished,
+        ok: answered - went.failed,
+        failed: went.failed,
+        skipped: went.skipped,
+        not_started: went.not_started,
+        unfinished: went.unfinished,
+        unknown: 0,
+    };
+    let mut timeline = Timeline::default();
+    (0..accounting.ok).for_each(|i| timeline.add(i % WINDOW_S as u64, 1));
+    let mut result = sample();
+    result.hostname = format!("h{}", index + 1);
+    result.run.share = Share { index, of };
+    result.run.started_unix_ns = T0;
+    result.run.started_at = rfc3339(T0);
+    result.run.window_seconds = WINDOW_S as f64;
+    result.accounting = accounting;
+    result.latency_ms = Summary::new(&recorded.latency, accounting.unanswered());
+    result.service_time_ms = Summary::new(&recorded.service, accounting.unfinished);
+    result.lateness_ms = Summary::new(&recorded.lateness, 0);
+    result.wait_for_connection_ms = Summary::new(&recorded.wait, accounting.skipped + accounting.not_started);
+    result.phases_ms = vec![Phase { name: "commit".to_owned(), summary: Summary::new(&recorded.phase, 0) }];
+    result.histograms = Histograms {
+        latency: EncodedHistogram::new(&recorded.latency),
+        service_time: EncodedHistogram::new(&recorded.service),
+        lateness: EncodedHistogram::new(&recorded.lateness),
+        wait_for_connection: EncodedHistogram::new(&recorded.wait),
+        phases: vec![EncodedHistogram::coarse(&recorded.phase)],
+    };
+    let seconds = WINDOW_S as f64;
+    result.throughput.total_requests = answered;
+    result.throughput.successful_writes = accounting.ok;
+    result.throughput.failed_writes = accounting.failed;
+    result.throughput.completed_in_window = accounting.ok;
+    result.throughput.actual_rps = accounting.ok as f64 / seconds;
+    result.throughput.offered_rps = Some(accounting.scheduled as f64 / seconds);
+    result.throughput.target_achieved_pct = (accounting.scheduled > 0)
+        .then(|| result.throughput.actual_rps / (accounting.scheduled as f64 / seconds) * 100.0);
+    result.throughput.success_rate = (answered > 0).then(|| accounting.ok as f64 / answered as f64 * 100.0);
+    result.throughput.timeline = timeline;
+    result.data_written_mb = accounting.ok as f64;
+    result.generator.cpu_seconds = 1.5;
+    result.generator.cpu_us_per_request = (answered > 0).then(|| 1.5 * 1e6 / answered as f64);
+    result.errors = Vec::new();
+    if went.failed > 0 {
+        result.errors.push(ErrorCount {
+            origin: ErrorOrigin::Request,
+            class: "deadlock".to_owned(),
+            sqlstate: Some("40P01".to_owned()),
+            count: went.failed,
+            example: "deadlock detected".to_owned(),
+        });
+    }
+    let hostname = result.hostname.clone();
+    Part { hostname, result, clock: None, start_skew_ms: None, lost: None, slots_lost: 0 }
+}
+
+/// Two machines on which all went well.
+fn two() -> Vec<Part> {
+    (0..2).map(|index| part(index, 2, &Went::well((1..=200).map(|us| 500 + us * 10 * (index + 1))))).collect()
+}
+
+fn merged(parts: Vec<Part>) -> RunResult {
+    merge(parts, Vec::new()).unwrap()
+}
+
+fn judged(mut result: RunResult) -> RunResult {
+    judge(&mut result, &Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() });
+    result
+}
+
+fn went() -> impl Strategy<Value = Went> {
+    let latencies = prop::collection::vec(1u64..100_000_000, 0..60);
+    (latencies, 0u64..5, 0u64..5, 0u64..5, 0u64..5, 1usize..9).prop_map(
+        |(latencies_us, failed, skipped, not_started, unfinished, waited_every)| Went {
+            failed: failed.min(latencies_us.len() as u64),
+            latencies_us,
+            skipped,
+            not_started,
+            unfinished,
+            waited_every,
+        },
+    )
+}
+
+/// What one machine would have measured that went through everything. Lateness and wait are split as they were.
+fn together(all: &[Went]) -> Recorded {
+    let mut sum = recorded(&Went::well([]));
+    for went in all {
+        let one = recorded(went);
+        for (sum, one) in [
+            (&mut sum.latency, one.latency),
+            (&mut sum.service, one.service),
+            (&mut sum.lateness, one.lateness),
+            (&mut sum.wait, one.wait),
+            (&mut sum.phase, one.phase),
+        ] {
+            sum.add(&one);
+        }
+    }
+    sum
+}
+
+proptest! {
+    #[test]
+    fn merging_is_addition(all in prop::collection::vec(went(), 1..6)) {
+        let of = all.len() as u64;
+        let parts: Vec<Part> = all.iter().zip(0..).map(|(went, index)| part(index, of, went)).collect();
+        let result = merged(parts);
+        let sum = together(&all);
+        prop_assert_eq!(&result.histograms.latency, &EncodedHistogram::new(&sum.latency));
+        prop_assert_eq!(&result.histograms.service_time, &EncodedHistogram::new(&sum.service));
+        prop_assert_eq!(&result.histograms.lateness, &EncodedHistogram::new(&sum.lateness));
+        prop_assert_eq!(&result.histograms.wait_for_connection, &EncodedHistogram::new(&sum.wait));
+        prop_assert_eq!(&result.histograms.phases, &[EncodedHistogram::coarse(&sum.phase)]);
+        let counted = |count: fn(&Went) -> u64| all.iter().map(count).sum::<u64>();
+        let answered = counted(|went| went.latencies_us.len() as u64);
+        let accounting = result.accounting;
+        prop_assert!(accounting.holds());
+        prop_assert_eq!(accounting.answered(), answered);
+        prop_assert_eq!(accounting.failed, counted(|went| went.failed));
+        prop_assert_eq!(accounting.skipped, counted(|went| went.skipped));
+        prop_assert_eq!(accounting.not_started, counted(|went| went.not_started));
+        prop_assert_eq!(accounting.unfinished, counted(|went| went.unfinished));
+        prop_assert_eq!(result.errors.iter().map(|error| error.count).sum::<u64>(), accounting.failed);
+        prop_assert_eq!(&result.latency_ms, &Summary::new(&sum.latency, accounting.unanswered()));
+        prop_assert_eq!(&result.service_time_ms, &Summary::new(&sum.service, accounting.unfinished));
+        let waits = accounting.skipped + accounting.not_started;
+        prop_assert_eq!(&result.wait_for_connection_ms, &Summary::new(&sum.wait, waits));
+        let exact = Summary::new(&sum.phase, 0);
+        let phase = &result.phases_ms[0].summary;
+        prop_assert_eq!((phase.count, phase.min, phase.max), (exact.count, exact.min, exact.max));
+        prop_assert!((phase.avg.unwrap_or(0.0) - exact.avg.unwrap_or(0.0)).abs() < 1e-6 * exact.avg.unwrap_or(1.0));
+        prop_assert_eq!(result.throughput.actual_rps, accounting.ok as f64 / WINDOW_S as f64);
+        prop_assert_eq!(result.throughput.offered_rps, Some(accounting.scheduled as f64 / WINDOW_S as f64));
+        prop_assert_eq!(result.throughput.timeline.completed.iter().sum::<u64>(), accounting.ok);
+    }
+
+    #[test]
+    fn the_order_of_the_parts_does_not_matter(
+        (all, order) in prop::collection::vec(went(), 2..6)
+            .prop_flat_map(|all| (Just(all.clone()), Just((0..all.len()).collect::<Vec<_>>()).prop_shuffle())),
+    ) {
+        let parts: Vec<Part> = all.iter().zip(0..).map(|(went, index)| part(index, all.len() as u64, went)).collect();
+        let shuffled = order.iter().map(|at| parts[*at].clone()).collect();
+        prop_assert_eq!(merged(parts), merged(shuffled));
+    }
+
+    #[test]
+    fn one_part_keeps_its_figures(went in went()) {
+        let own = part(0, 1, &went);
+        let result = merged(vec![own.clone()]);
+        let fleet = result.fleet.clone().unwrap();
+        prop_assert_eq!((fleet.success, fleet.num_vms, fleet.per_vm_results.len()), (true, 1, 1));
+        let expected = own.result;
+        prop_assert_eq!(&*fleet.per_vm_results[0].result, &expected);
+        let config = Config { target_rps_per_vm: Some(100.0), target_rps_total: Some(100.0), workers_per_vm: Some(10), ..expected.config.clone() };
+        prop_assert_eq!(&result.config, &config);
+        let plain = RunResult { fleet: None, config: expected.config.clone(), ..result };
+        let verdictless = RunResult { status: Status::Invalid, reason: String::new(), advice: Vec::new(), ..expected };
+        prop_assert_eq!(plain, verdictless);
+    }
+
+    #[test]
+    fn no_document_does_harm(
+        at in 0usize..4_000,
+        text in "[0-9\\-eE.,nul\\[\\]{}\"]{1,6}",
+    ) {
+        let mut json = serde_json::to_string(&two()[1].result).unwrap();
+        let at = at % json.len();
+        let until = (at + text.len()).min(json.len());
+        json.replace_range(at..until, &text);
+        if let Ok(result) = serde_json::from_str::<RunResult>(&json) {
+            let mut parts = two();
+            parts[1].result = result;
+            let _ = merge(parts, Vec::new()).map(judged);
+        }
+    }
+}
+
+#[test]
+fn windows_that_differ_are_compared_over_the_time_they_share() {
+    // The second machine began 4 s later and made twice as many requests: 20/s and 40/s.
+    let mut parts = vec![
+        part(0, 2, &Went::well(std::iter::repeat_n(1_000, 200))),
+        part(1, 2, &Went::well(std::iter::repeat_n(1_000, 400))),
+    ];
+    parts[1].result.run.started_unix_ns += 4 * SECOND;
+    let result = merged(parts.clone());
+    assert_eq!((result.run.window_start_s, result.run.window_seconds), (4.0, 6.0));
+    assert_eq!((result.throughput.actual_rps, result.throughput.offered_rps), (60.0, Some(60.0)));
+    assert_eq!(result.accounting.ok, 600);
+    let timeline = &result.throughput.timeline.completed;
+    assert_eq!((timeline.len(), timeline[3], timeline[4], timeline[13]), (14, 20, 60, 40));
+    assert!(result.warnings[0].contains("over the 6.0 s"), "{:?}", result.warnings);
+    // Half a second of the first and last second is in common, and counts for half.
+    parts[1].result.run.started_unix_ns += SECOND / 2;
+    let result = merged(parts.clone());
+    assert_eq!((result.run.window_seconds, result.throughput.actual_rps), (5.5, 60.0));
+    // A clock that is known to be 4.5 s ahead explains the difference.
+    let clock = ClockComparison { offset_ms: 4_500.0, bound_ms: 0.1, offset_after_ms: None, bound_after_ms: None };
+    parts[1].clock = Some(clock);
+    let result = merged(parts);
+    assert_eq!((result.run.window_seconds, result.throughput.actual_rps), (10.0, 60.0));
+    assert_eq!((result.run.started_unix_ns, result.warnings.len()), (T0, 0));
+}
+
+#[test]
+fn a_window_that_begins_within_a_second_loses_none_of_it() {
+    let mut parts = two();
+    for part in &mut parts {
+        part.result.run.window_start_s = 0.5;
+    }
+    // Both windows are [0.5, 10.5), and the second machine's begins a second later: [1.5, 11.5).
+    parts[1].result.run.started_unix_ns += SECOND;
+    // 20 in every bin, whose first is half as long. Of [1.5, 10.5) the first machine has half a bin, 8 bins, and an
+    // empty one: 170. The second one has its first bin, 8 more, and half of one: 190.
+    let result = merged(parts);
+    assert_eq!(result.run.window_seconds, 9.0);
+    assert_eq!(result.throughput.actual_rps, 360.0 / 9.0);
+}
+
+#[test]
+fn what_is_missing_or_lost_is_told() {
+    let shares = |indexes: &[u64]| indexes.iter().map(|index| part(*index, 4, &Went::well([1_000; 200]))).collect();
+    let result = judged(merged(shares(&[0, 1, 3])));
+    let fleet = result.fleet.as_ref().unwrap();
+    assert_eq!((fleet.success, fleet.num_vms, fleet.failed_vms[0].hostname.as_str()), (false, 4, "share 3 of 4"));
+    assert_eq!(result.status, Status::Invalid);
+    assert!(result.reason.contains("share 3 of 4"), "{}", result.reason);
+    // Known by its name, it is not named twice.
+    let missing = vec![FailedVm { hostname: "h3".to_owned(), error: "no route to host".to_owned() }];
+    let fleet = merge(shares(&[0, 1, 3]), missing.clone()).unwrap().fleet.unwrap();
+    assert_eq!((fleet.num_vms, fleet.failed_vms), (4, missing.clone()));
+    // One of two is known.
+    let fleet = merge(shares(&[0, 3]), missing).unwrap().fleet.unwrap();
+    let names: Vec<&str> = fleet.failed_vms.iter().map(|vm| vm.hostname.as_str()).collect();
+    assert_eq!((fleet.num_vms, names), (4, vec!["h3", "share 3 of 4"]));
+
+    let mut parts = two();
+    parts[1].lost = Some("connection closed".to_owned());
+    parts[1].slots_lost = 7;
+    let result = judged(merged(parts));
+    let fleet = result.fleet.as_ref().unwrap();
+    assert_eq!((fleet.success, fleet.num_vms, fleet.per_vm_results[1].slots_lost), (false, 2, 7));
+    assert_eq!(fleet.failed_vms, [FailedVm { hostname: "h2".to_owned(), error: "connection closed".to_owned() }]);
+    assert_eq!(result.status, Status::Invalid);
+    assert!(result.reason.starts_with("1 of 2 VMs is missing or ended early: h2 (connection closed)"));
+
+    let many = merged(vec![part(5, 90_000, &Went::well([1_000]))]).fleet.unwrap();
+    assert_eq!((many.num_vms, many.failed_vms.len()), (90_000, 20));
+    assert_eq!(many.failed_vms[19].hostname, "89980 further shares");
+}
+
+#[test]
+fn a_machine_that_measured_nothing_does_not_shorten_the_rest() {
+    let mut parts = two();
+    let nothing = part(1, 2, &Went::well([]));
+    parts[1] = Part { lost: Some("gone".to_owned()), slots_lost: 200, ..nothing };
+    parts[1].result.run.window_seconds = 0.0;
+    let result = merged(parts.clone());
+    assert_eq!((result.run.window_seconds, result.throughput.actual_rps), (10.0, 20.0));
+    parts[0] = part(0, 2, &Went::well([]));
+    parts.iter_mut().for_each(|part| part.result.run.window_seconds = 0.0);
+    parts.iter_mut().for_each(|part| part.result.run.interrupted = true);
+    assert_eq!(judged(merged(parts)).reason, "Interrupted before anything was measured.");
+}
+
+#[test]
+fn what_is_common_is_kept_and_the_worst_is_shown() {
+    let mut parts = two();
+    for (part, (cpu, busiest, queue)) in parts.iter_mut().zip([(1.0, 20.0, None), (3.0, 10.0, Some(4.0))]) {
+        part.result.generator.cpu_seconds = cpu;
+        part.result.generator.busiest_thread_pct = busiest;
+        part.result.generator.run_queue_wait_pct = queue;
+        part.result.server.version = Some("17.1".to_owned());
+        part.result.server.round_trip_ms = Some(cpu);
+        part.result.server.max_connections = Some(cpu as u64);
+        part.result.config.workers = cpu as usize;
+        part.result.run.start_delay_ms = Some(cpu);
+        part.start_skew_ms = Some(-cpu);
+        part.result.warnings = vec!["of all".to_owned()];
+        part.result.run.warmup.ok = 50;
+    }
+    parts[1].result.warnings.push("of one".to_owned());
+    let result = merged(parts);
+    assert_eq!((result.generator.cpu_seconds, result.generator.busiest_thread_pct), (4.0, 20.0));
+    assert_eq!(result.generator.run_queue_wait_pct, Some(4.0));
+    // 4 s over 400 requests and 100 of the warm-up.
+    assert_eq!(result.generator.cpu_us_per_request, Some(8_000.0));
+    assert_eq!((result.server.version.as_deref(), result.server.max_connections), (Some("17.1"), None));
+    assert_eq!((result.config.workers, result.config.workers_per_vm, result.config.threads), (4, None, 4));
+    assert_eq!((result.config.target_rps, result.config.target_rps_per_vm), (Some(100.0), Some(50.0)));
+    assert_eq!((result.run.start_delay_ms, result.fleet.unwrap().start_skew_ms), (Some(3.0), Some(2.0)));
+    assert_eq!(result.warnings, ["of all", "h2: of one"]);
+    assert_eq!(result.hostname, "h1, h2");
+}
+
+#[test]
+fn what_the_verdict_says_of_each_it_says_once_of_the_sum() {
+    let parts = (0..2).map(|index| {
+        let mut one = part(index, 2, &Went { not_started: 3, ..Went::well([1_000; 200]) });
+        one.result.server.fsync = Some("off".to_owned());
+        one.result = judged(one.result);
+        one
+    });
+    let result = judged(merged(parts.collect()));
+    assert_eq!(result.warnings.len(), 2, "{:?}", result.warnings);
+    assert!(result.warnings[0].starts_with("6 of 406 requests"), "{:?}", result.warnings);
+}
+
+/// What is done to the second of two documents, and what is said of it.
+type Refusal = (&'static str, fn(&mut Vec<Part>), fn(&MergeError) -> bool, &'static [&'static str]);
+
+#[test]
+fn what_does_not_belong_together_is_refused() {
+    let refusals: &[Refusal] = &[
+        ("nothing", |p| p.clear(), |e| *e == MergeError::Nothing, &[]),
+        (
+            "format",
+            |p| p[1].result.format = "x".into(),
+            |e| matches!(e, MergeError::OtherFormat { .. }),
+            &["h2", "x version 1"],
+        ),
+        ("version", |p| p[1].result.version = 2, |e| matches!(e, MergeError::OtherFormat { .. }), &["h2", "version 2"]),
+        (
+            "build",
+            |p| p[1].result.tool_build = "f".into(),
+            |e| matches!(e, MergeError::OtherBuild { .. }),
+            &["h1", "h2", "(build f)"],
+        ),
+        (
+            "tool",
+            |p| p[1].result.tool_version = "9.9".into(),
+            |e| matches!(e, MergeError::OtherBuild { .. }),
+            &["version 9.9"],
+        ),
+        (
+            "config",
+            |p| {
+                p[1].result.config.seed = 2;
+                p[1].result.config.duration_seconds = 7.0;
+                p[1].result.config.pipeline = true;
+                p[1].result.config.target = "elsewhere".into();
+            },
+            |e| matches!(e, MergeError::UnlikeConfig { .. }),
+            &["h1 and h2", "duration_seconds is 60.0 and 7.0", "pipeline is false and true", "and 1 more"],
+        ),
+        (
+            "throwaway",
+            |p| p.iter_mut().for_each(|p| p.result.config.target = THROWAWAY_TARGET.into()),
+            |e| matches!(e, MergeError::ThrowawayServers { .. }),
+            &["--postgres-url"],
+        ),
+        ("twice", |p| p[1] = p[0].clone(), |e| matches!(e, MergeError::SameResultTwice { .. }), &["h1", "twice"]),
+        (
+            "share",
+            |p| p[1].result.run.share.index = 0,
+            |e| matches!(e, MergeError::SameShareTwice { .. }),
+            &["share 1 of 2"],
+        ),
+        (
+            "whole",
+            |p| p.iter_mut().for_each(|p| p.result.run.share = Share::WHOLE),
+            |e| matches!(e, MergeError::SameShareTwice { .. }),
+            &["whole schedule", "--share"],
+        ),
+        (
+            "of",
+            |p| p[1].result.run.share.of = 3,
+            |e| matches!(e, MergeError::OtherDivision { .. }),
+            &["h1 ran a part of 2", "h2 a part of 3"],
+        ),
+        (
+            "merged",
+            |p| p[1].result = merged(two()),
+            |e| matches!(e, MergeError::AlreadyMerged { .. }),
+            &["h2", "machines' own"],
+        ),
+        (
+            "phases",
+            |p| p[1].result.phases_ms[0].name = "x".into(),
+            |e| matches!(e, MergeError::Contradiction { .. }),
+            &["other round trips"],
+        ),
+        (
+            "time",
+            |p| p[1].result.run.started_unix_ns += 3_600 * SECOND,
+            |e| matches!(e, MergeError::NoCommonTime { .. }),
+            &["h1 had stopped measuring 3590.0 s before h2", "--start-at"],
+        ),
+        (
+            "histogram",
+            |p| p[1].result.histograms.latency.base64 = "HISTFAAA".into(),
+            |e| matches!(e, MergeError::Histogram { .. }),
+            &["h2", "latency"],
+        ),
+        (
+            "phase histogram",
+            |p| p[1].result.histograms.phases[0] = p[1].result.histograms.latency.clone(),
+            |e| matches!(e, MergeError::Histogram { .. }),
+            &["h2", "commit", "precision"],
+        ),
+    ];
+    for (name, change, is_it, words) in refusals {
+        let mut parts = two();
+        change(&mut parts);
+        let error = merge(parts, Vec::new()).expect_err(name);
+        assert!(is_it(&error), "{name}: {error:?}");
+        let text = error.to_string();
+        assert!(words.iter().all(|word| text.contains(word)), "{name}: {text}");
+        assert!(!error.is_bug());
+    }
+}
+
+#[test]
+fn a_document_that_contradicts_itself_is_refused() {
+    type Change = fn(&mut Part);
+    let changes: &[(&str, Change)] = &[
+        ("identity", |p| p.result.accounting.skipped += 1),
+        ("overflow", |p| p.result.accounting.ok = u64::MAX),
+        ("both overflow", |p| (p.result.accounting.ok, p.result.accounting.scheduled) = (u64::MAX, u64::MAX)),
+        ("no share", |p| p.result.run.share.of = 0),
+        ("share outside", |p| p.result.run.share.index = 2),
+        ("share at the end", |p| p.result.run.share = Share { index: u64::MAX, of: u64::MAX }),
+        ("negative window", |p| p.result.run.window_seconds = -1.0),
+        ("endless window", |p| p.result.run.window_seconds = 1e18),
+        ("window that is no number", |p| p.result.run.window_start_s = f64::NAN),
+        ("infinite CPU", |p| p.result.generator.cpu_seconds = f64::INFINITY),
+        ("negative percentile", |p| p.result.lateness_ms.p99 = Some(-5.0)),
+        ("infinite clock", |p| {
+            p.clock = Some(ClockComparison {
+                offset_ms: f64::INFINITY,
+                bound_ms: 0.0,
+                offset_after_ms: None,
+                bound_after_ms: None,
+            });
+        }),
+        ("totals", |p| p.result.throughput.total_requests += 1),
+        ("latency count", |p| p.result.latency_ms.count += 1),
+        ("completed", |p| p.result.throughput.completed_in_window = 10_000),
+        ("timeline", |p| p.result.throughput.timeline.completed[0] += 1),
+        ("timeline overflow", |p| p.result.throughput.timeline.completed = vec![u64::MAX; 3]),
+        ("no bins", |p| p.result.throughput.timeline.bin_seconds = 0),
+        ("long bins", |p| p.result.throughput.timeline.bin_seconds = 1 << 63),
+        ("many bins", |p| p.result.throughput.timeline.completed = vec![0; 601]),
+        ("offered nothing", |p| p.result.throughput.offered_rps = None),
+        ("errors", |p| {
+            let error = |count| ErrorCount {
+                origin: ErrorOrigin::Request,
+                class: String::new(),
+                sqlstate: None,
+                count,
+                example: String::new(),
+            };
+            p.result.errors = vec![error(u64::MAX), error(u64::MAX)];
+        }),
+        ("past range", |p| p.result.histograms.latency.past_range = u64::MAX),
+        ("empty histogram", |p| p.result.histograms.latency = EncodedHistogram::default()),
+        ("service count", |p| p.result.histograms.service_time.past_range = 1),
+        ("lateness count", |p| p.result.histograms.lateness.past_range = 1),
+        ("phase count", |p| p.result.histograms.phases[0].past_range = 1),
+        ("phases missing", |p| p.result.histograms.phases.clear()),
+        ("phases too many", |p| {
+            p.result.phases_ms = vec![p.result.phases_ms[0].clone(); 9];
+            p.result.histograms.phases = vec![p.result.histograms.phases[0].clone(); 9];
+        }),
+        ("warnings", |p| p.result.warnings = vec![String::new(); 5_000]),
+        ("workers", |p| p.result.config.workers = usize::MAX),
+    ];
+    for (name, change) in changes {
+        let mut parts = two();
+        change(&mut parts[1]);
+        let error = merge(parts, Vec::new()).expect_err(name);
+        assert!(matches!(error, MergeError::Contradiction { .. }), "{name}: {error:?}");
+        assert!(error.to_string().starts_with("h2: its document contradicts itself ("), "{name}: {error}");
+    }
+}
+
+#[test]
+fn skipped_requests_may_have_a_lateness() {
+    let mut parts = two();
+    // The generator itself was late for one of three that were given up.
+    parts[1] = part(1, 2, &Went { skipped: 3, ..Went::well([1_000; 200]) });
+    let mut lateness = parts[1].result.histograms.lateness.decode().unwrap();
+    lateness.record_ns(5_000_000);
+    parts[1].result.histograms.lateness = EncodedHistogram::new(&lateness);
+    assert_eq!(merged(parts).accounting.skipped, 3);
+}

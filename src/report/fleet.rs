@@ -1,0 +1,305 @@
+//! What a report says beside where several machines ran the test: the header, and the table of hosts.
+//!
+//! Names and reasons come from other machines, so nothing of them reaches the terminal unfiltered.
+
+use std::io::{self, Write};
+
+use super::text::{Header, number, section, shortened, title, wrapped};
+use crate::result::{Bounded, ClockComparison, Config, Fleet, ServerInfo, VmResult};
+use crate::schedule::Share;
+use crate::verdict::fleet::{at_fault, clock_error, differing};
+use crate::verdict::name_list;
+
+/// Characters of a host's name in the table.
+const NAME: usize = 15;
+/// Hosts that the header names.
+const NAMED: usize = 8;
+/// Reasons and notes below the table.
+const MAX_NOTES: usize = 20;
+/// Rows of the table; hosts with something to say come first where there are more.
+const MAX_ROWS: usize = 100;
+
+/// What the coordinator is about to run.
+#[derive(Clone, Debug)]
+pub struct FleetHeader<'a> {
+    /// What was asked for; `target_rps` is the rate, and `workers` the connections, of all VMs together.
+    pub config: &'a Config,
+    /// What the database said of itself.
+    pub server: &'a ServerInfo,
+    /// Their names, as given.
+    pub vms: &'a [String],
+    /// Requests per second of each VM; absent with `--rps max`.
+    pub per_vm_rps: Option<f64>,
+    /// Where the connection string came from, to be said behind the database; may be empty.
+    pub target_note: &'a str,
+}
+
+/// Prints the header of a test on several machines.
+///
+/// # Errors
+/// The writer's.
+pub fn fleet_header(out: &mut impl Write, header: &FleetHeader<'_>) -> io::Result<()> {
+    let FleetHeader { config, server, vms, per_vm_rps, target_note } = *header;
+    let names: Vec<&str> = vms.iter().map(String::as_str).collect();
+    let mut lines = vec![("VMs", format!("{} ({})", vms.len(), name_list(&names, NAMED)))];
+    for (name, mut value) in (Header { config, server, share: Share::WHOLE, container: None }).lines() {
+        match (name, per_vm_rps, config.workers_per_vm) {
+            ("Target RPS", Some(rps), _) => value = format!("{value} ({} per VM)", number((rps * 1e3).round() / 1e3)),
+            ("Connections", _, Some(workers)) => {
+                lines.push(("Workers", format!("{workers} per VM, {value} in all")));
+                continue;
+            }
+            ("Connections", _, None) => {
+                lines.push(("Workers", format!("{value} in all")));
+                continue;
+            }
+            ("Database", ..) if !target_note.is_empty() => value = format!("{value} ({target_note})"),
+            _ => {}
+        }
+        lines.push((name, value));
+    }
+    title(out, "DISTRIBUTED POSTGRES LOAD TEST FOR TENSORZERO", &lines)
+}
+
+/// The table of hosts, and below it why some are missing, lost or unlike the others.
+pub(super) fn hosts(out: &mut impl Write, fleet: &Fleet) -> io::Result<()> {
+    section(out, "HOSTS")?;
+    let columns = ["Status", "RPS", "OK %", "P50 ms", "P99 ms", "Late99", "Skew", "Clock"].map(str::to_owned);
+    row(out, "  ", "Host", &columns)?;
+    let differing = differing(fleet);
+    let marks: Vec<&str> = fleet
+        .per_vm_results
+        .iter()
+        .enumerate()
+        .map(|(index, vm)| mark(vm, differing.iter().any(|difference| difference.index == index)))
+        .collect();
+    let missing: Vec<_> = fleet.failed_vms.iter().filter(|failed| !is_present(fleet, &failed.hostname)).collect();
+    let shown = rows_to_show(&marks, missing.len());
+    for index in &shown {
+        let vm = &fleet.per_vm_results[*index];
+        row(out, "  ", &vm.hostname, &figures(vm, marks[*index]))?;
+    }
+    if shown.len() < marks.len() {
+        writeln!(out, "  ({} more hosts, all ok)", marks.len() - shown.len())?;
+    }
+    let dashes = ["MISSING", "-", "-", "-", "-", "-", "-", "-"].map(str::to_owned);
+    for failed in missing.iter().take(MAX_ROWS) {
+        row(out, "  ", &failed.hostname, &dashes)?;
+    }
+    let failures = fleet.failed_vms.iter().map(|failed| format!("{}: {}", failed.hostname, failed.error));
+    let faults = fleet.per_vm_results.iter().filter_map(|vm| at_fault(vm).map(|why| format!("{}: {why}", vm.hostname)));
+    let notes: Vec<String> =
+        failures.chain(faults).chain(differing.into_iter().map(|difference| difference.text)).collect();
+    for note in notes.iter().take(MAX_NOTES) {
+        writeln!(out, "{}", wrapped(note, "  * ", "    "))?;
+    }
+    if notes.len() > MAX_NOTES {
+        writeln!(out, "  * and {} more", notes.len() - MAX_NOTES)?;
+    }
+    writeln!(
+        out,
+        "  Late99: sent after it was due, p99, ms. Skew: began after T0, ms.\n  \
+         Clock: ahead of the coordinator's, ms."
+    )
+}
+
+/// Whether a host that failed has a row of its own, because something of it is left.
+fn is_present(fleet: &Fleet, hostname: &str) -> bool {
+    fleet.per_vm_results.iter().any(|vm| vm.lost.is_some() && vm.hostname == hostname)
+}
+
+/// All, or those that are not ok and as many more as there is room for, in their order.
+fn rows_to_show(marks: &[&str], missing: usize) -> Vec<usize> {
+    let (mut shown, ok): (Vec<usize>, Vec<usize>) = (0..marks.len()).partition(|index| marks[*index] != OK);
+    let room = MAX_ROWS.saturating_sub(missing + shown.len());
+    shown.extend(ok.into_iter().take(room));
+    shown.sort_unstable();
+    shown
+}
+
+const OK: &str = "ok";
+
+/// How a host fared, in a word.
+fn mark(vm: &VmResult, differs: bool) -> &'static str {
+    if vm.lost.is_some() {
+        "LOST"
+    } else if vm.clock.and_then(clock_error).is_some() {
+        "CLOCK"
+    } else if at_fault(vm).is_some() {
+        "LATE"
+    } else if vm.result.accounting.scheduled == 0 {
+        "idle"
+    } else if vm.result.throughput.failed_writes > 0 {
+        "errors"
+    } else if differs {
+        "differs"
+    } else {
+        OK
+    }
+}
+
+fn figures(vm: &VmResult, mark: &str) -> [String; 8] {
+    let result = &vm.result;
+    let figure = |bounded: Option<Bounded>| {
+        let Some(Bounded { value: Some(ms), is_lower_bound }) = bounded else { return "-".to_owned() };
+        format!("{}{}", if is_lower_bound { ">" } else { "" }, compact(ms))
+    };
+    [
+        mark.to_owned(),
+        compact(result.throughput.actual_rps),
+        result.throughput.success_rate.map_or("-".to_owned(), |pct| format!("{pct:.1}")),
+        figure(result.latency_ms.figure("p50")),
+        figure(result.latency_ms.figure("p99")),
+        figure(result.lateness_ms.figure("p99")),
+        vm.start_skew_ms.map_or("-".to_owned(), |ms| format!("{ms:+.1}")),
+        vm.clock.map_or("-".to_owned(), clock),
+    ]
+}
+
+fn clock(clock: ClockComparison) -> String {
+    let ClockComparison { offset_ms, bound_ms, .. } = clock;
+    let decimals = usize::from(offset_ms.abs() < 100.0);
+    format!("{offset_ms:+.decimals$}±{bound_ms:.decimals$}")
+}
+
+/// As many decimals as fit beside the size of the number.
+fn compact(value: f64) -> String {
+    match value {
+        value if value < 100.0 => format!("{value:.2}"),
+        value if value < 1_000.0 => format!("{value:.1}"),
+        value => format!("{value:.0}"),
+    }
+}
+
+fn row(out: &mut impl Write, indent: &str, name: &str, cells: &[String; 8]) -> io::Result<()> {
+    const WIDTHS: [usize; 8] = [7, 7, 5, 7, 7, 6, 6, 10];
+    let mut text = format!("{indent}{:<NAME$}", shortened(name, NAME));
+    for (at, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
+        // A figure beyond all measure must not push the others out of the line.
+        let cell = if cell.chars().count() > width { "…" } else { cell };
+        text += &if at == 0 { format!(" {cell:<width$}") } else { format!(" {cell:>width$}") };
+    }
+    writeln!(out, "{text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::text::report;
+    use crate::result::tests::sample;
+    use crate::result::{FailedVm, RunResult};
+
+    fn vm(hostname: &str) -> VmResult {
+        VmResult {
+            hostname: hostname.to_owned(),
+            actual_rps: 100.0,
+            success_rate: Some(100.0),
+            latency_p50: Some(8.0),
+            clock: Some(ClockComparison {
+                offset_ms: -12.34,
+                bound_ms: 0.25,
+                offset_after_ms: None,
+                bound_after_ms: None,
+            }),
+            start_skew_ms: Some(0.12),
+            lost: None,
+            slots_lost: 0,
+            result: Box::new(sample()),
+        }
+    }
+
+    fn reported(vms: Vec<VmResult>, failed_vms: Vec<FailedVm>) -> String {
+        let fleet = Fleet {
+            success: failed_vms.is_empty(),
+            num_vms: vms.len() + failed_vms.len(),
+            failed_vms,
+            per_vm_results: vms,
+            start_skew_ms: None,
+        };
+        let mut out = Vec::new();
+        report(&mut out, &RunResult { fleet: Some(fleet), ..sample() }).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        text
+    }
+
+    fn failed(hostname: &str, error: &str) -> FailedVm {
+        FailedVm { hostname: hostname.to_owned(), error: error.to_owned() }
+    }
+
+    #[test]
+    fn every_host_has_a_row() {
+        let mut lost = vm("h2");
+        lost.lost = Some("connection reset".to_owned());
+        let mut late = vm("worker-in-a-very-far-away-region-7");
+        late.result.lateness_ms.p99 = Some(77.0);
+        late.clock = None;
+        let mut slow = vm("h4");
+        slow.result.latency_ms.p99 = Some(12_345.6);
+        slow.result.latency_ms.p99_is_lower_bound = true;
+        let text = reported(
+            vec![vm("h1"), lost, late, slow],
+            vec![failed("h2", "connection reset"), failed("h5", "no route to host")],
+        );
+        for line in [
+            "\nHOSTS:\n  Host            Status      RPS  OK %  P50 ms  P99 ms Late99   Skew      Clock\n",
+            "\n  h1              ok        100.0 100.0    8.00   15.01   0.00   +0.1  -12.3±0.2\n",
+            "\n  h2              LOST      100.0",
+            "\n  worker-…egion-7 LATE      100.0 100.0    8.00   15.01  77.00   +0.1          -\n",
+            "\n  h4              differs   100.0 100.0    8.00  >12346",
+            "\n  h5              MISSING       -",
+            "\n  * h2: connection reset\n",
+            "\n  * h5: no route to host\n",
+            "\n  * h4 differs: its p99 is more than 12345.6 ms",
+        ] {
+            assert!(text.contains(line), "{line:?} is missing from\n{text}");
+        }
+        assert!(text.find("DATA WRITTEN:") < text.find("HOSTS:"));
+    }
+
+    #[test]
+    fn hosts_cannot_steer_the_terminal_nor_break_the_table() {
+        let mut wild = vm("\u{1b}[2Jh1");
+        wild.result.throughput.actual_rps = 1e200;
+        wild.start_skew_ms = Some(-1e9);
+        let text = reported(vec![wild], vec![failed("h\n2", "\u{1b}[31m".repeat(100).as_str())]);
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert!(text.contains("h\\n2"), "{text}");
+    }
+
+    #[test]
+    fn of_many_hosts_the_odd_ones_are_shown() {
+        let mut vms: Vec<VmResult> = (0..500).map(|i| vm(&format!("h{i}"))).collect();
+        vms[444].result.lateness_ms.p99 = Some(77.0);
+        let text = reported(vms, Vec::new());
+        assert!(text.contains("  h444 ") && text.contains("(400 more hosts, all ok)"), "{text}");
+    }
+
+    #[test]
+    fn the_header_tells_the_whole_and_the_part() {
+        let mut result = sample();
+        result.config.workers_per_vm = Some(4);
+        result.config.workers = 12;
+        let vms: Vec<String> = (1..=10).map(|i| format!("user@host-{i}.example.com")).collect();
+        let header = FleetHeader {
+            config: &result.config,
+            server: &result.server,
+            vms: &vms,
+            per_vm_rps: Some(100.0 / 3.0),
+            target_note: "from POSTGRES_URL",
+        };
+        let mut out = Vec::new();
+        fleet_header(&mut out, &header).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        for part in [
+            "\nVMs:                 10 (user@host-1.example.com,",
+            "and 2\n                     more)",
+            "\nTarget RPS:          100 (33.333 per VM)\n",
+            "\nWorkers:             4 per VM, 12 in all\n",
+            "tensorzero_loadtest (from\n                     POSTGRES_URL)",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing from\n{text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+}

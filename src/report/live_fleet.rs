@@ -1,0 +1,121 @@
+//! What is shown while several machines run a test: each of them, and all together.
+
+use std::collections::BTreeMap;
+
+use super::live::Progress;
+use super::text::{printable, shortened};
+use crate::recorder::Interval;
+
+/// Characters of a machine's name in its line.
+const NAME: usize = 24;
+
+/// Gathers the seconds of all machines.
+#[derive(Debug)]
+pub struct FleetProgress {
+    /// All machines together.
+    pub total: Progress,
+    machines: Vec<Machine>,
+    /// Seconds that not all machines have reported yet.
+    pending: BTreeMap<u64, Interval>,
+}
+
+#[derive(Debug)]
+struct Machine {
+    name: String,
+    progress: Progress,
+    /// Seconds that it has reported.
+    seconds: u64,
+    /// Why nothing more will come of it.
+    gone: Option<&'static str>,
+}
+
+impl FleetProgress {
+    /// Nothing has happened yet; the window closes after `planned_seconds`.
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>, planned_seconds: u64) -> Self {
+        let machines = names.into_iter().map(|name| Machine {
+            name: shortened(&printable(name), NAME),
+            progress: Progress::new(planned_seconds),
+            seconds: 0,
+            gone: None,
+        });
+        Self { total: Progress::new(planned_seconds), machines: machines.collect(), pending: BTreeMap::new() }
+    }
+
+    /// Takes in second `index` of a machine.
+    pub fn add(&mut self, host: usize, index: u64, interval: &Interval) {
+        let Some(machine) = self.machines.get_mut(host) else { return };
+        machine.progress.add(index, interval);
+        machine.seconds = machine.seconds.max(index.saturating_add(1));
+        self.pending.entry(index).or_default().add(interval);
+    }
+
+    /// Nothing more will come of a machine: `why` is a word, such as `lost`.
+    pub fn gone(&mut self, host: usize, why: &'static str) {
+        if let Some(machine) = self.machines.get_mut(host) {
+            machine.gone = Some(why);
+        }
+    }
+
+    /// The window has been closed early.
+    pub fn close(&mut self) {
+        self.total.close();
+        self.machines.iter_mut().for_each(|machine| machine.progress.close());
+    }
+
+    /// The seconds that all machines that are still there have reported by now, oldest first, each once.
+    pub fn complete(&mut self) -> Vec<(u64, Interval)> {
+        let there = self.machines.iter().filter(|machine| machine.gone.is_none());
+        let until = there.map(|machine| machine.seconds).min().unwrap_or(u64::MAX);
+        let rest = self.pending.split_off(&until);
+        let complete = std::mem::replace(&mut self.pending, rest);
+        complete.iter().for_each(|(index, interval)| self.total.add(*index, interval));
+        complete.into_iter().collect()
+    }
+
+    /// How many machines there are.
+    pub fn machines(&self) -> usize {
+        self.machines.len()
+    }
+
+    /// The line of a machine.
+    pub fn line(&self, host: usize) -> String {
+        let Some(Machine { name, progress, gone, .. }) = self.machines.get(host) else { return String::new() };
+        match gone {
+            Some(why) => format!("{name:<NAME$}  {why}"),
+            None if progress.seconds() == 0 => format!("{name:<NAME$}  -"),
+            None => format!("{name:<NAME$}  {}", progress.recent()),
+        }
+    }
+
+    /// How many machines are gone without a result.
+    pub fn lost(&self) -> usize {
+        self.machines.iter().filter(|machine| machine.gone == Some("lost")).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interval(ok: u64) -> Interval {
+        let mut interval = Interval { ok, ..Interval::default() };
+        (0..ok).for_each(|_| interval.latency.record_ns(2_000_000));
+        interval
+    }
+
+    #[test]
+    fn a_second_counts_when_all_that_are_there_have_told_it() {
+        let mut progress = FleetProgress::new(["a", "b"], 10);
+        progress.add(0, 0, &interval(3));
+        progress.add(0, 1, &interval(3));
+        assert!(progress.complete().is_empty());
+        progress.add(1, 0, &interval(4));
+        let complete = progress.complete();
+        assert_eq!((complete.len(), complete[0].0, complete[0].1.ok), (1, 0, 7));
+        progress.gone(1, "lost");
+        assert_eq!(progress.complete().len(), 1);
+        assert_eq!((progress.total.requests(), progress.lost()), (10, 1));
+        assert!(progress.line(0).starts_with("a ") && progress.line(0).contains("p50 2.0 ms"), "{}", progress.line(0));
+        assert!(progress.line(1).ends_with("lost"));
+    }
+}

@@ -1,0 +1,100 @@
+//! The files of `--output` and `--hdr-log`, opened before the run, so that a bad path fails early.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use super::hdr_log::HdrLog;
+use crate::plan::Plan;
+use crate::recorder::Interval;
+use crate::result::RunResult;
+
+/// A file that cannot be had or written. Names the flag.
+#[derive(Debug, thiserror::Error)]
+#[error("{flag} {what}: {source}")]
+pub struct OutputError {
+    flag: &'static str,
+    what: String,
+    source: io::Error,
+}
+
+const OUTPUT: &str = "--output";
+const HDR_LOG: &str = "--hdr-log";
+
+/// The files that a run writes.
+#[derive(Debug)]
+pub struct Outputs {
+    json: Option<File>,
+    hdr_file: Option<File>,
+    hdr_log: Option<HdrLog<BufWriter<File>>>,
+    hdr_failure: Option<OutputError>,
+}
+
+impl Outputs {
+    /// Opens what the plan asks for. Nothing that is there is touched yet.
+    ///
+    /// # Errors
+    /// A file cannot be opened for writing.
+    pub fn open(plan: &Plan) -> Result<Self, OutputError> {
+        Self::open_files(plan.output.as_deref(), plan.hdr_log.as_deref())
+    }
+
+    /// The same from the paths.
+    ///
+    /// # Errors
+    /// A file cannot be opened for writing.
+    pub fn open_files(json: Option<&Path>, hdr_log: Option<&Path>) -> Result<Self, OutputError> {
+        let open = |flag: &'static str, path: &Path| {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+            let what = || format!("cannot be written to {}; give another path", path.display());
+            file.map_err(|source| OutputError { flag, what: what(), source })
+        };
+        let json = json.map(|path| open(OUTPUT, path)).transpose()?;
+        let hdr_file = hdr_log.map(|path| open(HDR_LOG, path)).transpose()?;
+        Ok(Self { json, hdr_file, hdr_log: None, hdr_failure: None })
+    }
+
+    /// Begins the interval log, where there is one. `t0_unix_ns` is T0.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn begin_hdr_log(&mut self, t0_unix_ns: u64) -> Result<(), OutputError> {
+        if let Some(file) = self.hdr_file.take() {
+            let begun = truncate(&file).and_then(|()| HdrLog::begin(BufWriter::new(file), t0_unix_ns));
+            self.hdr_log = Some(begun.map_err(|source| cannot_write(HDR_LOG, source))?);
+        }
+        Ok(())
+    }
+
+    /// A log that cannot be written ends there; the run goes on, and the failure is told with the report.
+    pub fn second(&mut self, index: u64, interval: &Interval) {
+        if let Some(log) = &mut self.hdr_log
+            && let Err(source) = log.second(index, interval)
+        {
+            self.hdr_log = None;
+            self.hdr_failure = Some(cannot_write(HDR_LOG, source));
+        }
+    }
+
+    /// Writes the document, where a file is wanted.
+    ///
+    /// # Errors
+    /// It cannot be written, or the log could not.
+    pub fn write(&mut self, result: &RunResult) -> Result<(), OutputError> {
+        if let Some(file) = &mut self.json {
+            let written = truncate(file)
+                .and_then(|()| file.write_all(format!("{}\n", serde_json::to_string_pretty(result)?).as_bytes()));
+            written.map_err(|source| cannot_write(OUTPUT, source))?;
+        }
+        self.hdr_failure.take().map_or(Ok(()), Err)
+    }
+}
+
+fn cannot_write(flag: &'static str, source: io::Error) -> OutputError {
+    OutputError { flag, what: "cannot be written".to_owned(), source }
+}
+
+/// Empties a regular file; a pipe or terminal has nothing to empty.
+fn truncate(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
+}

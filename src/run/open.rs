@@ -1,0 +1,152 @@
+//! The database before the load, in two steps between which other machines may catch up: [`reach`] changes nothing,
+//! [`set_up`] makes everything ready.
+
+use std::time::Duration;
+
+use super::{RunError, Tell};
+use crate::database::connect::{ConnectErrorKind, Connector};
+use crate::database::conninfo::{ConnectionSpec, Environment};
+use crate::database::ephemeral::ThrowawayServer;
+use crate::database::link::Link;
+use crate::database::preflight;
+use crate::database::schema;
+use crate::plan::{Plan, Target};
+use crate::result::ServerInfo;
+use crate::schedule::Share;
+use crate::workload::payload::Pool;
+
+/// A database server that answers, and the throwaway server where it is one. No connection is open.
+pub struct Reached {
+    connector: Connector,
+    server: Option<ThrowawayServer>,
+    found: Option<Found>,
+}
+
+/// What a database said of itself.
+struct Found {
+    info: ServerInfo,
+    identity: Option<String>,
+}
+
+/// A database whose tables are ready, and the throwaway server where it is one.
+pub struct Database {
+    pub(super) connector: Connector,
+    pub(super) server: Option<ThrowawayServer>,
+    pub(super) info: ServerInfo,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Connects, and asks what there is. Changes nothing. With `--setup` it is no error that the database is missing.
+///
+/// # Errors
+/// The server cannot be reached, or stands behind a pooler that loses prepared statements.
+pub async fn reach(plan: &Plan, server: Option<ThrowawayServer>, tell: Tell<'_>) -> Result<Reached, RunError> {
+    let spec = match (&plan.target, &server) {
+        (Target::Existing(spec), _) => (**spec).clone(),
+        (Target::Ephemeral, Some(server)) => throwaway_spec(server)?,
+        (Target::Ephemeral, None) => unreachable!("start_server comes first"),
+    };
+    tell(&format!("connecting to {}", spec.describe()));
+    let connector = Connector::new(spec, &plan.application_name)?;
+    let found = match connector.connect().await {
+        Ok(connected) => {
+            let mut link = Link::new(connected);
+            let found = look(plan, &mut link, &connector).await?;
+            link.close().await;
+            Some(found)
+        }
+        Err(error) if plan.setup.is_some() && error.kind() == ConnectErrorKind::DatabaseMissing => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Reached { connector, server, found })
+}
+
+async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Found, RunError> {
+    let info = preflight::server_info(link).await;
+    let identity = preflight::identity(link).await;
+    if plan.engine.session.prepared && !plan.setup_only {
+        preflight::check_prepared_statements(link, connector).await?;
+    }
+    Ok(Found { info, identity })
+}
+
+impl Reached {
+    /// What the server said of itself, without tables; `None` where the database is still to be created.
+    pub fn info(&self) -> Option<&ServerInfo> {
+        self.found.as_ref().map(|found| &found.info)
+    }
+
+    /// [`preflight::identity`]; `None` also where the database is still to be created.
+    pub fn identity(&self) -> Option<&str> {
+        self.found.as_ref()?.identity.as_deref()
+    }
+
+    /// Where it is; never a password.
+    pub fn describe(&self) -> String {
+        self.connector.spec().describe()
+    }
+}
+
+/// Makes database and tables ready: creates them (`--setup`), or looks whether they are there; empties them; fills the
+/// pool for server-side data. Several processes may do so at once.
+///
+/// # Errors
+/// Tables are missing or not ours, the role may not, or `--start-at` passed.
+pub async fn set_up(plan: &Plan, reached: Reached, pool: &Pool, tell: Tell<'_>) -> Result<Database, RunError> {
+    let Reached { connector, server, found } = reached;
+    let mut link = schema::connect(&connector, plan.setup.is_some()).await?;
+    if let Some(kind) = plan.setup {
+        tell(&format!("making sure that the {} tables are there", kind.name()));
+        schema::set_up(&mut link, kind).await?;
+    }
+    let kind = schema::check(&mut link, plan.workload.server_side_data).await?;
+    let Found { mut info, .. } = match found {
+        Some(found) => found,
+        None => look(plan, &mut link, &connector).await?,
+    };
+    info.tables = Some(kind.name().to_owned());
+    if plan.reset && !plan.setup_only {
+        tell("emptying the tables");
+        let within = match plan.start_at_unix_ns {
+            Some(unix_ns) => Some(left_until(unix_ns).ok_or(RunError::StartMissed)?),
+            None => None,
+        };
+        schema::reset(&mut link, within).await?;
+    }
+    if plan.workload.server_side_data && !plan.setup_only {
+        tell("filling the pool for server-side data");
+        let alone = plan.engine.schedule.share == Share::WHOLE;
+        schema::fill_pool(&mut link, plan.workload.seed, pool, alone).await?;
+    }
+    link.close().await;
+    let mut warnings: Vec<String> = connector.warnings().iter().chain(&plan.warnings).cloned().collect();
+    if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
+        warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
+    }
+    Ok(Database { connector, server, info, warnings })
+}
+
+impl Database {
+    /// What the server said of itself, with the tables.
+    pub fn info(&self) -> &ServerInfo {
+        &self.info
+    }
+
+    /// Where it is; never a password.
+    pub fn describe(&self) -> String {
+        self.connector.spec().describe()
+    }
+}
+
+/// How long until an instant of the wall clock; `None` where it has passed, or nearly.
+fn left_until(unix_ns: u64) -> Option<Duration> {
+    const LEAST: Duration = Duration::from_millis(50);
+    let left = Duration::from_nanos(unix_ns.checked_sub(crate::clock::unix_ns())?);
+    left.checked_sub(LEAST).filter(|left| !left.is_zero())
+}
+
+fn throwaway_spec(server: &ThrowawayServer) -> Result<ConnectionSpec, RunError> {
+    // The process's PG… variables are meant for other servers than this one.
+    ConnectionSpec::parse(&server.connection_string(), &Environment::default())
+        .map_err(|error| unreachable!("the throwaway server's own string: {error}"))
+}

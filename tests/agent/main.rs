@@ -1,0 +1,11 @@
+//! `load_test --agent` from the outside: real processes, real PostgreSQL, and a coordinator that does as told.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod driver;
+mod gone;
+mod refusals;
+mod run;
+mod secrets;
+mod together;

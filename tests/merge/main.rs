@@ -1,0 +1,8 @@
+//! `coordinator merge` from the outside, with results that `load_test` wrote against real servers.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod refusals;
+mod shares;
+mod tool;

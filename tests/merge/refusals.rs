@@ -1,0 +1,62 @@
+//! What does not belong together, and what is no result.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::tool::{merge, parsed, run_shares, server_with_tables, text};
+
+fn write(folder: &Path, name: &str, json: &Value) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, json.to_string()).unwrap();
+    text(&path).to_owned()
+}
+
+#[test]
+fn results_that_do_not_belong_together_are_refused() {
+    let server = server_with_tables();
+    let folder = tempfile::tempdir().unwrap();
+    let files = run_shares(&server, folder.path(), &["1/2", "2/2"], &["--rps", "20", "--duration", "1"]);
+    let [one, two] = [text(&files[0]), text(&files[1])];
+    merge(&[one, one], b"").expect_refusal(3, &["twice"]);
+    let original = parsed(&files[1]);
+    let hour = 3_600_000_000_000u64;
+    let changes: [(&str, Value, &[&str]); 8] = [
+        ("/run/share/index", json!(0), &["share 1 of 2"]),
+        ("/run/share/of", json!(3), &["overlap"]),
+        ("/config/duration_seconds", json!(9.0), &["duration_seconds is 1.0 and 9.0"]),
+        ("/tool_build", json!("000000000000"), &["build 000000000000", "same load_test"]),
+        ("/version", json!(2), &["version 2"]),
+        ("/accounting/ok", json!(1_000), &["contradicts itself"]),
+        ("/histograms/latency/base64", json!("HISTFAAAAB94nJNpmSzMwMD"), &["histogram of latency"]),
+        ("/run/started_unix_ns", json!(original["run"]["started_unix_ns"].as_u64().unwrap() + hour), &["--start-at"]),
+    ];
+    for (pointer, value, words) in changes {
+        let mut changed = original.clone();
+        *changed.pointer_mut(pointer).unwrap() = value;
+        // So that a share that is there twice is not taken for the same file.
+        changed["hostname"] = "elsewhere".into();
+        let changed = write(folder.path(), "changed.json", &changed);
+        merge(&[one, &changed], b"").expect_refusal(3, &[&["elsewhere"], words].concat());
+    }
+    let report = merge(&[one, two], b"").stdout;
+    let cut = &std::fs::read(&files[1]).unwrap()[..2_000];
+    for (content, words) in [
+        (&b""[..], &["is empty", "stderr"][..]),
+        (report.as_bytes(), &["a report for people", "--json-output"]),
+        (b"bash: load_test: command not found", &["other text", "--json-output"]),
+        (cut, &["breaks off"]),
+    ] {
+        let file = folder.path().join("other.json");
+        std::fs::write(&file, content).unwrap();
+        merge(&[one, text(&file)], b"").expect_refusal(3, &[&["other.json"], words].concat());
+        merge(&[one, "-"], content).expect_refusal(3, &[&["standard input"], words].concat());
+    }
+    merge(&[one, text(folder.path())], b"").expect_refusal(3, &["is a folder"]);
+    merge(&["/nowhere/r.json"], b"").expect_refusal(3, &["/nowhere/r.json"]);
+    merge(&[], b"").expect_refusal(2, &["FILE"]);
+    merge(&["--min-achieved", "x", "--slo", "fast", one, two], b"").expect_refusal(2, &["--min-achieved", "--slo"]);
+    let ran = merge(&["--output", "/nowhere/at/all", one, two], b"");
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.stdout.contains("STATUS: ") && ran.stderr.contains("--output"), "{ran:?}");
+}

@@ -1,0 +1,108 @@
+//! Shares of one test, merged.
+
+use std::process::Command;
+
+use crate::tool::{SMALL, assert_rows_match, clean, count, merge, parsed, run_shares, server_with_tables, soon, text};
+
+#[test]
+fn two_shares_make_the_whole() {
+    let server = server_with_tables();
+    let folder = tempfile::tempdir().unwrap();
+    let files =
+        run_shares(&server, folder.path(), &["1/2", "2/2"], &["--rps", "51", "--duration", "3", "--warmup", "1"]);
+    let [one, two] = [&files[0], &files[1]];
+    let whole = folder.path().join("whole.json");
+    let ran = merge(&["--json-output", "--output", text(&whole), text(one), text(two)], b"");
+    let json = ran.json();
+    assert!(matches!(ran.code, Some(0 | 1)), "{ran:?}");
+    assert_eq!((json["status"] == "PASSED", ran.stderr.as_str()), (ran.code == Some(0), ""));
+    assert_eq!(json, parsed(&whole));
+    // 51/s for 3 s, whichever way the shares divide them.
+    assert_eq!(count(&json, "scheduled"), 153);
+    assert_rows_match(&server, &json);
+    let parts = [parsed(one), parsed(two)];
+    for name in ["scheduled", "ok", "failed", "unknown", "skipped", "not_started", "unfinished"] {
+        assert_eq!(count(&json, name), parts.iter().map(|part| count(part, name)).sum::<u64>(), "{name}");
+    }
+    // What the Python coordinator's readers look for.
+    assert_eq!(
+        (&json["success"], &json["num_vms"], &json["failed_vms"]),
+        (&true.into(), &2.into(), &serde_json::json!([]))
+    );
+    let config = &json["config"];
+    assert_eq!((&config["target_rps_total"], &config["target_rps_per_vm"]), (&51.0.into(), &25.5.into()));
+    assert_eq!((&config["workers_per_vm"], &config["workers"]), (&8.into(), &16.into()));
+    for (vm, part) in json["per_vm_results"].as_array().unwrap().iter().zip(&parts) {
+        assert_eq!(vm["actual_rps"], part["throughput"]["actual_rps"]);
+        assert_eq!(vm["success_rate"], part["throughput"]["success_rate"]);
+        assert_eq!(vm["latency_p50"], part["latency_ms"]["p50"]);
+        assert_eq!(&vm["result"], part);
+    }
+    assert_eq!(json["run"]["share"], serde_json::json!({"index": 0, "of": 1}));
+    assert_eq!((&json["run"]["window_start_s"], &json["run"]["window_seconds"]), (&1.0.into(), &3.0.into()));
+    // In any order, and through standard input, it is the same.
+    assert_eq!(merge(&["--json-output", text(two), text(one)], b"").json(), json);
+    let both = [one, two].map(|file| std::fs::read(file).unwrap());
+    let noisy = [b"Welcome to h1!\nLast login: {today}\n", &both[0][..], b"\n\n", &both[1][..]].concat();
+    assert_eq!(merge(&["--json-output", "-"], &noisy).json(), json);
+    assert_eq!(merge(&["--json-output", text(one), "-"], &both[1]).json(), json);
+
+    let report = merge(&[text(one), text(two)], b"").stdout;
+    for part in ["LOAD TEST RESULTS", "\n  Scheduled:          153\n", "\nHOSTS:\n", "(share 1/2)", "\nSTATUS: "] {
+        // Long names of machines are shortened in the middle, but not their shares.
+        let part = if part.starts_with('(') { "re 1/2)" } else { part };
+        assert!(report.contains(part), "{part:?} is missing from\n{report}");
+    }
+    assert!(report.lines().all(|line| line.chars().count() <= 80), "{report}");
+    // A merged result is refused, and a limit that cannot be kept fails the test.
+    merge(&[text(&whole)], b"").expect_refusal(3, &["merged result already"]);
+    assert_eq!(merge(&["--slo", "p50<=1us", text(one), text(two)], b"").code, Some(1));
+}
+
+#[test]
+fn a_missing_share_makes_the_test_invalid() {
+    let server = server_with_tables();
+    let folder = tempfile::tempdir().unwrap();
+    let shares = ["1/4", "2/4", "4/4"];
+    let files = run_shares(&server, folder.path(), &shares, &["--rps", "40", "--duration", "2", "--workers", "2"]);
+    let files: Vec<&str> = files.iter().map(|file| text(file)).collect();
+    let ran = merge(&[&["--json-output"], &files[..]].concat(), b"");
+    let json = ran.json();
+    assert_eq!((ran.code, &json["status"], &json["success"]), (Some(1), &"INVALID".into(), &false.into()));
+    assert_eq!((&json["num_vms"], &json["failed_vms"][0]["hostname"]), (&4.into(), &"share 3 of 4".into()));
+    assert!(json["reason"].as_str().unwrap().contains("share 3 of 4"), "{}", json["reason"]);
+    assert_eq!(count(&json, "scheduled"), 60);
+    assert_rows_match(&server, &json);
+    let report = merge(&files, b"").stdout;
+    assert!(report.contains("MISSING") && report.contains("* share 3 of 4: "), "{report}");
+}
+
+/// The very commands of the README, with GNU parallel to launch the shares.
+#[test]
+fn gnu_parallel_may_launch_the_shares() {
+    if Command::new("parallel").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: GNU parallel is not installed");
+        return;
+    }
+    let server = server_with_tables();
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!(
+        "parallel --will-cite -j0 '\"$LOAD_TEST\" --json-output --share {{#}}/3 --start-at {} --rps 60 --duration 2 --workers 2 \
+         {} > r{{#}}.json' ::: a b c; \"$COORDINATOR\" merge --json-output r*.json",
+        soon(),
+        SMALL.join(" ")
+    );
+    let output = clean("bash")
+        .args(["-c", &script])
+        .current_dir(folder.path())
+        .env("HOME", folder.path())
+        .env("POSTGRES_URL", server.url())
+        .env("LOAD_TEST", env!("CARGO_BIN_EXE_load_test"))
+        .env("COORDINATOR", env!("CARGO_BIN_EXE_coordinator"))
+        .output()
+        .unwrap();
+    let ran = crate::tool::Ran::from(output);
+    let json = ran.json();
+    assert_eq!((count(&json, "scheduled"), &json["num_vms"], &json["success"]), (120, &3.into(), &true.into()));
+    assert_rows_match(&server, &json);
+}

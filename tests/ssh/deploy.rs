@@ -1,0 +1,235 @@
+//! The binary gets where it is missing, and nothing of it stays where it cannot.
+
+use postgres_load_test::fleet::deploy::{DeployErrorKind, DeployMode::*};
+
+use super::*;
+
+#[track_caller]
+fn assert_says(error: &DeployError, kind: DeployErrorKind, parts: &[&str]) {
+    let text = error.to_string();
+    assert_eq!(error.kind(), kind, "{text}");
+    parts.iter().for_each(|part| assert!(text.contains(part), "{part} is missing: {text}"));
+    assert!(text.starts_with("127.0.0.1: "), "{text}");
+}
+
+/// A small file system of its own, as root can mount one. Unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(path: PathBuf, options: &str) -> Result<Self, String> {
+        fs::create_dir_all(&path).unwrap();
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&path).output();
+        match output {
+            Ok(output) if output.status.success() => Ok(Self(path)),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn it_is_sent_once_and_used_again() {
+    let bench = Bench::start().await;
+    let options = deploy_options("~/tool", Auto);
+    let first = bench.launch(&options).await.unwrap();
+    assert!(first.deployed);
+    assert_eq!(first.probe.sha256, None);
+    assert_eq!(first.probe.path, bench.installed("tool").to_str().unwrap());
+    assert_eq!((first.probe.system.as_str(), first.probe.machine.as_str()), ("Linux", std::env::consts::ARCH));
+    assert_eq!(fs::read(bench.installed("tool")).unwrap(), &*options.binaries[0].bytes);
+    assert_eq!(entries(&bench.sshd.home().join("tool")), ["load_test"]);
+
+    let second = bench.launch(&options).await.unwrap();
+    assert!(!second.deployed);
+    assert_eq!(second.probe.sha256.as_ref(), Some(&options.binaries[0].sha256));
+
+    // What may still be running cannot be written to.
+    fs::remove_file(bench.installed("tool")).unwrap();
+    fs::write(bench.installed("tool"), "another").unwrap();
+    assert!(bench.launch(&options).await.unwrap().deployed);
+    assert!(bench.launch(&deploy_options("~/tool", Always)).await.unwrap().deployed);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn hosts_that_share_a_disk_are_sent_it_once() {
+    let bench = Bench::start().await;
+    let (options, uploads) = (deploy_options("shared", Auto), Semaphore::new(1));
+    let launch = || bootstrap::launch(Arc::clone(&bench.session), &bench.host, &options, &uploads);
+    let (first, second, third) = tokio::join!(launch(), launch(), launch());
+    let deployed = [first, second, third].map(|launched| launched.unwrap().deployed);
+    assert_eq!(deployed.iter().filter(|&&deployed| deployed).count(), 1, "{deployed:?}");
+    assert_eq!(entries(&bench.sshd.home().join("shared")), ["load_test"]);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn never_runs_what_is_there_or_says_that_nothing_is() {
+    let bench = Bench::start().await;
+    let options = deploy_options("tool", Never);
+    let error = bench.launch(&options).await.unwrap_err();
+    assert_says(&error, DeployErrorKind::Missing, &["tool/load_test", "--deploy never"]);
+    install_script(&bench.installed("tool"), "echo here");
+    let launched = bench.launch(&options).await.unwrap();
+    assert!(!launched.deployed);
+    assert_eq!(talk(launched, "").await.0, "here\n");
+    fs::set_permissions(bench.installed("tool"), fs::Permissions::from_mode(0o644)).unwrap();
+    let error = bench.launch(&options).await.unwrap_err();
+    assert_says(&error, DeployErrorKind::NotExecutable, &["not executable", "--remote-path"]);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn the_path_of_a_file_is_the_binary_itself() {
+    let bench = Bench::start().await;
+    let path = bench.sshd.home().join("bin/my_tool");
+    install_script(&path, "echo mine");
+    let launched = bench.launch(&deploy_options(path.to_str().unwrap(), Never)).await.unwrap();
+    assert_eq!(launched.probe.path, path.to_str().unwrap());
+    assert_eq!(talk(launched, "").await.0, "mine\n");
+    assert!(bench.launch(&deploy_options("~/bin/my_tool", Auto)).await.unwrap().deployed);
+    assert_eq!(entries(path.parent().unwrap()), ["my_tool"]);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_path_with_spaces_quotes_and_what_shells_expand() {
+    let bench = Bench::start().await;
+    let name = "it's \"my\" $HOME `touch x` $(touch y) \\ * tool/";
+    let launched = bench.launch(&deploy_options(name, Auto)).await.unwrap();
+    assert!(launched.deployed);
+    assert_eq!(entries(&bench.sshd.home()), [name.trim_end_matches('/')]);
+    assert!(!bench.launch(&deploy_options(&format!("~/{name}/"), Auto)).await.unwrap().deployed);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_full_disk() {
+    let bench = Bench::start().await;
+    let folder = bench.sshd.home().join("small");
+    let mount = match Mount::new(folder.clone(), "size=512k") {
+        Ok(mount) => mount,
+        Err(reason) => return skipped("deploy::a_full_disk", &reason),
+    };
+    let error = bench.launch(&deploy_options("small", Auto)).await.unwrap_err();
+    assert_says(&error, DeployErrorKind::DiskFull, &["No space left on device", "--remote-path"]);
+    eventually("the half is removed", || entries(&folder).is_empty()).await;
+    drop(mount);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_disk_from_which_nothing_may_run() {
+    let bench = Bench::start().await;
+    let folder = bench.sshd.home().join("noexec");
+    let mount = match Mount::new(folder.clone(), "size=256m,noexec") {
+        Ok(mount) => mount,
+        Err(reason) => return skipped("deploy::a_disk_from_which_nothing_may_run", &reason),
+    };
+    let error = bench.launch(&deploy_options("noexec", Auto)).await.unwrap_err();
+    assert_says(&error, DeployErrorKind::NotExecutable, &["noexec", "--remote-path"]);
+    eventually("it is removed", || entries(&folder).is_empty()).await;
+    drop(mount);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_path_that_cannot_be_written() {
+    let bench = Bench::start().await;
+    // /proc takes no folders, not even from root.
+    for path in ["/proc/load_test", "/dev/null/tool"] {
+        let error = bench.launch(&deploy_options(path, Auto)).await.unwrap_err();
+        assert_says(&error, DeployErrorKind::NotWritable, &[path, "--remote-path"]);
+    }
+    fs::create_dir_all(bench.installed("tool")).unwrap();
+    let error = bench.launch(&deploy_options("tool", Auto)).await.unwrap_err();
+    assert_says(&error, DeployErrorKind::NotWritable, &["is a folder"]);
+    let error = bench.launch(&deploy_options("~other/tool", Auto)).await.unwrap_err();
+    assert_says(&error, DeployErrorKind::WrongPath, &["--remote-path"]);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_binary_for_another_processor() {
+    let bench = Bench::start().await;
+    let mut bytes = fs::read(small_binary()).unwrap();
+    // e_machine: EM_RISCV
+    bytes[18..20].copy_from_slice(&[243, 0]);
+    let patched = bench.sshd.home().join("patched");
+    fs::write(&patched, bytes).unwrap();
+    let mut options = deploy_options("tool", Auto);
+    let fitting = std::mem::replace(&mut options.binaries, vec![AgentBinary::read(&patched).unwrap()]);
+    let error = bench.launch(&options).await.unwrap_err();
+    let target = format!("--target {}-unknown-linux", std::env::consts::ARCH);
+    assert_says(&error, DeployErrorKind::NothingFits, &["riscv64", &target, "--agent-binary"]);
+    assert_eq!(entries(&bench.sshd.home()), ["patched"]);
+    // Of several the one that fits is sent.
+    options.binaries.extend(fitting);
+    assert!(bench.launch(&options).await.unwrap().deployed);
+    options.binaries.clear();
+    assert_says(&bench.launch(&options).await.unwrap_err(), DeployErrorKind::NothingFits, &["--agent-binary"]);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn what_does_not_run_there_is_not_left_there() {
+    let bench = Bench::start().await;
+    let mut bytes = fs::read(small_binary()).unwrap();
+    let interpreter = bytes.windows(7).position(|part| part == b"/lib64/").expect("a program with an interpreter");
+    bytes[interpreter..interpreter + 7].copy_from_slice(b"/nolib/");
+    let patched = bench.sshd.home().join("patched");
+    fs::write(&patched, bytes).unwrap();
+    let options =
+        DeployOptions { binaries: vec![AgentBinary::read(&patched).unwrap()], ..deploy_options("tool", Auto) };
+    let error = bench.launch(&options).await.unwrap_err();
+    assert_says(&error, DeployErrorKind::NotExecutable, &["not found", "--agent-binary"]);
+    eventually("it is removed", || entries(&bench.sshd.home().join("tool")).is_empty()).await;
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_in_the_middle_leaves_no_half() {
+    let bench = Bench::start().await;
+    let folder = bench.sshd.home().join("tool");
+    let mut options = deploy_options("tool", Auto);
+    // Long enough to be caught in the middle.
+    let mut bytes = options.binaries[0].bytes.to_vec();
+    bytes.resize(bytes.len() + (256 << 20), 0);
+    options.binaries[0].bytes = bytes.into();
+    let socket = bench.session.control_socket().to_owned();
+    let half = || entries(&folder).iter().any(|name| name.starts_with(".load_test."));
+    let (outcome, ()) = tokio::join!(bench.launch(&options), async {
+        eventually("it has begun", half).await;
+        bench.sessions.close(Arc::clone(&bench.session)).await;
+    });
+    assert!([DeployErrorKind::Ended, DeployErrorKind::NoAnswer].contains(&outcome.unwrap_err().kind()));
+    assert!(!socket.exists());
+    eventually("the half is removed", || entries(&folder).is_empty()).await;
+
+    // And where it is not the network, but the one who wants it: the future is dropped.
+    let session = bench.sessions.open(&bench.host).await.unwrap();
+    let uploads = Semaphore::new(1);
+    tokio::select! {
+        _ = bootstrap::launch(session, &bench.host, &options, &uploads) => panic!("it cannot be through"),
+        () = eventually("it has begun", half) => {}
+    }
+    eventually("the half is removed", || entries(&folder).is_empty()).await;
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn what_arrives_is_compared() {
+    let bench = Bench::start().await;
+    let mut options = deploy_options("tool", Auto);
+    options.binaries[0].sha256 = "0".repeat(64);
+    let error = bench.launch(&options).await.unwrap_err();
+    assert_says(&error, DeployErrorKind::Damaged, &["SHA-256"]);
+    eventually("it is removed", || entries(&bench.sshd.home().join("tool")).is_empty()).await;
+    bench.finish().await;
+}

@@ -1,0 +1,142 @@
+//! What can keep a session from coming up, each with the sentence that says so.
+
+use postgres_load_test::fleet::ssh::{SshError, SshErrorKind};
+
+use super::*;
+
+async fn failure_of(options: SshOptions, name: &str) -> SshError {
+    let sessions = Sessions::new(options).unwrap();
+    let error = sessions.open(&host(name)).await.expect_err("no session");
+    sessions.finish().await;
+    error
+}
+
+#[track_caller]
+fn assert_says(error: &SshError, kind: SshErrorKind, parts: &[&str]) {
+    let text = error.to_string();
+    assert_eq!(error.kind(), kind, "{text}");
+    parts.iter().for_each(|part| assert!(text.contains(part), "{part} is missing: {text}"));
+    assert!(!text.chars().any(char::is_control), "{text:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_key() {
+    let sshd = TestSshd::start();
+    let stranger = sshd.home().join("stranger");
+    sshd::generate_key(&stranger);
+    fs::write(sshd.config(), fs::read_to_string(sshd.config()).unwrap().replace("  IdentityFile", "  #")).unwrap();
+    let error = failure_of(SshOptions { keyfile: Some(stranger.clone()), ..options(&sshd) }, "127.0.0.1").await;
+    let user = format!("user {}", sshd::user());
+    assert_says(&error, SshErrorKind::Denied, &["127.0.0.1: ", &user, stranger.to_str().unwrap(), "--ssh-key"]);
+
+    let error = failure_of(options(&sshd), "nobody-there@127.0.0.1").await;
+    assert_says(&error, SshErrorKind::Denied, &["user nobody-there", "--ssh-key", "--ssh-user", "authorized_keys"]);
+}
+
+#[tokio::test]
+async fn a_key_with_a_passphrase() {
+    let sshd = TestSshd::start();
+    let locked = sshd.home().join("locked");
+    sshd::generate_key_with(&locked, "a secret");
+    fs::copy(locked.with_extension("pub"), sshd.key().with_file_name("authorized_keys")).unwrap();
+    let error = failure_of(SshOptions { keyfile: Some(locked), ..options(&sshd) }, "127.0.0.1").await;
+    assert_says(&error, SshErrorKind::Denied, &["passphrase", "ssh-add"]);
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_refused_before_connecting() {
+    let sshd = TestSshd::start();
+    let refused = |keyfile: PathBuf| {
+        Sessions::new(SshOptions { keyfile: Some(keyfile), ..options(&sshd) }).expect_err("it is refused")
+    };
+    assert_says(&refused(sshd.home().join("missing")), SshErrorKind::KeyFile, &["missing", "--ssh-key"]);
+    assert_says(&refused(sshd.home()), SshErrorKind::KeyFile, &["is not a file"]);
+    assert_says(&refused(sshd.key().with_extension("pub")), SshErrorKind::KeyFile, &["is a public key"]);
+    fs::set_permissions(sshd.key(), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_says(&refused(sshd.key()), SshErrorKind::KeyFile, &["mode 0644", "chmod 600"]);
+
+    let error = Sessions::new(SshOptions { config: Some("/nowhere/config".into()), ..options(&sshd) }).unwrap_err();
+    assert_says(&error, SshErrorKind::Config, &["/nowhere/config", "--ssh-config"]);
+}
+
+#[tokio::test]
+async fn a_key_of_the_configuration_that_others_can_read() {
+    let sshd = TestSshd::start();
+    fs::set_permissions(sshd.key(), fs::Permissions::from_mode(0o644)).unwrap();
+    let error = failure_of(options(&sshd), "127.0.0.1").await;
+    assert_says(&error, SshErrorKind::KeyFile, &["are too open", "--ssh-key"]);
+}
+
+#[tokio::test]
+async fn a_changed_host_key() {
+    let mut sshd = TestSshd::start();
+    let sessions = Sessions::new(options(&sshd)).unwrap();
+    sessions.open(&host("127.0.0.1")).await.unwrap();
+    sshd.change_host_key();
+    let entry = format!("-R '[127.0.0.1]:{}'", sshd.port());
+    let file = sshd.known_hosts().display().to_string();
+    for host_keys in [HostKeys::AcceptNew, HostKeys::Strict] {
+        let error = failure_of(SshOptions { host_keys, ..options(&sshd) }, "127.0.0.1").await;
+        assert_says(&error, SshErrorKind::HostKeyChanged, &["an attack", "ssh-keygen", &file, &entry]);
+    }
+    let before = fs::read_to_string(sshd.known_hosts()).unwrap();
+    let careless = Sessions::new(SshOptions { host_keys: HostKeys::Off, ..options(&sshd) }).unwrap();
+    careless.open(&host("127.0.0.1")).await.unwrap();
+    assert_eq!(fs::read_to_string(sshd.known_hosts()).unwrap(), before);
+    careless.finish().await;
+    sessions.finish().await;
+}
+
+#[tokio::test]
+async fn an_unknown_host_key_where_only_known_ones_are_accepted() {
+    let sshd = TestSshd::start();
+    let error = failure_of(SshOptions { host_keys: HostKeys::Strict, ..options(&sshd) }, "127.0.0.1").await;
+    assert_says(&error, SshErrorKind::HostKeyUnknown, &["127.0.0.1: ", "--host-keys accept-new"]);
+    assert_eq!(fs::read_to_string(sshd.known_hosts()).unwrap(), "");
+}
+
+#[tokio::test]
+async fn a_name_without_an_address() {
+    let sshd = TestSshd::start();
+    let error = failure_of(options(&sshd), "no-such-host.invalid").await;
+    // Where there is no DNS at all, it cannot be told from a name that is not there.
+    assert!([SshErrorKind::Unresolved, SshErrorKind::ResolverFailed].contains(&error.kind()), "{error}");
+    assert_says(&error, error.kind(), &["no-such-host.invalid: ", "--vms"]);
+}
+
+#[tokio::test]
+async fn nothing_listens() {
+    let mut sshd = TestSshd::start();
+    sshd.stop();
+    let error = failure_of(options(&sshd), "127.0.0.1").await;
+    assert_says(&error, SshErrorKind::Refused, &["Connection refused", "--ssh-port"]);
+}
+
+#[tokio::test]
+async fn nobody_greets() {
+    let sshd = TestSshd::start();
+    sshd.freeze();
+    let sessions = Sessions::new(SshOptions { connect_timeout: Duration::from_millis(10), ..options(&sshd) }).unwrap();
+    let error = sessions.open(&host("127.0.0.1")).await.unwrap_err();
+    assert_says(&error, SshErrorKind::Timeout, &["--connect-timeout"]);
+    sshd.thaw();
+    sessions.finish().await;
+}
+
+#[tokio::test]
+async fn a_configuration_that_ssh_does_not_understand() {
+    let sshd = TestSshd::start();
+    fs::write(sshd.config(), "NoSuchOption yes\n").unwrap();
+    let error = failure_of(options(&sshd), "127.0.0.1").await;
+    assert_says(&error, SshErrorKind::Config, &["--ssh-config", "line 1"]);
+}
+
+#[tokio::test]
+async fn an_account_without_a_shell_and_words_that_would_steer_a_terminal() {
+    let bench = Bench::start_with("ForceCommand printf '\\033]0;owned\\007go away' >&2; exit 1").await;
+    let error = bench.launch(&deploy_options("~", DeployMode::Auto)).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("go away") && text.contains("/bin/sh"), "{text}");
+    assert!(!text.chars().any(char::is_control), "{text:?}");
+    bench.finish().await;
+}
