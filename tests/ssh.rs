@@ -9,6 +9,8 @@ mod deploy;
 mod faults;
 #[path = "ssh/sessions.rs"]
 mod sessions;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/sshd.rs"]
 mod sshd;
 
@@ -28,6 +30,7 @@ use postgres_load_test::fleet::ssh::{HostKeys, Sessions, SshOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
+use self::program::small_binary;
 use self::sshd::TestSshd;
 
 /// How long anything may take on a busy machine.
@@ -115,23 +118,6 @@ impl Bench {
     async fn finish(self) {
         self.sessions.finish().await;
     }
-}
-
-/// The `load_test` under test, without what debuggers need: that is nine tenths of it.
-fn small_binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let built = Path::new(env!("CARGO_BIN_EXE_load_test"));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("small_load_test");
-        let unfinished = path.with_extension(std::process::id().to_string());
-        let stripped = Command::new("strip").arg("-o").arg(&unfinished).arg(built).status();
-        if !stripped.is_ok_and(|status| status.success()) {
-            fs::copy(built, &unfinished).unwrap();
-        }
-        fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(unfinished, &path).unwrap();
-        path
-    })
 }
 
 fn deploy_options(remote_path: &str, mode: DeployMode) -> DeployOptions {

@@ -1,0 +1,11 @@
+//! `coordinator` from the outside: real sshd on loopback, a real PostgreSQL, the real `load_test` on every "machine".
+
+#[path = "../support/program.rs"]
+mod program;
+#[path = "../support/sshd.rs"]
+mod sshd;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod run;
+mod tool;
