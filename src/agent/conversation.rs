@@ -4,13 +4,13 @@
 //! nanoseconds of the wall clock where they go over the wire, and of the monotonic clock otherwise.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::channel::Channel;
 use super::machine;
-use super::outbox::Outbox;
 use super::protocol::{Event, Order, PlanOrder, Preflight, Ready, Snapshot};
 use crate::clock::{self, Epoch};
 use crate::database::conninfo::Environment;
@@ -32,6 +32,9 @@ const INCIDENTS_A_SECOND: usize = 5;
 
 /// Characters of an incident's message that are told.
 const INCIDENT_CHARS: usize = 300;
+
+/// How long the result may take to be written when the coordinator has hung up already.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Why the conversation is over.
 #[derive(Debug)]
@@ -70,8 +73,8 @@ impl Conversation {
         Self { channel, stops, open_files }
     }
 
-    /// All phases, up to the result.
-    pub(super) async fn run(&mut self) -> Result<(), End> {
+    /// All phases, up to the result. Returns the number of that message.
+    pub(super) async fn run(&mut self) -> Result<u64, End> {
         let order = match self.next().await? {
             Turn::Order(Order::Plan(order)) => *order,
             turn => return Err(out_of_turn(&turn, "plan")),
@@ -114,8 +117,8 @@ impl Conversation {
         self.drive(live).await
     }
 
-    /// Tells of the run until it is over, and delivers the result.
-    async fn drive(&mut self, mut live: Live) -> Result<(), End> {
+    /// Tells of the run until it is over, and says the result. Returns the number of that message.
+    async fn drive(&mut self, mut live: Live) -> Result<u64, End> {
         let (mut signals, mut incidents) = (0, 0);
         loop {
             let event = tokio::select! {
@@ -147,18 +150,21 @@ impl Conversation {
                 }
                 engine::Event::Finished(record) => {
                     let result = live.conclude(&record)?;
-                    self.say(Event::Result(Box::new(result)));
-                    return Ok(());
+                    return Ok(self.channel.outbox.say(Event::Result(Box::new(result))));
                 }
             }
         }
     }
 
-    /// Stays for the coordinator's last pings, until it hangs up or says no more.
-    pub(super) async fn linger(&mut self) -> End {
+    /// Stays for the coordinator's last pings, until it hangs up or says no more. `result` is the message that has to
+    /// reach it; pongs that do not are no loss.
+    pub(super) async fn linger(&mut self, result: u64) -> End {
         // The orders that are still heard came too late to matter.
         let reason = self.gone().await;
-        if self.channel.outbox.is_empty() { End::Done } else { End::Gone(reason) }
+        match tokio::time::timeout(LAST_WORDS, self.channel.outbox.written(result)).await {
+            Ok(()) => End::Done,
+            Err(_) => End::Gone(reason),
+        }
     }
 
     /// Completes when the coordinator is gone: why, in a sentence.
@@ -167,11 +173,7 @@ impl Conversation {
     }
 
     fn say(&self, event: Event) {
-        self.outbox().say(event);
-    }
-
-    fn outbox(&self) -> &Outbox {
-        &self.channel.outbox
+        self.channel.outbox.say(event);
     }
 
     async fn next(&mut self) -> Result<Turn, End> {

@@ -59,16 +59,17 @@ pub async fn serve(
     let outbox = channel.outbox.clone();
     let mut conversation = Conversation::new(channel, stops, open_files);
     let end = match conversation.run().await {
-        Ok(()) => conversation.linger().await,
+        Ok(result) => conversation.linger(result).await,
         Err(end) => end,
     };
     match end {
         End::Done => Ending::Done,
         End::Gone(reason) => Ending::Abandoned(reason),
         End::Failed(message) => {
-            outbox.say(Event::Failed { message });
+            let last = outbox.say(Event::Failed { message });
             tokio::select! {
-                () = outbox.emptied() => Ending::Failed,
+                biased;
+                () = outbox.written(last) => Ending::Failed,
                 reason = conversation.gone() => Ending::Abandoned(reason),
                 () = tokio::time::sleep(LAST_WORDS) => Ending::Abandoned("the coordinator does not listen".to_owned()),
             }

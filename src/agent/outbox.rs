@@ -25,15 +25,18 @@ pub(super) struct Outbox {
 struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
-    emptied: Notify,
+    progress: Notify,
 }
 
 #[derive(Default)]
 struct Queue {
     entries: VecDeque<Entry>,
-    /// Of the entries, and of the one that is being written.
+    /// Of all entries.
     bytes: usize,
-    writing: bool,
+    /// How many entries have been put in since the beginning.
+    said: u64,
+    /// How many of them have been handed to the channel in full.
+    written: u64,
     overflown: bool,
 }
 
@@ -55,13 +58,13 @@ impl Entry {
 impl Outbox {
     /// An empty one; [`Self::write_all`] is yet to be run.
     pub(super) fn new() -> Self {
-        let shared = Shared { queue: Mutex::default(), filled: Condvar::new(), emptied: Notify::new() };
+        let shared = Shared { queue: Mutex::default(), filled: Condvar::new(), progress: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Says something as soon as the channel is free.
-    pub(super) fn say(&self, event: Event) {
-        self.push(Entry::Line(line(event)));
+    /// Says something as soon as the channel is free. Returns its number, for [`Self::written`].
+    pub(super) fn say(&self, event: Event) -> u64 {
+        self.push(Entry::Line(line(event)))
     }
 
     /// Answers a ping, with the time at which the answer is written.
@@ -69,8 +72,9 @@ impl Outbox {
         self.push(Entry::Pong(number));
     }
 
-    fn push(&self, entry: Entry) {
+    fn push(&self, entry: Entry) -> u64 {
         let mut queue = self.queue();
+        queue.said += 1;
         if queue.bytes + entry.bytes() > MOST_WAITING {
             // What was left out would be missing in the middle, so nothing is sent any more.
             queue.overflown = true;
@@ -81,6 +85,7 @@ impl Outbox {
             queue.entries.push_back(entry);
         }
         self.shared.filled.notify_one();
+        queue.said
     }
 
     /// Whether the coordinator has read too little for too long.
@@ -88,21 +93,15 @@ impl Outbox {
         self.queue().overflown
     }
 
-    /// Completes when everything has been written.
-    pub(super) async fn emptied(&self) {
+    /// Completes when what has this number has been written. What was said later does not matter.
+    pub(super) async fn written(&self, number: u64) {
         loop {
-            let emptied = self.shared.emptied.notified();
-            if self.is_empty() {
+            let progress = self.shared.progress.notified();
+            if self.queue().written >= number {
                 return;
             }
-            emptied.await;
+            progress.await;
         }
-    }
-
-    /// Whether everything has been written.
-    pub(super) fn is_empty(&self) -> bool {
-        let queue = self.queue();
-        queue.entries.is_empty() && !queue.writing && !queue.overflown
     }
 
     /// Writes what is said, and that the agent is there where nothing is, until the output fails: the body of the
@@ -117,17 +116,17 @@ impl Outbox {
             if let Err(error) = written {
                 return error;
             }
-            let bytes = match self.next() {
+            let next = self.next();
+            let is_said = next.is_some();
+            let bytes = match next {
                 Some(Entry::Line(line)) => line,
                 Some(Entry::Pong(number)) => line(Event::Pong { number, unix_ns: clock::unix_ns() }),
                 None => line(Event::Alive),
             };
             written = output.write_all(&bytes).and_then(|()| output.flush());
-            let mut queue = self.queue();
-            queue.writing = false;
-            if queue.entries.is_empty() {
-                drop(queue);
-                self.shared.emptied.notify_waiters();
+            if written.is_ok() && is_said {
+                self.queue().written += 1;
+                self.shared.progress.notify_waiters();
             }
         }
     }
@@ -139,7 +138,6 @@ impl Outbox {
         loop {
             if let Some(entry) = queue.entries.pop_front() {
                 queue.bytes -= entry.bytes();
-                queue.writing = true;
                 return Some(entry);
             }
             let left = HEARTBEAT.checked_sub(begun.elapsed())?;
@@ -179,10 +177,10 @@ mod tests {
         let writing = outbox.clone();
         let writer = std::thread::spawn(move || writing.write_all(ours));
         let megabyte = 1024 * 1024;
-        (0..60).for_each(|_| outbox.say(incident(megabyte)));
-        assert!(!outbox.has_overflown() && !outbox.is_empty());
-        (0..8).for_each(|_| outbox.say(incident(megabyte)));
-        assert!(outbox.has_overflown() && !outbox.is_empty());
+        (0..60).for_each(|_| _ = outbox.say(incident(megabyte)));
+        assert!(!outbox.has_overflown());
+        (0..8).for_each(|_| _ = outbox.say(incident(megabyte)));
+        assert!(outbox.has_overflown());
         let mut some = [0; 100];
         theirs.read_exact(&mut some).unwrap();
         assert!(some.starts_with(b"\n{\"agent\":1,\"event\":\"incident\""));

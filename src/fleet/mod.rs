@@ -254,9 +254,14 @@ impl Fleet {
     /// # Errors
     /// Machines that cannot go on, all of them.
     pub async fn preflight(&mut self) -> Result<(), FleetError> {
+        let mut options = self.plan.options.clone();
+        if self.plan.plan.setup_only {
+            // An agent is asked for one phase after the other, so it need not know that there will be no load.
+            "1".clone_into(&mut options.load.duration);
+        }
         for index in self.present() {
             let plan = PlanOrder {
-                options: self.plan.options.clone(),
+                options: options.clone(),
                 share: self.plan.share(index),
                 pgpassword: self.plan.pgpassword.clone(),
             };

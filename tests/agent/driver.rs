@@ -323,6 +323,17 @@ impl Agent {
         Ended { code: status.code(), stderr, output, took }
     }
 
+    /// Waits until it has ended, without reading what it has still to say.
+    #[track_caller]
+    pub fn expect_code(mut self, code: i32) {
+        let begun = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < PATIENCE, "the agent goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(self.child.wait().unwrap().code(), Some(code));
+    }
+
     /// Hangs up after the result.
     #[track_caller]
     pub fn part(self) -> Ended {

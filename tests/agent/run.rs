@@ -100,6 +100,24 @@ fn without_more_pings_it_leaves_after_the_result() {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
 }
 
+/// Whoever has the result may hang up without reading on: pongs that are still waiting are no loss.
+#[test]
+fn a_delivered_result_is_a_success_whatever_is_still_to_be_said() {
+    let server = server_with_tables();
+    let mut agent = Agent::start_on_narrow_channel();
+    agent.plan(plan(&server, &["--rps", "50", "--duration", "1"]));
+    agent.set_up();
+    agent.connect();
+    agent.begin(Duration::from_millis(200));
+    agent.result();
+    agent.stall(true);
+    for number in 0..5_000 {
+        agent.send(&Order::Ping { number });
+    }
+    agent.hang_up();
+    agent.expect_code(0);
+}
+
 #[test]
 fn stop_closes_the_window_and_waits_for_what_is_in_flight() {
     let server = server_with_tables();
