@@ -1,0 +1,173 @@
+//! What does not belong together, and what contradicts itself.
+
+use super::*;
+use crate::result::THROWAWAY_TARGET;
+
+/// What is done to the second of two documents, and what is said of it.
+type Refusal = (&'static str, fn(&mut Vec<Part>), fn(&MergeError) -> bool, &'static [&'static str]);
+
+#[test]
+fn what_does_not_belong_together_is_refused() {
+    let refusals: &[Refusal] = &[
+        ("nothing", |p| p.clear(), |e| *e == MergeError::Nothing, &[]),
+        (
+            "format",
+            |p| p[1].result.format = "x".into(),
+            |e| matches!(e, MergeError::OtherFormat { .. }),
+            &["h2", "x version 1"],
+        ),
+        ("version", |p| p[1].result.version = 2, |e| matches!(e, MergeError::OtherFormat { .. }), &["h2", "version 2"]),
+        (
+            "build",
+            |p| p[1].result.tool_build = "f".into(),
+            |e| matches!(e, MergeError::OtherBuild { .. }),
+            &["h1", "h2", "(build f)"],
+        ),
+        (
+            "tool",
+            |p| p[1].result.tool_version = "9.9".into(),
+            |e| matches!(e, MergeError::OtherBuild { .. }),
+            &["version 9.9"],
+        ),
+        (
+            "config",
+            |p| {
+                p[1].result.config.seed = 2;
+                p[1].result.config.duration_seconds = 7.0;
+                p[1].result.config.pipeline = true;
+                p[1].result.config.target = "elsewhere".into();
+            },
+            |e| matches!(e, MergeError::UnlikeConfig { .. }),
+            &["h1 and h2", "duration_seconds is 60.0 and 7.0", "pipeline is false and true", "and 1 more"],
+        ),
+        (
+            "throwaway",
+            |p| p.iter_mut().for_each(|p| p.result.config.target = THROWAWAY_TARGET.into()),
+            |e| matches!(e, MergeError::ThrowawayServers { .. }),
+            &["--postgres-url"],
+        ),
+        ("twice", |p| p[1] = p[0].clone(), |e| matches!(e, MergeError::SameResultTwice { .. }), &["h1", "twice"]),
+        (
+            "share",
+            |p| p[1].result.run.share.index = 0,
+            |e| matches!(e, MergeError::SameShareTwice { .. }),
+            &["share 1 of 2"],
+        ),
+        (
+            "whole",
+            |p| p.iter_mut().for_each(|p| p.result.run.share = Share::WHOLE),
+            |e| matches!(e, MergeError::SameShareTwice { .. }),
+            &["whole schedule", "--share"],
+        ),
+        (
+            "of",
+            |p| p[1].result.run.share.of = 3,
+            |e| matches!(e, MergeError::OtherDivision { .. }),
+            &["h1 ran a part of 2", "h2 a part of 3"],
+        ),
+        (
+            "merged",
+            |p| p[1].result = merged(two()),
+            |e| matches!(e, MergeError::AlreadyMerged { .. }),
+            &["h2", "machines' own"],
+        ),
+        (
+            "phases",
+            |p| p[1].result.phases_ms[0].name = "x".into(),
+            |e| matches!(e, MergeError::Contradiction { .. }),
+            &["other round trips"],
+        ),
+        (
+            "time",
+            |p| p[1].result.run.started_unix_ns += 3_600 * SECOND,
+            |e| matches!(e, MergeError::NoCommonTime { .. }),
+            &["h1 had stopped measuring 3590.0 s before h2", "--start-at"],
+        ),
+        (
+            "histogram",
+            |p| p[1].result.histograms.latency.base64 = "HISTFAAA".into(),
+            |e| matches!(e, MergeError::Histogram { .. }),
+            &["h2", "latency"],
+        ),
+        (
+            "phase histogram",
+            |p| p[1].result.histograms.phases[0] = p[1].result.histograms.latency.clone(),
+            |e| matches!(e, MergeError::Histogram { .. }),
+            &["h2", "commit", "precision"],
+        ),
+    ];
+    for (name, change, is_it, words) in refusals {
+        let mut parts = two();
+        change(&mut parts);
+        let error = merge(parts, Vec::new()).expect_err(name);
+        assert!(is_it(&error), "{name}: {error:?}");
+        let text = error.to_string();
+        assert!(words.iter().all(|word| text.contains(word)), "{name}: {text}");
+        assert!(!error.is_bug());
+    }
+}
+
+type Change = fn(&mut Part);
+
+#[test]
+fn a_document_that_contradicts_itself_is_refused() {
+    let changes: &[(&str, Change)] = &[
+        ("identity", |p| p.result.accounting.skipped += 1),
+        ("overflow", |p| p.result.accounting.ok = u64::MAX),
+        ("both overflow", |p| (p.result.accounting.ok, p.result.accounting.scheduled) = (u64::MAX, u64::MAX)),
+        ("no share", |p| p.result.run.share.of = 0),
+        ("share outside", |p| p.result.run.share.index = 2),
+        ("share at the end", |p| p.result.run.share = Share { index: u64::MAX, of: u64::MAX }),
+        ("negative window", |p| p.result.run.window_seconds = -1.0),
+        ("endless window", |p| p.result.run.window_seconds = 1e18),
+        ("window that is no number", |p| p.result.run.window_start_s = f64::NAN),
+        ("infinite CPU", |p| p.result.generator.cpu_seconds = f64::INFINITY),
+        ("negative percentile", |p| p.result.lateness_ms.p99 = Some(-5.0)),
+        ("infinite clock", |p| {
+            p.clock = Some(ClockComparison {
+                offset_ms: f64::INFINITY,
+                bound_ms: 0.0,
+                offset_after_ms: None,
+                bound_after_ms: None,
+            });
+        }),
+        ("totals", |p| p.result.throughput.total_requests += 1),
+        ("latency count", |p| p.result.latency_ms.count += 1),
+        ("completed", |p| p.result.throughput.completed_in_window = 10_000),
+        ("timeline", |p| p.result.throughput.timeline.completed[0] += 1),
+        ("timeline overflow", |p| p.result.throughput.timeline.completed = vec![u64::MAX; 3]),
+        ("no bins", |p| p.result.throughput.timeline.bin_seconds = 0),
+        ("long bins", |p| p.result.throughput.timeline.bin_seconds = 1 << 63),
+        ("many bins", |p| p.result.throughput.timeline.completed = vec![0; 601]),
+        ("offered nothing", |p| p.result.throughput.offered_rps = None),
+        ("errors", |p| {
+            let error = |count| ErrorCount {
+                origin: ErrorOrigin::Request,
+                class: String::new(),
+                sqlstate: None,
+                count,
+                example: String::new(),
+            };
+            p.result.errors = vec![error(u64::MAX), error(u64::MAX)];
+        }),
+        ("past range", |p| p.result.histograms.latency.past_range = u64::MAX),
+        ("empty histogram", |p| p.result.histograms.latency = EncodedHistogram::default()),
+        ("service count", |p| p.result.histograms.service_time.past_range = 1),
+        ("lateness count", |p| p.result.histograms.lateness.past_range = 1),
+        ("phase count", |p| p.result.histograms.phases[0].past_range = 1),
+        ("phases missing", |p| p.result.histograms.phases.clear()),
+        ("phases too many", |p| {
+            p.result.phases_ms = vec![p.result.phases_ms[0].clone(); 9];
+            p.result.histograms.phases = vec![p.result.histograms.phases[0].clone(); 9];
+        }),
+        ("warnings", |p| p.result.warnings = vec![String::new(); 5_000]),
+        ("workers", |p| p.result.config.workers = usize::MAX),
+    ];
+    for (name, change) in changes {
+        let mut parts = two();
+        change(&mut parts[1]);
+        let error = merge(parts, Vec::new()).expect_err(name);
+        assert!(matches!(error, MergeError::Contradiction { .. }), "{name}: {error:?}");
+        assert!(error.to_string().starts_with("h2: its document contradicts itself ("), "{name}: {error}");
+    }
+}
