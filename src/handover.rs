@@ -4,7 +4,7 @@
 //! connection string stands on the command line, or a secret in the environment, the program starts itself anew, as the
 //! same process, without them, and finds them on its standard input: a file in memory that has no name.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
@@ -102,11 +102,6 @@ fn split(arguments: &[OsString]) -> (Secrets, Vec<OsString>) {
         }
     }
     (secrets, kept)
-}
-
-/// Whether a command line is one that needs no secrets, so that standard input is left alone.
-pub fn needs_none(arguments: &[OsString], subcommand: &str) -> bool {
-    arguments.get(1).map(OsString::as_os_str) == Some(OsStr::new(subcommand))
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ pub struct LoadTestOptions {
 #[command(next_help_heading = "Database")]
 pub struct TargetOptions {
     /// Where the database is: a URL or key=value string as psql takes it. Better in the environment than on the
-    /// command line, where other users of this machine can read the password.
+    /// command line, which a shell remembers; other users of this machine can read neither while the test runs.
     /// [default: postgresql://postgres:postgres@localhost:5432/tensorzero_loadtest]
     #[arg(long, value_name = "URL", env = "POSTGRES_URL", hide_env_values = true)]
     pub postgres_url: Option<String>,

@@ -7,10 +7,10 @@ mod channel;
 mod deploy;
 #[path = "ssh/faults.rs"]
 mod faults;
-#[path = "ssh/sessions.rs"]
-mod sessions;
 #[path = "support/program.rs"]
 mod program;
+#[path = "ssh/sessions.rs"]
+mod sessions;
 #[path = "support/sshd.rs"]
 mod sshd;
 

@@ -1,5 +1,6 @@
 //! `load_test`: parse → plan → prepare → drive → print → exit code.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,7 +10,6 @@ use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use postgres_load_test::agent::{self, Ending};
-use postgres_load_test::clock;
 use postgres_load_test::console::{
     self, BUG, COULD_NOT_RUN, INTERRUPTED, SECONDS_BETWEEN_LINES, Stopped, code_of, note, say, say_result,
 };
@@ -23,19 +23,34 @@ use postgres_load_test::report::text;
 use postgres_load_test::run::{self, Live, RunError};
 use postgres_load_test::signals::Stops;
 use postgres_load_test::workload::payload::Pool;
+use postgres_load_test::{clock, handover};
 
 const PROGRAM: &str = "load_test";
+const AGENT: &str = "--agent";
 
 fn main() -> ExitCode {
-    let options = match LoadTestOptions::try_parse() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.iter().any(|argument| argument == AGENT) {
+        // Its secrets come with its orders, on the standard input that is needed for them.
+        return agent();
+    }
+    let (secrets, arguments) = match handover::hide_secrets(arguments) {
+        Ok(split) => split,
+        Err(error) => {
+            return failure(&anyhow::Error::new(error).context("the password could not be taken out of sight"));
+        }
+    };
+    let mut options = match LoadTestOptions::try_parse_from(arguments) {
         Ok(options) => options,
         Err(error) => return ExitCode::from(console::wrong_use(&error, PROGRAM)),
     };
-    if options.part.agent {
-        return agent();
+    let mut environment = Environment::of_process();
+    if let Some(password) = &secrets.pgpassword {
+        environment = environment.with("PGPASSWORD", password);
     }
+    options.target.postgres_url = secrets.postgres_url.or(options.target.postgres_url);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let plan = match Plan::resolve(&options, &Environment::of_process(), clock::unix_ns(), processors) {
+    let plan = match Plan::resolve(&options, &environment, clock::unix_ns(), processors) {
         Ok(plan) => plan,
         Err(faults) => return ExitCode::from(console::refuse(&faults, PROGRAM)),
     };

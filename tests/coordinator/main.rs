@@ -7,5 +7,8 @@ mod sshd;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod output;
 mod run;
+mod secrets;
+mod shells;
 mod tool;

@@ -22,4 +22,3 @@ pub fn small_binary() -> &'static Path {
         path
     })
 }
-
