@@ -1,14 +1,17 @@
 //! One test on many machines: connect, look, set up, open all connections, start at one T0, watch, collect, clean up.
 //!
 //! [`Fleet`] goes through these phases in the order of its methods. Every one of them can be given up by dropping its
-//! future; [`Fleet::shut_down`] then leaves nothing behind. Knows SSH and the agent's protocol; nothing of Postgres.
+//! future; [`Fleet::shut_down`] then leaves nothing behind. What is heard meanwhile is taken in by `listen`. Knows SSH and the agent's protocol; nothing of Postgres.
 //! Prints nothing.
 
 pub mod binary;
 mod channel;
 pub mod clock;
 pub mod deploy;
+mod error;
+mod finish;
 pub mod hosts;
+mod listen;
 mod member;
 pub mod plan;
 pub mod ssh;
@@ -23,22 +26,21 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::agent::protocol::{Event, HEARTBEAT, Order, PlanOrder};
+use crate::agent::protocol::{Order, PlanOrder};
 use crate::clock::{duration_ns, now_ns};
-use crate::merge::{self, MergeError, Part};
-use crate::options::BUILD;
 use crate::recorder::Interval;
-use crate::report::text::printable;
-use crate::result::{Context, FailedVm, RunResult, assemble_lost, rfc3339};
-use crate::verdict;
-use binary::{AgentBinary, BinaryError};
-use channel::{Heard, What};
+use crate::result::FailedVm;
+use binary::AgentBinary;
+use channel::Heard;
 use clock::Reference;
 use deploy::{DeployMode, DeployOptions, Launched};
+pub use error::FleetError;
+pub use finish::HOST_KEYS_OFF;
+use listen::{RESULT_WITHIN, hear};
 use member::Link;
 pub use member::Member;
 use plan::{FleetPlan, OnHostLoss};
-use ssh::{Sessions, SshError};
+use ssh::Sessions;
 use totals::Totals;
 
 /// How often silence is looked for.
@@ -52,39 +54,6 @@ const HEAD_START: Duration = Duration::from_millis(500);
 const HEAD_START_PER_MACHINE: Duration = Duration::from_millis(10);
 /// How many machines set up the database at once, once one has done it alone.
 const SET_UP_AT_ONCE: usize = 8;
-/// How long after the end of the drain a result may take.
-const RESULT_WITHIN: Duration = Duration::from_secs(20);
-/// How long after an abort.
-const ABORTED_WITHIN: Duration = Duration::from_secs(3);
-/// How long an agent may take to end when its input has ended.
-const END_WITHIN: Duration = Duration::from_secs(3);
-
-/// Why there is no test.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum FleetError {
-    #[error(transparent)]
-    Ssh(#[from] SshError),
-    #[error(transparent)]
-    Binary(#[from] BinaryError),
-    #[error("the load_test beside this program is not found ({0}); build both, or give --agent-binary")]
-    NoBinary(std::io::Error),
-    #[error("{}", told(.phase, .failures))]
-    Machines {
-        /// What was being done.
-        phase: &'static str,
-        /// All machines that failed in it.
-        failures: Vec<FailedVm>,
-    },
-    #[error(transparent)]
-    Merge(#[from] MergeError),
-}
-
-fn told(phase: &str, failures: &[FailedVm]) -> String {
-    let lines: Vec<String> = failures.iter().map(|vm| format!("\n  {}: {}", vm.hostname, vm.error)).collect();
-    let machines = if failures.len() == 1 { "a machine".to_owned() } else { format!("{} machines", failures.len()) };
-    format!("{machines} failed while {phase}, so no load was started:{}", lines.concat())
-}
 
 /// What happens while the load runs.
 #[derive(Debug)]
@@ -324,141 +293,6 @@ impl Fleet {
         self.all_or("starting")
     }
 
-    /// Waits for what happens next. May be dropped and called again.
-    pub async fn next(&mut self) -> FleetEvent {
-        loop {
-            if self.members.iter().all(|member| member.result.is_some() || !member.is_present()) {
-                return FleetEvent::Finished;
-            }
-            if let Some(event) = self.pending.pop_front() {
-                return event;
-            }
-            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                self.deadline = None;
-                for index in self.present() {
-                    self.lose(index, "it did not deliver its result in time".to_owned());
-                }
-                continue;
-            }
-            let heard = hear(&mut self.heard, &mut self.ticks).await;
-            if let Some(event) = self.take(heard) {
-                return event;
-            }
-        }
-    }
-
-    /// The first stop closes the window on all machines and lets them wait for what is in flight; the second one has
-    /// them abandon it.
-    pub fn stop(&mut self, at_once: bool) {
-        self.stopped = true;
-        let order = if at_once { Order::Abort } else { Order::Stop };
-        self.members.iter().filter(|member| member.is_present()).for_each(|member| member.send(&order));
-        let engine = &self.plan.plan.engine;
-        let within = if at_once { ABORTED_WITHIN } else { engine.drain.saturating_add(RESULT_WITHIN) };
-        let deadline = Instant::now().checked_add(within);
-        self.deadline = match (self.deadline, deadline) {
-            (Some(earlier), Some(deadline)) => Some(earlier.min(deadline)),
-            (one, other) => one.or(other),
-        };
-    }
-
-    /// The merged result, judged, with what was lost marked. Compares the clocks a last time before.
-    ///
-    /// # Errors
-    /// No machine has measured anything, or the results contradict themselves.
-    pub async fn conclude(&mut self) -> Result<RunResult, FleetError> {
-        self.compare_clocks().await;
-        let (mut parts, mut missing) = (Vec::new(), Vec::new());
-        for index in 0..self.members.len() {
-            match self.part(index) {
-                Some(part) => parts.push(part),
-                None => {
-                    let member = &self.members[index];
-                    let error = member.lost.clone().unwrap_or_else(|| "it delivered nothing".to_owned());
-                    missing.push(FailedVm { hostname: member.host.name.clone(), error });
-                }
-            }
-        }
-        if parts.is_empty() {
-            return Err(FleetError::Machines { phase: "running", failures: missing });
-        }
-        let mut result = merge::merge(parts, missing)?;
-        result.config.target_rps_per_vm = self.plan.rps_per_vm.or(result.config.target_rps_per_vm);
-        if self.plan.ssh.host_keys == ssh::HostKeys::Off {
-            result.warnings.push(HOST_KEYS_OFF.to_owned());
-        }
-        verdict::judge(&mut result, &self.plan.plan.criteria);
-        Ok(result)
-    }
-
-    /// What machine `index` measured, whole or until its last snapshot; `None` where it never began.
-    fn part(&self, index: usize) -> Option<Part> {
-        let member = &self.members[index];
-        let hostname = member.host.name.clone();
-        let (clock, start_skew_ms) = (member.clock_comparison(), member.start_skew_ms());
-        if let Some(result) = &member.result {
-            let mut result = result.clone();
-            // The same instant on all machines; their clocks show it differently.
-            result.run.started_unix_ns = self.t0_unix_ns;
-            result.run.started_at = rfc3339(self.t0_unix_ns);
-            return Some(Part { hostname, result, clock, start_skew_ms, lost: None, slots_lost: 0 });
-        }
-        let (hello, ready) = (member.hello.as_ref()?, member.ready.as_ref().filter(|_| member.is_started)?);
-        let mut schedule = self.plan.plan.engine.schedule;
-        schedule.share = self.plan.share(index);
-        let context = Context {
-            hostname: hello.hostname.clone(),
-            config: ready.config.clone(),
-            server: ready.server.clone(),
-            schedule,
-            document_bytes: ready.document_bytes,
-            container: None,
-            warnings: ready.warnings.clone(),
-        };
-        let totals = &member.totals;
-        let known_ns = totals.seconds().saturating_mul(1_000_000_000);
-        let (result, slots_lost) =
-            assemble_lost(&totals.recorder(), totals.timeline(), &ready.phases, self.t0_unix_ns, known_ns, context);
-        Some(Part { hostname, result, clock, start_skew_ms, lost: member.lost.clone(), slots_lost })
-    }
-
-    /// Ends everything on all machines and here, whatever is under way: agents, sessions, files.
-    pub async fn shut_down(mut self) {
-        self.sessions.interrupt();
-        self.connecting.shutdown().await;
-        let pids: Vec<Option<u32>> =
-            self.members.iter().map(|member| Some(member.hello.as_ref()?.pid).filter(|_| !member.ended)).collect();
-        let sessions: Vec<Option<Arc<Session>>> = self
-            .members
-            .iter_mut()
-            // Dropping the orders closes the agent's input, which tells it to end.
-            .map(|member| member.link.take().map(|Link { session, .. }| session))
-            .collect();
-        let until_ended = async {
-            while self.members.iter().zip(&sessions).any(|(member, session)| session.is_some() && !member.ended) {
-                let heard = hear(&mut self.heard, &mut self.ticks).await;
-                _ = self.take(heard);
-            }
-        };
-        let _ = tokio::time::timeout(END_WITHIN, until_ended).await;
-        let mut closing = JoinSet::new();
-        for ((member, session), pid) in self.members.iter().zip(sessions).zip(pids) {
-            let Some(session) = session else { continue };
-            let pool = Arc::clone(&self.sessions);
-            let unended = pid.filter(|_| !member.ended);
-            closing.spawn(async move {
-                if let Some(pid) = unended {
-                    member::kill(&session, pid).await;
-                }
-                pool.close(session).await;
-            });
-        }
-        while closing.join_next().await.is_some() {}
-        if let Some(sessions) = Arc::into_inner(self.sessions) {
-            sessions.finish().await;
-        }
-    }
-
     /// Places of the machines of which something is still expected.
     fn present(&self) -> Vec<usize> {
         (0..self.members.len()).filter(|index| self.members[*index].is_present()).collect()
@@ -502,117 +336,6 @@ impl Fleet {
         let failures: Vec<FailedVm> = lost.collect();
         let go_on = self.plan.on_host_loss == Some(OnHostLoss::Continue) && failures.len() < self.members.len();
         if failures.is_empty() || go_on { Ok(()) } else { Err(FleetError::Machines { phase, failures }) }
-    }
-
-    /// Nothing more is expected of a machine.
-    fn lose(&mut self, index: usize, reason: String) {
-        let member = &mut self.members[index];
-        if member.lost.is_some() || member.result.is_some() {
-            return;
-        }
-        member.lost = Some(printable(&reason));
-        if !member.ended {
-            member.end_agent();
-        }
-        if self.t0_unix_ns > 0 && self.plan.on_host_loss == Some(OnHostLoss::Abort) && !self.stopped {
-            self.stop(false);
-        }
-    }
-
-    /// Takes in what was heard, or that nothing was for a while. Returns what concerns a running load.
-    fn take(&mut self, heard: Option<Heard>) -> Option<FleetEvent> {
-        let Some(Heard { host, at_ns, what }) = heard else { return self.tick() };
-        let member = &mut self.members[host];
-        member.last_heard_ns = at_ns;
-        match what {
-            What::Ended(reason) => {
-                member.ended = true;
-                let expected = !member.is_present() || member.result.is_some();
-                if expected {
-                    return None;
-                }
-                self.lose(host, reason);
-                Some(FleetEvent::Lost { host })
-            }
-            // What a machine says after it was given up comes too late to count.
-            What::Event(_) if !member.is_present() => None,
-            What::Event(event) => match self.answer(host, at_ns, *event) {
-                Ok(event) => event,
-                Err(reason) => {
-                    self.lose(host, reason);
-                    Some(FleetEvent::Lost { host })
-                }
-            },
-        }
-    }
-
-    /// # Errors
-    /// The machine cannot go on, or says what cannot be.
-    fn answer(&mut self, host: usize, at_ns: u64, event: Event) -> Result<Option<FleetEvent>, String> {
-        let member = &mut self.members[host];
-        match event {
-            Event::Alive => {}
-            Event::Pong { number, unix_ns } => member.pong(number, unix_ns, at_ns, &self.reference),
-            Event::Hello(hello) => member.greet(hello)?,
-            Event::Preflight(preflight) => member.preflight = Some(*preflight),
-            Event::SetUp => member.is_set_up = true,
-            Event::Ready(ready) => member.ready = Some(*ready),
-            Event::Started { .. } => member.is_started = true,
-            Event::Failed { message } => return Err(message),
-            Event::Incident { class, message } => return Ok(Some(FleetEvent::Incident { host, class, message })),
-            Event::Second(snapshot) => {
-                let index = snapshot.index;
-                let interval = member
-                    .totals
-                    .add(&snapshot)
-                    .map_err(|error| format!("its snapshot of second {index} cannot be used: {error}"))?;
-                return Ok(Some(FleetEvent::Second { host, index, interval: Box::new(interval) }));
-            }
-            Event::Result(result) => {
-                if result.tool_build != BUILD || result.run.share != self.plan.share(host) {
-                    return Err("its result is that of another test".to_owned());
-                }
-                member.result = Some(*result);
-                return Ok(Some(FleetEvent::Delivered { host }));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Sends heartbeats, and looks for machines that have fallen silent.
-    fn tick(&mut self) -> Option<FleetEvent> {
-        if self.last_ping.elapsed() >= HEARTBEAT {
-            self.last_ping = Instant::now();
-            self.members
-                .iter_mut()
-                .filter(|member| member.is_present() && member.link.is_some())
-                .for_each(Member::ping);
-        }
-        let silent = self.members.iter().enumerate().find_map(|(index, member)| {
-            let expected = member.is_present() && member.link.is_some() && !member.ended && member.result.is_none();
-            let silence = member.silence().filter(|_| expected)?;
-            Some((index, silence))
-        });
-        let (host, silence) = silent?;
-        let said = format!(
-            "nothing was heard of it for {:.1} s: the machine, its network or its load_test stands still",
-            silence.as_secs_f64()
-        );
-        self.lose(host, said);
-        Some(FleetEvent::Lost { host })
-    }
-}
-
-/// Said where `--host-keys off` was given.
-pub const HOST_KEYS_OFF: &str = "Host keys were not checked (--host-keys off): anybody between could have read the                                  connection string and its password.";
-
-/// What is heard next; `None` where a tick came first.
-async fn hear(heard: &mut mpsc::UnboundedReceiver<Heard>, ticks: &mut tokio::time::Interval) -> Option<Heard> {
-    tokio::select! {
-        // What was said before the tick counts before the silence that it would find.
-        biased;
-        heard = heard.recv() => heard,
-        _ = ticks.tick() => None,
     }
 }
 

@@ -1,0 +1,33 @@
+//! Why there is no test, as a sentence or a list of machines.
+
+use super::binary::BinaryError;
+use super::ssh::SshError;
+use crate::merge::MergeError;
+use crate::result::FailedVm;
+
+/// Why there is no test.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum FleetError {
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    #[error(transparent)]
+    Binary(#[from] BinaryError),
+    #[error("the load_test beside this program is not found ({0}); build both, or give --agent-binary")]
+    NoBinary(std::io::Error),
+    #[error("{}", told(.phase, .failures))]
+    Machines {
+        /// What was being done.
+        phase: &'static str,
+        /// All machines that failed in it.
+        failures: Vec<FailedVm>,
+    },
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+}
+
+fn told(phase: &str, failures: &[FailedVm]) -> String {
+    let lines: Vec<String> = failures.iter().map(|vm| format!("\n  {}: {}", vm.hostname, vm.error)).collect();
+    let machines = if failures.len() == 1 { "a machine".to_owned() } else { format!("{} machines", failures.len()) };
+    format!("{machines} failed while {phase}, so no load was started:{}", lines.concat())
+}

@@ -1,0 +1,120 @@
+//! After the load: the merged result, and the end of everything on all machines.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openssh::Session;
+use tokio::task::JoinSet;
+
+use super::listen::hear;
+use super::member::{self, Link};
+use super::{Fleet, FleetError, ssh};
+use crate::merge::{self, Part};
+use crate::result::{Context, FailedVm, RunResult, assemble_lost, rfc3339};
+use crate::verdict;
+
+/// How long an agent may take to end when its input has ended.
+const END_WITHIN: Duration = Duration::from_secs(3);
+
+/// Said where `--host-keys off` was given.
+pub const HOST_KEYS_OFF: &str = "Host keys were not checked (--host-keys off): anybody between could have read the \
+                                 connection string and its password.";
+
+impl Fleet {
+    /// The merged result, judged, with what was lost marked. Compares the clocks a last time before.
+    ///
+    /// # Errors
+    /// No machine has measured anything, or the results contradict themselves.
+    pub async fn conclude(&mut self) -> Result<RunResult, FleetError> {
+        self.compare_clocks().await;
+        let (mut parts, mut missing) = (Vec::new(), Vec::new());
+        for index in 0..self.members.len() {
+            match self.part(index) {
+                Some(part) => parts.push(part),
+                None => {
+                    let member = &self.members[index];
+                    let error = member.lost.clone().unwrap_or_else(|| "it delivered nothing".to_owned());
+                    missing.push(FailedVm { hostname: member.host.name.clone(), error });
+                }
+            }
+        }
+        if parts.is_empty() {
+            return Err(FleetError::Machines { phase: "running", failures: missing });
+        }
+        let mut result = merge::merge(parts, missing)?;
+        result.config.target_rps_per_vm = self.plan.rps_per_vm.or(result.config.target_rps_per_vm);
+        if self.plan.ssh.host_keys == ssh::HostKeys::Off {
+            result.warnings.push(HOST_KEYS_OFF.to_owned());
+        }
+        verdict::judge(&mut result, &self.plan.plan.criteria);
+        Ok(result)
+    }
+
+    /// What machine `index` measured, whole or until its last snapshot; `None` where it never began.
+    fn part(&self, index: usize) -> Option<Part> {
+        let member = &self.members[index];
+        let hostname = member.host.name.clone();
+        let (clock, start_skew_ms) = (member.clock_comparison(), member.start_skew_ms());
+        if let Some(result) = &member.result {
+            let mut result = result.clone();
+            // The same instant on all machines; their clocks show it differently.
+            result.run.started_unix_ns = self.t0_unix_ns;
+            result.run.started_at = rfc3339(self.t0_unix_ns);
+            return Some(Part { hostname, result, clock, start_skew_ms, lost: None, slots_lost: 0 });
+        }
+        let (hello, ready) = (member.hello.as_ref()?, member.ready.as_ref().filter(|_| member.is_started)?);
+        let mut schedule = self.plan.plan.engine.schedule;
+        schedule.share = self.plan.share(index);
+        let context = Context {
+            hostname: hello.hostname.clone(),
+            config: ready.config.clone(),
+            server: ready.server.clone(),
+            schedule,
+            document_bytes: ready.document_bytes,
+            container: None,
+            warnings: ready.warnings.clone(),
+        };
+        let totals = &member.totals;
+        let known_ns = totals.seconds().saturating_mul(1_000_000_000);
+        let (result, slots_lost) =
+            assemble_lost(&totals.recorder(), totals.timeline(), &ready.phases, self.t0_unix_ns, known_ns, context);
+        Some(Part { hostname, result, clock, start_skew_ms, lost: member.lost.clone(), slots_lost })
+    }
+
+    /// Ends everything on all machines and here, whatever is under way: agents, sessions, files.
+    pub async fn shut_down(mut self) {
+        self.sessions.interrupt();
+        self.connecting.shutdown().await;
+        let pids: Vec<Option<u32>> =
+            self.members.iter().map(|member| Some(member.hello.as_ref()?.pid).filter(|_| !member.ended)).collect();
+        let sessions: Vec<Option<Arc<Session>>> = self
+            .members
+            .iter_mut()
+            // Dropping the orders closes the agent's input, which tells it to end.
+            .map(|member| member.link.take().map(|Link { session, .. }| session))
+            .collect();
+        let until_ended = async {
+            while self.members.iter().zip(&sessions).any(|(member, session)| session.is_some() && !member.ended) {
+                let heard = hear(&mut self.heard, &mut self.ticks).await;
+                _ = self.take(heard);
+            }
+        };
+        let _ = tokio::time::timeout(END_WITHIN, until_ended).await;
+        let mut closing = JoinSet::new();
+        for ((member, session), pid) in self.members.iter().zip(sessions).zip(pids) {
+            let Some(session) = session else { continue };
+            let pool = Arc::clone(&self.sessions);
+            let unended = pid.filter(|_| !member.ended);
+            closing.spawn(async move {
+                if let Some(pid) = unended {
+                    member::kill(&session, pid).await;
+                }
+                pool.close(session).await;
+            });
+        }
+        while closing.join_next().await.is_some() {}
+        if let Some(sessions) = Arc::into_inner(self.sessions) {
+            sessions.finish().await;
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What the machines say, what their silence means, and being asked to stop. Sends heartbeats on the way.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::channel::{Heard, What};
+use super::member::Member;
+use super::plan::OnHostLoss;
+use super::{Fleet, FleetEvent};
+use crate::agent::protocol::{Event, HEARTBEAT, Order};
+use crate::options::BUILD;
+use crate::report::text::printable;
+
+/// How long after the end of the drain a result may take.
+pub(super) const RESULT_WITHIN: Duration = Duration::from_secs(20);
+/// How long after an abort.
+const ABORTED_WITHIN: Duration = Duration::from_secs(3);
+
+impl Fleet {
+    /// Waits for what happens next. May be dropped and called again.
+    pub async fn next(&mut self) -> FleetEvent {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return event;
+            }
+            if self.members.iter().all(|member| member.result.is_some() || !member.is_present()) {
+                return FleetEvent::Finished;
+            }
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.deadline = None;
+                for index in self.present() {
+                    self.lose(index, "it did not deliver its result in time".to_owned());
+                }
+                continue;
+            }
+            let heard = hear(&mut self.heard, &mut self.ticks).await;
+            if let Some(event) = self.take(heard) {
+                return event;
+            }
+        }
+    }
+
+    /// The first stop closes the window on all machines and lets them wait for what is in flight; the second one has
+    /// them abandon it.
+    pub fn stop(&mut self, at_once: bool) {
+        self.stopped = true;
+        let order = if at_once { Order::Abort } else { Order::Stop };
+        self.members.iter().filter(|member| member.is_present()).for_each(|member| member.send(&order));
+        let engine = &self.plan.plan.engine;
+        let within = if at_once { ABORTED_WITHIN } else { engine.drain.saturating_add(RESULT_WITHIN) };
+        let deadline = Instant::now().checked_add(within);
+        self.deadline = match (self.deadline, deadline) {
+            (Some(earlier), Some(deadline)) => Some(earlier.min(deadline)),
+            (one, other) => one.or(other),
+        };
+    }
+
+    /// Nothing more is expected of a machine.
+    pub(super) fn lose(&mut self, index: usize, reason: String) {
+        let member = &mut self.members[index];
+        if member.lost.is_some() || member.result.is_some() {
+            return;
+        }
+        member.lost = Some(printable(&reason));
+        if !member.ended {
+            member.end_agent();
+        }
+        if self.t0_unix_ns > 0 && self.plan.on_host_loss == Some(OnHostLoss::Abort) && !self.stopped {
+            self.stop(false);
+        }
+    }
+
+    /// Takes in what was heard, or that nothing was for a while. Returns what concerns a running load.
+    pub(super) fn take(&mut self, heard: Option<Heard>) -> Option<FleetEvent> {
+        let Some(Heard { host, at_ns, what }) = heard else { return self.tick() };
+        let member = &mut self.members[host];
+        member.last_heard_ns = at_ns;
+        match what {
+            What::Ended(reason) => {
+                member.ended = true;
+                let expected = !member.is_present() || member.result.is_some();
+                if expected {
+                    return None;
+                }
+                self.lose(host, reason);
+                Some(FleetEvent::Lost { host })
+            }
+            // What a machine says after it was given up comes too late to count.
+            What::Event(_) if !member.is_present() => None,
+            What::Event(event) => match self.answer(host, at_ns, *event) {
+                Ok(event) => event,
+                Err(reason) => {
+                    self.lose(host, reason);
+                    Some(FleetEvent::Lost { host })
+                }
+            },
+        }
+    }
+
+    /// # Errors
+    /// The machine cannot go on, or says what cannot be.
+    fn answer(&mut self, host: usize, at_ns: u64, event: Event) -> Result<Option<FleetEvent>, String> {
+        let member = &mut self.members[host];
+        match event {
+            Event::Alive => {}
+            Event::Pong { number, unix_ns } => member.pong(number, unix_ns, at_ns, &self.reference),
+            Event::Hello(hello) => member.greet(hello)?,
+            Event::Preflight(preflight) => member.preflight = Some(*preflight),
+            Event::SetUp => member.is_set_up = true,
+            Event::Ready(ready) => member.ready = Some(*ready),
+            Event::Started { .. } => member.is_started = true,
+            Event::Failed { message } => return Err(message),
+            Event::Incident { class, message } => return Ok(Some(FleetEvent::Incident { host, class, message })),
+            Event::Second(snapshot) => {
+                let index = snapshot.index;
+                let interval = member
+                    .totals
+                    .add(&snapshot)
+                    .map_err(|error| format!("its snapshot of second {index} cannot be used: {error}"))?;
+                return Ok(Some(FleetEvent::Second { host, index, interval: Box::new(interval) }));
+            }
+            Event::Result(result) => {
+                if result.tool_build != BUILD || result.run.share != self.plan.share(host) {
+                    return Err("its result is that of another test".to_owned());
+                }
+                member.result = Some(*result);
+                return Ok(Some(FleetEvent::Delivered { host }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sends heartbeats, and looks for machines that have fallen silent.
+    fn tick(&mut self) -> Option<FleetEvent> {
+        if self.last_ping.elapsed() >= HEARTBEAT {
+            self.last_ping = Instant::now();
+            self.members
+                .iter_mut()
+                .filter(|member| member.is_present() && member.link.is_some())
+                .for_each(Member::ping);
+        }
+        let silent = self.members.iter().enumerate().filter_map(|(index, member)| {
+            let expected = member.is_present() && member.link.is_some() && !member.ended && member.result.is_none();
+            let silence = member.silence().filter(|_| expected)?;
+            Some((index, silence))
+        });
+        // Where a network fails, many fall silent together.
+        for (host, silence) in silent.collect::<Vec<_>>() {
+            let said = format!(
+                "nothing was heard of it for {:.1} s: the machine, its network or its load_test stands still",
+                silence.as_secs_f64()
+            );
+            self.lose(host, said);
+            self.pending.push_back(FleetEvent::Lost { host });
+        }
+        self.pending.pop_front()
+    }
+}
+
+/// What is heard next; `None` where a tick came first.
+pub(super) async fn hear(
+    heard: &mut mpsc::UnboundedReceiver<Heard>,
+    ticks: &mut tokio::time::Interval,
+) -> Option<Heard> {
+    tokio::select! {
+        // What was said before the tick counts before the silence that it would find.
+        biased;
+        heard = heard.recv() => heard,
+        _ = ticks.tick() => None,
+    }
+}
