@@ -10,7 +10,7 @@ use super::listen::hear;
 use super::member::{self, Link};
 use super::{Fleet, FleetError, ssh};
 use crate::merge::{self, Part};
-use crate::result::{Context, FailedVm, RunResult, assemble_lost, rfc3339};
+use crate::result::{Context, FailedVm, RunResult, assemble_lost};
 use crate::verdict;
 
 /// How long an agent may take to end when its input has ended.
@@ -56,10 +56,7 @@ impl Fleet {
         let hostname = member.host.name.clone();
         let (clock, start_skew_ms) = (member.clock_comparison(), member.start_skew_ms());
         if let Some(result) = &member.result {
-            let mut result = result.clone();
-            // The same instant on all machines; their clocks show it differently.
-            result.run.started_unix_ns = self.t0_unix_ns;
-            result.run.started_at = rfc3339(self.t0_unix_ns);
+            let result = result.clone();
             return Some(Part { hostname, result, clock, start_skew_ms, lost: None, slots_lost: 0 });
         }
         let (hello, ready) = (member.hello.as_ref()?, member.ready.as_ref().filter(|_| member.is_started)?);
@@ -75,9 +72,11 @@ impl Fleet {
             warnings: ready.warnings.clone(),
         };
         let totals = &member.totals;
+        // Its documents tell T0 as its own clock shows it, and so does this one.
+        let t0_there_ns = member.clock_at_start.map_or(self.t0_unix_ns, |clock| clock.there_ns(self.t0_unix_ns));
         let known_ns = totals.seconds().saturating_mul(1_000_000_000);
         let (result, slots_lost) =
-            assemble_lost(&totals.recorder(), totals.timeline(), &ready.phases, self.t0_unix_ns, known_ns, context);
+            assemble_lost(&totals.recorder(), totals.timeline(), &ready.phases, t0_there_ns, known_ns, context);
         Some(Part { hostname, result, clock, start_skew_ms, lost: member.lost.clone(), slots_lost })
     }
 
