@@ -193,7 +193,9 @@ impl ErrorTable {
         let full = self.classes.len() >= Self::MAX_CLASSES && !self.classes.contains_key(&key);
         let key = if full { (key.0, "other".to_owned(), None) } else { key };
         let is_new = !self.classes.contains_key(&key);
-        self.classes.entry(key).or_insert((0, example)).0 += count;
+        let counted = &mut self.classes.entry(key).or_insert((0, example)).0;
+        // Counts of other machines may be anything.
+        *counted = counted.saturating_add(count);
         is_new
     }
 

@@ -94,16 +94,16 @@ pub struct Counts {
 impl Counts {
     /// Adds another's counts.
     pub fn add(&mut self, other: &Self) {
-        self.ok += other.ok;
-        self.failed += other.failed;
-        self.unknown += other.unknown;
-        self.skipped += other.skipped;
-        self.started += other.started;
+        self.ok = self.ok.saturating_add(other.ok);
+        self.failed = self.failed.saturating_add(other.failed);
+        self.unknown = self.unknown.saturating_add(other.unknown);
+        self.skipped = self.skipped.saturating_add(other.skipped);
+        self.started = self.started.saturating_add(other.started);
     }
 
     /// Requests that got an answer, be it an error.
     pub fn answered(&self) -> u64 {
-        self.ok + self.failed + self.unknown
+        self.ok.saturating_add(self.failed).saturating_add(self.unknown)
     }
 
     /// Started, and no answer yet. Has a meaning only for counts since T0.
@@ -210,14 +210,18 @@ impl Timeline {
     /// Adds what was completed in second `index` since T0.
     pub fn add(&mut self, index: u64, completed: u64) {
         while index / self.bin_seconds >= Self::MAX_BINS as u64 {
-            self.completed = self.completed.chunks(2).map(|pair| pair.iter().sum()).collect();
+            self.completed = self
+                .completed
+                .chunks(2)
+                .map(|pair| pair.iter().fold(0u64, |sum, count| sum.saturating_add(*count)))
+                .collect();
             self.bin_seconds *= 2;
         }
         let bin = (index / self.bin_seconds) as usize;
         if bin >= self.completed.len() {
             self.completed.resize(bin + 1, 0);
         }
-        self.completed[bin] += completed;
+        self.completed[bin] = self.completed[bin].saturating_add(completed);
     }
 }
 
