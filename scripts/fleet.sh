@@ -1,84 +1,144 @@
 # shellcheck shell=bash
-# A fleet on one machine, for demo.sh and bench/: a private sshd on loopback with throwaway keys, and a throwaway
-# PostgreSQL. Sourced. Everything lives in one folder, which `fleet_down` removes; nothing of the user's is touched.
+# A fleet on one machine: a private sshd on several addresses of loopback, with throwaway keys, and a throwaway
+# PostgreSQL. Sourced after install.sh. Everything lives in one folder, which `fleet_down` removes: no file of the user,
+# of sshd or of another server is read or written. For Linux, where all of 127.0.0.0/8 is loopback. It works as any
+# user: an sshd without privileges lets in the user that runs it, which is enough here.
 
-# fleet_up FOLDER: sets `ssh_config`, `postgres_url`.
+fleet_folder=
+sshd_pid=
+pg_ctl=()
+
+# fleet_up ADDRESS...: sets `ssh_config` and `postgres_url`. To be followed by `fleet_down`, also where it fails.
 fleet_up() {
-    fleet_folder=$1
-    chmod 755 "$fleet_folder"
-    fleet_sshd
+    fleet_folder=$(mktemp -d "${TMPDIR:-/tmp}/postgres_load_test-fleet.XXXXXX")
+    # Others may pass through, as the server's account has to, but not look around.
+    chmod 711 "$fleet_folder"
+    fleet_sshd "$@"
     fleet_postgres
 }
 
 fleet_sshd() {
-    local sshd port attempt
+    local sshd port pam=no
     sshd=$(command -v sshd) || die 'sshd is missing'
-    mkdir -p "$fleet_folder/home"
-    ssh-keygen -q -t ed25519 -N '' -f "$fleet_folder/host_key"
-    ssh-keygen -q -t ed25519 -N '' -f "$fleet_folder/key"
-    cp "$fleet_folder/key.pub" "$fleet_folder/authorized_keys"
-    # Where sshd separates privileges; its service would make it.
-    [ "$(id -u)" -ne 0 ] || mkdir -p /run/sshd
-    for attempt in 1 2 3 4 5; do
+    mkdir "$fleet_folder/home"
+    ssh-keygen -q -t ed25519 -N '' -C fleet -f "$fleet_folder/host_key"
+    ssh-keygen -q -t ed25519 -N '' -C fleet -f "$fleet_folder/key"
+    if [ "$(id -u)" -eq 0 ]; then
+        # Where sshd separates privileges; otherwise its service makes it.
+        mkdir -p /run/sshd
+        # Without PAM, sshd turns away accounts whose password is locked, even with a key.
+        case $(getent shadow root | cut -d: -f2) in '!'*) pam=yes ;; esac
+    fi
+    for _ in 1 2 3 4 5; do
         port=$((20000 + RANDOM % 12000))
-        cat >"$fleet_folder/sshd_config" <<EOF
+        {
+            printf 'ListenAddress %s\n' "$@"
+            cat <<CONFIG
 Port $port
-ListenAddress 127.0.0.1
-ListenAddress 0.0.0.0
-HostKey $fleet_folder/host_key
-PidFile $fleet_folder/sshd.pid
-AuthorizedKeysFile $fleet_folder/authorized_keys
+HostKey "$fleet_folder/host_key"
+AuthorizedKeysFile "$fleet_folder/key.pub"
+PidFile none
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 StrictModes no
-UsePAM no
+UsePAM $pam
 PrintMotd no
-SetEnv HOME=$fleet_folder/home
-EOF
-        sed -i '/^ListenAddress 127/d' "$fleet_folder/sshd_config"
-        "$sshd" -f "$fleet_folder/sshd_config" -E "$fleet_folder/sshd.log" && break
-        [ "$attempt" -lt 5 ] || die "sshd does not start: $(tail -n1 "$fleet_folder/sshd.log")"
+SetEnv "HOME=$fleet_folder/home"
+CONFIG
+        } >"$fleet_folder/sshd_config"
+        : >"$fleet_folder/sshd.log"
+        # In a session of its own: Ctrl-C is for the program that uses the fleet, which then ends what it has begun.
+        setsid "$sshd" -D -f "$fleet_folder/sshd_config" -E "$fleet_folder/sshd.log" &
+        sshd_pid=$!
+        fleet_sshd_listens $# && break
+        kill "$sshd_pid" 2>/dev/null || true
+        sshd_pid=
     done
+    [ -n "$sshd_pid" ] || die "sshd does not start: $(tail -n1 "$fleet_folder/sshd.log")"
     ssh_config=$fleet_folder/ssh_config
-    cat >"$ssh_config" <<EOF
+    cat >"$ssh_config" <<CONFIG
 Host *
     Port $port
     User $(id -un)
-    IdentityFile $fleet_folder/key
+    IdentityFile "$fleet_folder/key"
     IdentitiesOnly yes
-    UserKnownHostsFile $fleet_folder/known_hosts
-EOF
+    IdentityAgent none
+    UserKnownHostsFile "$fleet_folder/known_hosts"
+    GlobalKnownHostsFile /dev/null
+CONFIG
+}
+
+# Whether it comes to listen on so many addresses. It goes on without those that somebody else has.
+fleet_sshd_listens() {
+    for _ in $(seq 100); do
+        [ "$(grep -c '^Server listening' "$fleet_folder/sshd.log")" -lt "$1" ] || return 0
+        kill -0 "$sshd_pid" 2>/dev/null || return 1
+        ! grep -q '^error: Bind' "$fleet_folder/sshd.log" || return 1
+        sleep 0.05
+    done
+    return 1
 }
 
 fleet_postgres() {
-    local programs password
-    programs=$(dirname "$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n1)")
-    postgres_port=$((33000 + RANDOM % 9000))
+    local programs port password settings data=$fleet_folder/postgres/data as_postgres=()
+    programs=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n1)
+    programs=$(dirname "$(readlink -f "${programs:-$(command -v initdb)}")")
+    mkdir "$fleet_folder/postgres"
     # PostgreSQL refuses to run as root.
-    as_postgres=()
     if [ "$(id -u)" -eq 0 ]; then
         as_postgres=(setpriv --reuid=postgres --regid=postgres --clear-groups)
+        chown postgres "$fleet_folder/postgres"
     fi
-    mkdir "$fleet_folder/postgres"
-    [ "$(id -u)" -ne 0 ] || chown postgres "$fleet_folder/postgres"
     password=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
-    pg_ctl=("${as_postgres[@]}" "$programs/pg_ctl" -s -w -D "$fleet_folder/postgres/data")
-    (
-        cd "$fleet_folder/postgres"
-        (umask 077 && printf '%s\n' "$password" >password)
-        [ "$(id -u)" -ne 0 ] || chown postgres password
-        "${as_postgres[@]}" "$programs/initdb" -D data -U postgres -A scram-sha-256 --pwfile=password -E UTF8 \
-            --no-sync >/dev/null
-        rm password
-        "${pg_ctl[@]}" start -l "$fleet_folder/postgres/log" -o "-p $postgres_port -c listen_addresses=127.0.0.1 \
-            -c unix_socket_directories=$fleet_folder/postgres -c max_connections=${FLEET_CONNECTIONS:-200} -c synchronous_commit=off \
-            -c max_wal_size=4GB"
-    )
-    postgres_url="postgresql://postgres:$password@127.0.0.1:$postgres_port/loadtest"
+    pg_ctl=("${as_postgres[@]}" "$programs/pg_ctl" -s -w -D "$data")
+    # Everybody on the machine can reach a port on loopback, so it asks for a password.
+    (umask 077 && echo "$password" >"$fleet_folder/postgres/password")
+    [ "$(id -u)" -ne 0 ] || chown postgres "$fleet_folder/postgres/password"
+    # From a folder that the server's account can enter.
+    (cd "$fleet_folder/postgres" && "${as_postgres[@]}" "$programs/initdb" -D "$data" -U postgres -A scram-sha-256 \
+        -E UTF8 --no-sync --pwfile=password >/dev/null)
+    rm "$fleet_folder/postgres/password"
+    for _ in 1 2 3 4 5; do
+        port=$((33000 + RANDOM % 9000))
+        settings="-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200"
+        settings+=" -c synchronous_commit=off -c max_wal_size=4GB"
+        if (cd "$fleet_folder/postgres" && "${pg_ctl[@]}" start -l "$fleet_folder/postgres/log" -o "$settings" 2>/dev/null)
+        then
+            # shellcheck disable=SC2034 # For whoever called.
+            postgres_url="postgresql://postgres:$password@127.0.0.1:$port/loadtest"
+            return
+        fi
+    done
+    die "PostgreSQL does not start: $(tail -n3 "$fleet_folder/postgres/log" 2>/dev/null)"
 }
 
+# fleet_run COMMAND...: runs it, hands INT, TERM and HUP on to it, and returns its exit code when it has ended.
+fleet_run() {
+    local pid signal status=0
+    # With job control, so that it does not begin with SIGINT ignored.
+    set -m
+    "$@" &
+    pid=$!
+    set +m
+    for signal in INT TERM HUP; do
+        # shellcheck disable=SC2064 # This process id is meant.
+        trap "kill -s $signal $pid 2>/dev/null || true" "$signal"
+    done
+    # A signal ends the waiting, too.
+    while :; do
+        status=0
+        wait "$pid" || status=$?
+        kill -0 "$pid" 2>/dev/null || break
+    done
+    return "$status"
+}
+
+# Meant for an EXIT trap: may be called whatever is there.
 fleet_down() {
-    [ -z "${pg_ctl-}" ] || "${pg_ctl[@]}" stop -m immediate 2>/dev/null || true
-    [ ! -s "$fleet_folder/sshd.pid" ] || kill "$(cat "$fleet_folder/sshd.pid")" 2>/dev/null || true
+    trap '' INT TERM HUP
+    [ -n "$fleet_folder" ] || return 0
+    [ ${#pg_ctl[@]} -eq 0 ] || "${pg_ctl[@]}" stop -m immediate >/dev/null 2>&1 || true
+    [ -z "$sshd_pid" ] || kill "$sshd_pid" 2>/dev/null || true
     rm -rf "$fleet_folder"
+    fleet_folder=
 }
