@@ -38,8 +38,9 @@ def find_bin(given):
 class Server:
     """A running server. `env` makes libpq programs and load_test connect to it."""
 
-    def __init__(self, pg_bin, folder, account):
+    def __init__(self, pg_bin, folder, account, settings):
         self.pg_bin, self.folder, self.account = pg_bin, folder, account
+        self.settings = {**SETTINGS, **settings}
         # Settings of the caller's own databases must not reach this one.
         self.env = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
         self.env.update(PGHOST=folder, PGUSER="postgres", PGDATABASE="bench", LC_ALL="C",
@@ -59,7 +60,7 @@ class Server:
             made = subprocess.run([self.program("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-locale",
                                    "-E", "UTF8"], stdout=output, stderr=output, env=self.env, **owner)
             if made.returncode == 0:
-                settings = {**SETTINGS, "listen_addresses": "", "unix_socket_directories": self.folder}
+                settings = {**self.settings, "listen_addresses": "", "unix_socket_directories": self.folder}
                 self.process = subprocess.Popen(
                     [self.program("postgres"), "-D", data, *(f"--{key}={value}" for key, value in settings.items())],
                     stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self.env,
@@ -156,8 +157,8 @@ def end_with_parent():
 
 
 @contextlib.contextmanager
-def local_server(pg_bin):
-    """Starts a server with empty tables and removes every trace of it afterwards."""
+def local_server(pg_bin, **settings):
+    """Starts a server with empty tables, and further settings, and removes every trace of it afterwards."""
     account = None
     if os.geteuid() == 0:
         try:
@@ -166,7 +167,7 @@ def local_server(pg_bin):
         except KeyError:
             raise BenchError("run as another user than root, or create the user postgres") from None
     folder = tempfile.mkdtemp(prefix="pg-bench-")
-    server = Server(pg_bin, folder, account)
+    server = Server(pg_bin, folder, account, settings)
     try:
         if account is not None:
             os.chown(folder, account.pw_uid, account.pw_gid)

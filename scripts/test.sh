@@ -37,11 +37,11 @@ finish() {
 }
 trap finish EXIT
 
-# The reference reader of the histograms. In an environment of its own: a global one is not ours to change.
+# The reference reader of the histograms, and one for YAML. In an environment of its own: a global one is not ours to change.
 install_hdr_python() {
-    "$HDR_PYTHON" -c 'import hdrh.histogram' 2>/dev/null && return
+    "$HDR_PYTHON" -c 'import hdrh.histogram, yaml' 2>/dev/null && return
     python3 -m venv "$target/venv"
-    "$HDR_PYTHON" -m pip install --quiet --disable-pip-version-check hdrhistogram==0.10.8
+    "$HDR_PYTHON" -m pip install --quiet --disable-pip-version-check hdrhistogram==0.10.8 pyyaml==6.0.3
 }
 
 require_rust

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod kubernetes;
 mod refusals;
 mod shares;
 mod tool;
