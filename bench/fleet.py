@@ -76,7 +76,7 @@ class Hosts:
 
     def run(self, hosts):
         options = self.options
-        # Names of their own: what is written into a pipe that nobody reads would stop it.
+        # Files: a pipe that nobody reads would stop it.
         out, err = (os.path.join(self.sshd.folder, name) for name in ("out", "err"))
         with open(out, "wb") as stdout, open(err, "wb") as stderr:
             begun = time.time()
@@ -85,7 +85,11 @@ class Hosts:
             try:
                 own_cpu, peak_kb, status, usage = watch(process)
             except BaseException:
+                # It ends what it has begun on the hosts.
                 process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(30)
+                process.kill()
                 raise
             ended = time.time()
         with open(out) as file, open(err, errors="replace") as errors:
