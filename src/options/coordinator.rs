@@ -16,6 +16,7 @@ use super::{
     name = "coordinator",
     version = VERSION,
     max_term_width = 100,
+    override_usage = "coordinator --vms <HOSTS> [OPTIONS]\n       coordinator merge [OPTIONS] <FILE>...",
     args_override_self = true,
     allow_negative_numbers = true,
     about = "Runs one Postgres load test on many machines over SSH and merges the results exactly",
@@ -24,7 +25,8 @@ use super::{
                   are merged exactly: counts are summed, histograms added, percentiles computed from the sum.",
     after_help = "Durations: 60, 60s, 500ms, 5m, 1h, 1m30s (seconds without a unit). Sizes: KB of 1,024 bytes.\n\n\
                   Exit codes: 0 PASSED; 1 DEGRADED, FAILED or INVALID; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
-                  Results of runs that were started by other means are merged with: coordinator merge FILE...\n\n\
+                  Results of runs that were started by other means are merged with: coordinator merge FILE... (see \
+                  coordinator merge --help)\n\n\
                   Examples:\n  \
                   POSTGRES_URL='postgres://…?sslmode=require' coordinator --vms vm1,vm2 --rps 250\n  \
                   coordinator --vms 'ubuntu@vm[01-16].example.com' --ssh-key ~/.ssh/loadtest.pem --total-rps 4000\n  \
