@@ -7,6 +7,9 @@ mod sshd;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod early;
+mod interrupts;
+mod loss;
 mod output;
 mod run;
 mod secrets;

@@ -1,0 +1,231 @@
+//! What keeps a machine from taking part is told before any load begins, of all machines at once, with what to do.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use postgres_load_test::database::ephemeral::ThrowawayOptions;
+use postgres_load_test::options::BUILD;
+
+use crate::loss::{Trio, assert_no_secret};
+use crate::program::small_binary;
+use crate::sshd::{TestSshd, generate_key};
+use crate::support::TestServer;
+use crate::tool::{Ran, TestFleet, assert_adds_up, count};
+
+const VMS: &str = "127.0.1.[1-3]";
+const NAMES: [&str; 3] = ["127.0.1.1", "127.0.1.2", "127.0.1.3"];
+const SHORT: [&str; 4] = ["--rps", "20", "--duration", "3"];
+
+/// Nothing was run, nothing is left, and each of `parts` is told.
+#[track_caller]
+fn assert_refused(fleet: &TestFleet, ran: Ran, parts: &[&str]) {
+    let ran = ran.expect_refusal(3, parts);
+    assert_no_secret(&ran);
+    assert_eq!(fleet.rows("chat_inference"), 0);
+    fleet.assert_nothing_left();
+    eprintln!("{}", ran.stderr.trim());
+}
+
+#[track_caller]
+fn assert_run_refused(fleet: &TestFleet, vms: &str, arguments: &[&str], parts: &[&str]) {
+    assert_refused(fleet, fleet.run(vms, &[&SHORT[..], arguments].concat()), parts);
+}
+
+/// With another connection string.
+#[track_caller]
+fn assert_url_refused(fleet: &TestFleet, url: &str, parts: &[&str]) {
+    let mut command = fleet.command(VMS, &SHORT);
+    assert_refused(fleet, command.env("POSTGRES_URL", url).output().unwrap().into(), &[&NAMES, parts].concat());
+}
+
+/// With the fleet's own arguments changed.
+fn run_with(fleet: &TestFleet, arguments: &[&str], change: impl FnOnce(&mut Vec<OsString>)) -> Ran {
+    let usual = fleet.command(VMS, arguments);
+    let mut changed = usual.get_args().map(ToOwned::to_owned).collect();
+    change(&mut changed);
+    let mut command = Command::new(usual.get_program());
+    command.args(changed);
+    for (name, value) in usual.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.output().unwrap().into()
+}
+
+/// A file system in memory, for as long as this lives.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    /// `None`, with the reason told, where it is not permitted.
+    fn new(options: &str) -> Option<Self> {
+        let folder = tempfile::Builder::new().prefix("mnt-").tempdir().unwrap();
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(folder.path()).output();
+        let output = output.unwrap();
+        if output.status.success() {
+            return Some(Self(folder));
+        }
+        eprintln!("SKIPPED: mount -o {options}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        None
+    }
+
+    fn path(&self) -> &str {
+        self.0.path().to_str().unwrap()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn folders_that_cannot_take_the_program_are_named() {
+    let fleet = TestFleet::start();
+    let file = fleet.sshd.known_hosts().with_file_name("a_file");
+    fs::write(&file, "").unwrap();
+    let below = file.join("folder").display().to_string();
+    let parts = [&NAMES[..], &["cannot be written", &below, "--remote-path"]].concat();
+    assert_run_refused(&fleet, VMS, &["--remote-path", &below], &parts);
+    for (options, words) in [("size=64k", "disk is full"), ("ro", "cannot be written"), ("noexec", "noexec")] {
+        let Some(mounted) = Mounted::new(options) else { continue };
+        let parts = [&NAMES[..], &[words, mounted.path(), "--remote-path"]].concat();
+        assert_run_refused(&fleet, VMS, &["--remote-path", mounted.path()], &parts);
+        let left: Vec<PathBuf> = fs::read_dir(mounted.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(left.is_empty(), "{options}: {left:?}");
+    }
+}
+
+fn closed_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn machines_that_cannot_be_reached_are_named_and_none_of_the_others_begins() {
+    let mut fleet = TestFleet::start();
+    let down = format!("127.0.2.1:{}", closed_port());
+    assert_run_refused(&fleet, &format!("127.0.1.[1-9],{down}"), &[], &["a machine failed", &down, "refused"]);
+    let unknown = "no-such-machine.invalid";
+    // The reasons of all come together.
+    let vms = format!("127.0.1.1,{unknown},{down}");
+    assert_run_refused(&fleet, &vms, &[], &["2 machines failed", unknown, "--vms", &down, "refused"]);
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("other");
+    generate_key(&key);
+    // The configuration's key would be let in, so it is left out.
+    let config = fs::read_to_string(fleet.sshd.config()).unwrap();
+    let without: Vec<&str> = config.lines().filter(|line| !line.contains("IdentityFile")).collect();
+    let config_without = keys.path().join("config");
+    fs::write(&config_without, without.join("\n")).unwrap();
+    let given = [&SHORT[..], &["--ssh-key", key.to_str().unwrap()]].concat();
+    let ran = run_with(&fleet, &given, |arguments| {
+        let at = arguments.iter().position(|argument| argument == "--ssh-config").unwrap();
+        arguments[at + 1] = config_without.into();
+    });
+    assert_refused(&fleet, ran, &[&NAMES[..], &["other", "authorized_keys"]].concat());
+    assert_run_refused(&fleet, "127.0.1.1,127.0.2.2:1", &[], &["127.0.2.2:1"]);
+    // By now the host keys are known.
+    fleet.sshd.change_host_key();
+    assert_run_refused(&fleet, VMS, &[], &[&NAMES[..], &["ssh-keygen", "host key"]].concat());
+}
+
+#[test]
+fn a_database_that_cannot_be_used_is_refused_by_every_machine() {
+    let fleet = TestFleet::start();
+    let (url, nobody) = (fleet.server.url(), closed_port());
+    let at = url.rsplit_once('@').unwrap().1;
+    let mut command = fleet.command(VMS, &SHORT);
+    let wrong = format!("postgresql://postgres:hunter2%2F%40@{at}");
+    let ran: Ran = command.env("POSTGRES_URL", wrong).output().unwrap().into();
+    assert!(!format!("{ran:?}").contains("hunter2"), "{ran:?}");
+    assert_refused(&fleet, ran, &[&NAMES[..], &["password"]].concat());
+    let (user, port_and_database) = url.rsplit_once(':').unwrap();
+    let database = port_and_database.split_once('/').unwrap().1;
+    assert_url_refused(&fleet, &format!("{user}:{nobody}/{database}"), &["refused"]);
+    fleet.server.create_database("empty");
+    assert_url_refused(&fleet, &fleet.server.url_of("empty"), &["--setup"]);
+    assert_url_refused(&fleet, &fleet.server.url_of("nowhere"), &["nowhere", "--setup"]);
+}
+
+#[test]
+fn more_connections_than_the_server_has_are_refused() {
+    let options = ThrowawayOptions {
+        tcp: true,
+        superuser_password: Some("a secret: 100%/@?".to_owned()),
+        settings: vec![("max_connections".to_owned(), "20".to_owned())],
+        ..ThrowawayOptions::default()
+    };
+    let tmp = tempfile::Builder::new().prefix("c-").tempdir().unwrap();
+    let fleet = TestFleet { sshd: TestSshd::start(), server: TestServer::start_with(options), tmp };
+    let setup = ["--setup", "--duration", "0", "--postgres-url", &fleet.server.url()];
+    assert!(Command::new(small_binary()).args(setup).output().unwrap().status.success());
+    // What each machine wants fits; what all want does not.
+    let ran = run_with(&fleet, &SHORT, |arguments| {
+        let at = arguments.iter().position(|argument| argument == "--workers").unwrap();
+        arguments[at + 1] = "10".into();
+    });
+    assert_refused(&fleet, ran, &["connections", "--workers", "127.0.1."]);
+}
+
+fn install_script(home: &Path, hello: &str) {
+    let folder = home.join("installed");
+    fs::create_dir_all(&folder).unwrap();
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exit 0\necho '{hello}'\nexec cat > '{}'\n",
+        home.with_file_name("heard").display()
+    );
+    fs::write(folder.join("load_test"), script).unwrap();
+    fs::set_permissions(folder.join("load_test"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn an_installed_program_of_another_build_is_turned_away_and_hears_no_secret() {
+    let trio = Trio::start();
+    let here = trio.fleet.sshd.home().join("installed");
+    fs::create_dir(&here).unwrap();
+    fs::copy(small_binary(), here.join("load_test")).unwrap();
+    let name = format!("127.0.1.3:{}", trio.prey.port());
+    let hello = |protocol: u32, build: &str| {
+        format!(
+            r#"{{"agent":{protocol},"event":"hello","build":"{build}","tool_version":"0.0.1","pid":1,"hostname":"h","processors":1,"open_files":null}}"#
+        )
+    };
+    for (line, word) in [(hello(1, "another"), "another"), (hello(77, BUILD), "version 77")] {
+        install_script(&trio.prey.home(), &line);
+        let arguments = ["--deploy", "never", "--remote-path", "~/installed"];
+        assert_run_refused(&trio.fleet, &trio.vms(), &arguments, &["a machine failed", &name, word, "--deploy never"]);
+        let heard = fs::read_to_string(trio.prey.home().with_file_name("heard")).unwrap();
+        assert!(!heard.contains("secret") && !heard.contains("postgres"), "{heard}");
+        trio.assert_nothing_left();
+    }
+    fs::remove_dir_all(trio.prey.home().join("installed")).unwrap();
+    let arguments = ["--deploy", "never", "--remote-path", "~/installed"];
+    assert_run_refused(&trio.fleet, &trio.vms(), &arguments, &[&name, "there is no", "--deploy never"]);
+}
+
+#[test]
+fn the_others_go_on_where_that_was_asked_for() {
+    let fleet = TestFleet::start();
+    let down = format!("127.0.2.1:{}", closed_port());
+    let vms = format!("127.0.1.1,{down},127.0.1.2");
+    let more = ["--on-host-loss", "continue", "--json-output"];
+    let ran = fleet.run(&vms, &[&SHORT[..], &more].concat()).expect(1);
+    assert_no_secret(&ran);
+    let json = ran.json();
+    assert_adds_up(&json);
+    assert_eq!((json["status"].as_str(), json["num_vms"].as_u64()), (Some("INVALID"), Some(3)));
+    assert_eq!(json["success"], false);
+    // Their own shares: 20 a second each for 3 s.
+    assert_eq!(count(&json, "scheduled"), 120);
+    assert_eq!(fleet.rows("chat_inference"), count(&json, "ok"));
+    assert_eq!(json["failed_vms"].as_array().unwrap().len(), 1);
+    assert_eq!(json["failed_vms"][0]["hostname"], down.as_str());
+    assert!(ran.stderr.contains(&down), "{}", ran.stderr);
+    fleet.assert_nothing_left();
+}

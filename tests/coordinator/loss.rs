@@ -1,0 +1,299 @@
+//! A machine is lost while the load runs: by a killed connection, a killed or frozen program, a dead network.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::sshd::{TestSshd, descendants, send};
+use crate::tool::{Ran, Started, TestFleet, assert_adds_up, count, processes_naming, wait_until};
+
+/// Promised are 5 s; the test machine is busy.
+const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Three machines, the third of which has an sshd of its own and is the one to be lost.
+pub struct Trio {
+    pub fleet: TestFleet,
+    pub prey: TestSshd,
+    out: tempfile::TempDir,
+}
+
+impl Trio {
+    pub fn start() -> Self {
+        let (fleet, prey) = (TestFleet::start(), TestSshd::start());
+        let_in(&prey, &fleet.sshd);
+        Self { fleet, prey, out: tempfile::tempdir().unwrap() }
+    }
+
+    /// For `--vms`.
+    pub fn vms(&self) -> String {
+        format!("127.0.1.[1-2],127.0.1.3:{}", self.prey.port())
+    }
+
+    fn output(&self) -> PathBuf {
+        self.out.path().join("result.json")
+    }
+
+    /// A run that lasts long enough for something to happen in it.
+    pub fn begin(&self, arguments: &[&str]) -> Started {
+        self.begin_with(&self.vms(), arguments, |_| ())
+    }
+
+    fn begin_with(&self, vms: &str, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Started {
+        let output = self.output();
+        let more = ["--rps", "20", "--output", output.to_str().unwrap()];
+        let mut command = self.fleet.command(vms, &[&more[..], arguments].concat());
+        change(&mut command);
+        let started = Started::new(&mut command);
+        started.wait_for_stderr("Starting 3 machines");
+        self.fleet.wait_for_rows();
+        // Some snapshots arrive.
+        std::thread::sleep(Duration::from_millis(3_500));
+        assert!(!started.stderr().contains("LOST"), "{}", started.stderr());
+        started
+    }
+
+    pub fn document(&self, ran: &Ran) -> Value {
+        serde_json::from_slice(&fs::read(self.output()).unwrap()).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
+    }
+
+    /// The agents of the third machine.
+    pub fn agents(&self) -> Vec<u32> {
+        processes_naming(self.prey.home().to_str().unwrap())
+    }
+
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        wait_until("the third machine's agent is gone", || self.agents().is_empty());
+        self.fleet.assert_nothing_left();
+    }
+
+    /// What the result of a run has to say when its third machine, `name`, was lost in the middle.
+    #[track_caller]
+    fn assert_lost(&self, ran: &Ran, name: &str) -> Value {
+        let json = self.document(ran);
+        assert_adds_up(&json);
+        assert_eq!((json["status"].as_str(), &json["success"]), (Some("INVALID"), &Value::Bool(false)), "{json}");
+        assert_eq!((&json["num_vms"], &json["failed_vms"].as_array().unwrap().len()), (&Value::from(3), &1));
+        assert_eq!(json["failed_vms"][0]["hostname"], name);
+        let machines = json["per_vm_results"].as_array().unwrap();
+        assert_eq!(machines.len(), 3);
+        for machine in machines {
+            assert_eq!(machine["lost"].is_string(), machine["hostname"] == name, "{machine}");
+            assert!(count(&machine["result"], "ok") > 0, "{machine}");
+        }
+        assert!(self.fleet.rows("chat_inference") >= count(&json, "ok"));
+        for part in [name, "LOST", "INVALID"] {
+            assert!(ran.stdout.contains(part), "{part} is missing from {}", ran.stdout);
+        }
+        assert_no_secret(ran);
+        json
+    }
+
+    /// Begins a run of some seconds, does `fault`, and waits for the end.
+    fn lose(&self, what: &str, arguments: &[&str], fault: impl FnOnce()) {
+        let name = format!("127.0.1.3:{}", self.prey.port());
+        let started = self.begin(&[&["--duration", "14"], arguments].concat());
+        fault();
+        assert_noticed(&started, what, &name);
+        let ran = started.finish().expect(1);
+        self.assert_others_went_on(&self.assert_lost(&ran, &name));
+    }
+
+    /// 20 a second each for 14 s.
+    #[track_caller]
+    fn assert_others_went_on(&self, json: &Value) {
+        for machine in &json["per_vm_results"].as_array().unwrap()[..2] {
+            assert_eq!(count(&machine["result"], "scheduled"), 280, "{machine}");
+            assert_eq!(count(&machine["result"], "ok"), 280, "{machine}");
+        }
+        let lost = &json["per_vm_results"][2];
+        assert!(lost["slots_lost"].as_u64().unwrap() > 0, "{lost}");
+    }
+}
+
+/// `prey` accepts the key of `other`.
+pub fn let_in(prey: &TestSshd, other: &TestSshd) {
+    let key = fs::read(other.key().with_extension("pub")).unwrap();
+    fs::write(prey.key().with_file_name("authorized_keys"), key).unwrap();
+}
+
+/// The password of the database, as it is and as it stands in the connection string.
+#[track_caller]
+pub fn assert_no_secret(ran: &Ran) {
+    for part in ["a secret", "a%20secret", "100%/@", "100%25"] {
+        assert!(!ran.stdout.contains(part) && !ran.stderr.contains(part), "{part}: {ran:?}");
+    }
+}
+
+#[track_caller]
+fn assert_noticed(started: &Started, what: &str, name: &str) {
+    let since = Instant::now();
+    started.wait_for_stderr(&format!("LOST {name}"));
+    let took = since.elapsed();
+    eprintln!("FIGURE time to notice {what}: {:.2} s", took.as_secs_f64());
+    assert!(took < NOTICED_WITHIN, "{took:?}");
+}
+
+fn freeze_all(sshd: &TestSshd) {
+    sshd.sessions().into_iter().for_each(|session| sshd.freeze_session(session));
+}
+
+#[test]
+fn a_killed_connection_loses_its_machine_alone() {
+    let trio = Trio::start();
+    trio.lose("a killed connection", &[], || {
+        // Of sshd's processes alone: the agent sees the end of its input and has to end by itself.
+        let agents = trio.agents();
+        assert_eq!(agents.len(), 1);
+        let all = trio.prey.sessions().into_iter().flat_map(|session| [vec![session], descendants(session)].concat());
+        all.filter(|pid| !agents.contains(pid)).for_each(|pid| send(pid, Signal::KILL));
+    });
+    trio.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_program_loses_its_machine_alone() {
+    let trio = Trio::start();
+    trio.lose("a killed load_test", &[], || trio.agents().into_iter().for_each(|pid| send(pid, Signal::KILL)));
+    trio.assert_nothing_left();
+}
+
+/// Frozen while it holds locks that the others wait for: being killed over SSH frees them.
+#[test]
+fn a_frozen_program_is_noticed_and_killed() {
+    let trio = Trio::start();
+    trio.lose("a frozen load_test", &[], || trio.agents().into_iter().for_each(|pid| send(pid, Signal::STOP)));
+    trio.assert_nothing_left();
+}
+
+#[test]
+fn a_frozen_machine_is_noticed() {
+    let trio = Trio::start();
+    trio.lose("a frozen host", &["--no-rate-limiting"], || freeze_all(&trio.prey));
+    // What stands still there ends when it goes on.
+    assert_eq!(trio.agents().len(), 1);
+    trio.prey.sessions().into_iter().for_each(|session| trio.prey.thaw_session(session));
+    trio.assert_nothing_left();
+}
+
+#[test]
+fn abort_ends_the_test_where_a_machine_is_lost() {
+    let trio = Trio::start();
+    let name = format!("127.0.1.3:{}", trio.prey.port());
+    let started = trio.begin(&["--duration", "600", "--on-host-loss", "abort"]);
+    trio.agents().into_iter().for_each(|pid| send(pid, Signal::KILL));
+    assert_noticed(&started, "a killed load_test with --on-host-loss abort", &name);
+    let since = Instant::now();
+    let ran = started.finish().expect(1);
+    eprintln!("FIGURE from the loss to the end with --on-host-loss abort: {:.2} s", since.elapsed().as_secs_f64());
+    let json = trio.assert_lost(&ran, &name);
+    assert!(count(&json, "scheduled") < 6_000, "{}", json["accounting"]);
+    assert_eq!(count(&json, "unfinished"), 0, "{}", json["accounting"]);
+    trio.assert_nothing_left();
+}
+
+/// A network namespace with a link to here. Gone when dropped.
+struct Namespace {
+    name: String,
+    subnet: u32,
+    sshd: Option<Child>,
+}
+
+impl Namespace {
+    /// `None`, with the reason told, where it is not permitted.
+    fn create() -> Option<Self> {
+        let id = std::process::id();
+        let namespace = Self { name: format!("plt{id}"), subnet: id % 250, sshd: None };
+        let (name, net) = (&namespace.name, namespace.subnet);
+        let steps = [
+            format!("netns add {name}"),
+            format!("link add {name}h type veth peer name {name}p"),
+            format!("link set {name}p netns {name}"),
+            format!("addr add 10.77.{net}.1/30 dev {name}h"),
+            format!("link set {name}h up"),
+            format!("-n {name} addr add 10.77.{net}.2/30 dev {name}p"),
+            format!("-n {name} link set {name}p up"),
+            format!("-n {name} link set lo up"),
+        ];
+        for step in steps {
+            if let Err(error) = ip(&step) {
+                eprintln!("SKIPPED: a network namespace is not to be had here: ip {step}: {error}");
+                return None;
+            }
+        }
+        Some(namespace)
+    }
+
+    /// A second sshd with the configuration of `like`, in here.
+    fn start_sshd(&mut self, like: &TestSshd) {
+        let config = like.config().with_file_name("sshd_config");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, "/usr/sbin/sshd", "-D", "-e", "-f"]).arg(config);
+        let sshd = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        self.sshd = Some(sshd);
+        let address = (self.address(), like.port());
+        wait_until("sshd listens in the namespace", || {
+            std::net::TcpStream::connect((address.0.as_str(), address.1)).is_ok()
+        });
+    }
+
+    fn address(&self) -> String {
+        format!("10.77.{}.2", self.subnet)
+    }
+
+    /// What is sent from now on is lost without a word.
+    fn cut(&self) {
+        ip(&format!("-n {0} link set {0}p down", self.name)).unwrap();
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Some(mut sshd) = self.sshd.take() {
+            descendants(sshd.id()).into_iter().for_each(|pid| send(pid, Signal::KILL));
+            let _ = sshd.kill();
+            let _ = sshd.wait();
+        }
+        let _ = ip(&format!("link del {}h", self.name));
+        let _ = ip(&format!("netns del {}", self.name));
+    }
+}
+
+fn ip(arguments: &str) -> Result<(), String> {
+    let output = Command::new("ip").args(arguments.split(' ')).output().map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+}
+
+#[test]
+fn a_machine_behind_a_cut_network_is_noticed_and_ends_by_itself() {
+    let Some(mut namespace) = Namespace::create() else { return };
+    let trio = Trio::start();
+    namespace.start_sshd(&trio.prey);
+    let name = format!("{}:{}", namespace.address(), trio.prey.port());
+    // The database is reached through its socket, also from in there, and so is not cut off.
+    let url = trio.fleet.server.url();
+    let (user, rest) = url.rsplit_once('@').unwrap();
+    let (host, port_and_database) = rest.split_once(':').unwrap();
+    assert_eq!(host, "127.0.0.1");
+    let socket = trio.fleet.server.server().socket_dir().display().to_string().replace('/', "%2F");
+    let url = format!("{user}@{socket}:{port_and_database}");
+    let vms = format!("127.0.1.[1-2],{name}");
+    let arguments = ["--duration", "14", "--no-rate-limiting"];
+    let started = trio.begin_with(&vms, &arguments, |command| _ = command.env("POSTGRES_URL", &url));
+    let agents = trio.agents();
+    assert_eq!(agents.len(), 1);
+    let cut = Instant::now();
+    namespace.cut();
+    assert_noticed(&started, "a cut network", &name);
+    wait_until("the agent behind the cut has ended by itself", || trio.agents().is_empty());
+    let took = cut.elapsed();
+    eprintln!("FIGURE from a cut network to the end of the agent behind it: {:.2} s", took.as_secs_f64());
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    let ran = started.finish().expect(1);
+    trio.assert_others_went_on(&trio.assert_lost(&ran, &name));
+    trio.assert_nothing_left();
+}
