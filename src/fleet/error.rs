@@ -5,6 +5,9 @@ use super::ssh::SshError;
 use crate::merge::MergeError;
 use crate::result::FailedVm;
 
+/// The phase in which some machines may be running already.
+pub(super) const STARTING: &str = "starting";
+
 /// Why there is no test.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -29,5 +32,6 @@ pub enum FleetError {
 fn told(phase: &str, failures: &[FailedVm]) -> String {
     let lines: Vec<String> = failures.iter().map(|vm| format!("\n  {}: {}", vm.hostname, vm.error)).collect();
     let machines = if failures.len() == 1 { "a machine".to_owned() } else { format!("{} machines", failures.len()) };
-    format!("{machines} failed while {phase}, so no load was started:{}", lines.concat())
+    let outcome = if phase == STARTING { "all were stopped as the load began" } else { "no load was started" };
+    format!("{machines} failed while {phase}, so {outcome}:{}", lines.concat())
 }

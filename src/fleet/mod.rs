@@ -7,6 +7,7 @@
 pub mod binary;
 mod channel;
 pub mod clock;
+mod connect;
 pub mod deploy;
 mod error;
 mod finish;
@@ -21,8 +22,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openssh::Session;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -30,14 +30,14 @@ use crate::agent::protocol::{Order, PlanOrder};
 use crate::clock::{duration_ns, now_ns};
 use crate::recorder::Interval;
 use crate::result::FailedVm;
-use binary::AgentBinary;
 use channel::Heard;
 use clock::Reference;
-use deploy::{DeployMode, DeployOptions, Launched};
+use connect::{Connected, binaries};
+use deploy::DeployOptions;
 pub use error::FleetError;
+use error::STARTING;
 pub use finish::HOST_KEYS_OFF;
 use listen::{RESULT_WITHIN, hear};
-use member::Link;
 pub use member::Member;
 use plan::{FleetPlan, OnHostLoss};
 use ssh::Sessions;
@@ -52,6 +52,8 @@ const CLOCK_WITHIN: Duration = Duration::from_secs(2);
 /// How far ahead T0 is set, for the order to arrive everywhere in time; and for each machine more.
 const HEAD_START: Duration = Duration::from_millis(500);
 const HEAD_START_PER_MACHINE: Duration = Duration::from_millis(10);
+/// How long after T0 the answer to the order to begin may come.
+const STARTED_WITHIN: Duration = Duration::from_secs(2);
 /// How many machines set up the database at once, once one has done it alone.
 const SET_UP_AT_ONCE: usize = 8;
 
@@ -109,12 +111,6 @@ pub struct Fleet {
     pending: VecDeque<FleetEvent>,
 }
 
-struct Connected {
-    session: Arc<Session>,
-    launched: Launched,
-    took: Duration,
-}
-
 impl Fleet {
     /// Nothing is connected yet.
     ///
@@ -158,64 +154,6 @@ impl Fleet {
     /// T0 on our wall clock, nanoseconds since 1970; 0 before it is set.
     pub fn t0_unix_ns(&self) -> u64 {
         self.t0_unix_ns
-    }
-
-    /// Connects to all machines, brings the program there where it lacks, and starts it. `tell` hears how many are
-    /// there.
-    ///
-    /// # Errors
-    /// Machines that cannot be had, all of them, unless the plan says to go on without.
-    pub async fn connect(&mut self, tell: &mut dyn FnMut(usize)) -> Result<(), FleetError> {
-        let uploads = Arc::new(Semaphore::new(self.plan.ssh.concurrency));
-        for (index, member) in self.members.iter().enumerate() {
-            let (sessions, deploy) = (Arc::clone(&self.sessions), Arc::clone(&self.deploy));
-            let (host, uploads) = (member.host.clone(), Arc::clone(&uploads));
-            self.connecting.spawn(async move {
-                let begun = Instant::now();
-                let session = match sessions.open(&host).await {
-                    Ok(session) => session,
-                    Err(error) => return (index, Err(error.to_string())),
-                };
-                match deploy::launch(Arc::clone(&session), &host, &deploy, &uploads).await {
-                    Ok(launched) => (index, Ok(Connected { session, launched, took: begun.elapsed() })),
-                    Err(error) => {
-                        sessions.close(session).await;
-                        (index, Err(error.to_string()))
-                    }
-                }
-            });
-        }
-        loop {
-            let greeted = self.members.iter().filter(|member| member.hello.is_some()).count();
-            tell(greeted);
-            let lost = self.members.iter().filter(|member| !member.is_present()).count();
-            if self.connecting.is_empty() && greeted + lost >= self.members.len() {
-                break;
-            }
-            tokio::select! {
-                Some(joined) = self.connecting.join_next() => match joined {
-                    Ok((index, Ok(connected))) => self.take_in(index, connected),
-                    Ok((index, Err(reason))) => self.lose(index, reason),
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => {}
-                },
-                heard = hear(&mut self.heard, &mut self.ticks) => {
-                    _ = self.take(heard);
-                }
-            }
-        }
-        self.all_or("connecting")
-    }
-
-    fn take_in(&mut self, index: usize, connected: Connected) {
-        let Connected { session, launched, took } = connected;
-        let Launched { stdin, stdout, stderr, child, deployed, .. } = launched;
-        let orders = channel::open(index, stdin, stdout, stderr, self.speak.clone());
-        let member = &mut self.members[index];
-        member.link = Some(Link { session, orders, _child: child });
-        member.connected_in = took;
-        member.deployed = deployed;
-        member.last_heard_ns = now_ns();
     }
 
     /// Tells every machine what to run, lets it look at the database, and compares the clocks. Changes nothing.
@@ -286,11 +224,19 @@ impl Fleet {
             let at_unix_ns = member.clock.map_or(self.t0_unix_ns, |clock| clock.there_ns(self.t0_unix_ns));
             member.send(&Order::Start { at_unix_ns });
         }
-        self.until_all(&all, |member| member.is_started).await;
+        let answered = self.until_all(&all, |member| member.is_started);
+        if tokio::time::timeout(head_start + STARTED_WITHIN, answered).await.is_err() {
+            // The others are running by now, and must not run for long without somebody who watches.
+            for index in self.present().into_iter().filter(|index| !self.members[*index].is_started).collect::<Vec<_>>()
+            {
+                self.lose(index, "it did not answer the order to begin".to_owned());
+                self.pending.push_back(FleetEvent::Lost { host: index });
+            }
+        }
         let engine = &self.plan.plan.engine;
         let planned = Duration::from_nanos(engine.schedule.end_ns()).saturating_add(engine.drain);
         self.deadline = Instant::now().checked_add(head_start.saturating_add(planned).saturating_add(RESULT_WITHIN));
-        self.all_or("starting")
+        self.all_or(STARTING)
     }
 
     /// Places of the machines of which something is still expected.
@@ -337,20 +283,4 @@ impl Fleet {
         let go_on = self.plan.on_host_loss == Some(OnHostLoss::Continue) && failures.len() < self.members.len();
         if failures.is_empty() || go_on { Ok(()) } else { Err(FleetError::Machines { phase, failures }) }
     }
-}
-
-/// The programs that can be sent, read before anything is connected.
-fn binaries(plan: &FleetPlan) -> Result<Vec<AgentBinary>, FleetError> {
-    if plan.deploy == DeployMode::Never {
-        return Ok(Vec::new());
-    }
-    if !plan.agent_binaries.is_empty() {
-        return Ok(plan.agent_binaries.iter().map(|path| AgentBinary::read(path)).collect::<Result<_, _>>()?);
-    }
-    let here = std::env::current_exe().map_err(FleetError::NoBinary)?;
-    let beside = here.with_file_name("load_test");
-    if let Err(error) = std::fs::metadata(&beside) {
-        return Err(FleetError::NoBinary(error));
-    }
-    Ok(vec![AgentBinary::read(&beside)?])
 }
