@@ -114,7 +114,8 @@ fn machines_that_cannot_be_reached_are_named_and_none_of_the_others_begins() {
     let unknown = "no-such-machine.invalid";
     // The reasons of all come together.
     let vms = format!("127.0.1.1,{unknown},{down}");
-    assert_run_refused(&fleet, &vms, &[], &["2 machines failed", unknown, "--vms", &down, "refused"]);
+    let told = format!("\n  {down}: nothing listens there");
+    assert_run_refused(&fleet, &vms, &[], &["2 machines failed", unknown, "--vms", &told, "refused"]);
     let keys = tempfile::tempdir().unwrap();
     let key = keys.path().join("other");
     generate_key(&key);

@@ -37,23 +37,38 @@ impl Trio {
         self.out.path().join("result.json")
     }
 
-    /// A run that lasts long enough for something to happen in it.
+    /// A run at 20 a second each that is long enough for something to happen in it; some snapshots have come.
     pub fn begin(&self, arguments: &[&str]) -> Started {
         self.begin_with(&self.vms(), arguments, |_| ())
     }
 
     fn begin_with(&self, vms: &str, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Started {
-        let output = self.output();
-        let more = ["--rps", "20", "--output", output.to_str().unwrap()];
-        let mut command = self.fleet.command(vms, &[&more[..], arguments].concat());
-        change(&mut command);
-        let started = Started::new(&mut command);
-        started.wait_for_stderr("Starting 3 machines");
+        let started = self.start_with(vms, &[&["--rps", "20"], arguments].concat(), change);
         self.fleet.wait_for_rows();
         // Some snapshots arrive.
         std::thread::sleep(Duration::from_millis(3_500));
         assert!(!started.stderr().contains("LOST"), "{}", started.stderr());
         started
+    }
+
+    /// A run that is about to begin.
+    fn start_with(&self, vms: &str, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Started {
+        let output = self.output();
+        let mut command = self.fleet.command(vms, &[&["--output", output.to_str().unwrap()], arguments].concat());
+        change(&mut command);
+        let started = Started::new(&mut command);
+        started.wait_for_stderr("Starting 3 machines");
+        started
+    }
+
+    fn name(&self) -> String {
+        format!("127.0.1.3:{}", self.prey.port())
+    }
+
+    fn signal_agent(&self, signal: Signal) {
+        let agents = self.agents();
+        assert_eq!(agents.len(), 1);
+        send(agents[0], signal);
     }
 
     pub fn document(&self, ran: &Ran) -> Value {
@@ -95,7 +110,7 @@ impl Trio {
 
     /// Begins a run of some seconds, does `fault`, and waits for the end.
     fn lose(&self, what: &str, arguments: &[&str], fault: impl FnOnce()) {
-        let name = format!("127.0.1.3:{}", self.prey.port());
+        let name = self.name();
         let started = self.begin(&[&["--duration", "14"], arguments].concat());
         fault();
         assert_noticed(&started, what, &name);
@@ -158,16 +173,133 @@ fn a_killed_connection_loses_its_machine_alone() {
 #[test]
 fn a_killed_program_loses_its_machine_alone() {
     let trio = Trio::start();
-    trio.lose("a killed load_test", &[], || trio.agents().into_iter().for_each(|pid| send(pid, Signal::KILL)));
+    trio.lose("a killed load_test", &[], || trio.signal_agent(Signal::KILL));
     trio.assert_nothing_left();
 }
 
-/// Frozen while it holds locks that the others wait for: being killed over SSH frees them.
 #[test]
 fn a_frozen_program_is_noticed_and_killed() {
     let trio = Trio::start();
-    trio.lose("a frozen load_test", &[], || trio.agents().into_iter().for_each(|pid| send(pid, Signal::STOP)));
+    trio.lose("a frozen load_test", &["--no-rate-limiting"], || trio.signal_agent(Signal::STOP));
     trio.assert_nothing_left();
+}
+
+/// Being killed over SSH frees the locks for which the others wait.
+#[test]
+fn a_program_that_is_frozen_with_locks_holds_the_others_up_only_until_it_is_noticed() {
+    let trio = Trio::start();
+    let started = trio.start_with(&trio.vms(), &["--rps", "max", "--duration", "600"], |_| ());
+    trio.fleet.wait_for_rows();
+    std::thread::sleep(Duration::from_millis(2_500));
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let waits = || trio.fleet.server.psql(waiting).parse::<u64>().unwrap() >= 4;
+    let holds_all_up = (0..40).any(|_| {
+        trio.signal_agent(Signal::STOP);
+        let looks = (0..6).any(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            waits() && waits()
+        });
+        if !looks {
+            trio.signal_agent(Signal::CONT);
+            std::thread::sleep(Duration::from_millis(137));
+        }
+        looks
+    });
+    assert!(holds_all_up, "it never was frozen with a lock");
+    let rows = trio.fleet.rows("chat_inference");
+    assert_noticed(&started, "a frozen load_test that holds locks", &trio.name());
+    let noticed = Instant::now();
+    wait_until("the others go on", || trio.fleet.rows("chat_inference") > rows + 20);
+    eprintln!("FIGURE from LOST to the others going on: {:.2} s", noticed.elapsed().as_secs_f64());
+    started.signal(Signal::INT);
+    let ran = started.finish().expect(130);
+    let json = trio.assert_lost(&ran, &trio.name());
+    assert_eq!(count(&json, "failed"), 0, "{json}");
+    trio.assert_nothing_left();
+}
+
+#[test]
+fn a_machine_can_be_lost_before_its_first_second_is_over() {
+    let trio = Trio::start();
+    let started = trio.start_with(&trio.vms(), &["--rps", "20", "--duration", "4"], |_| ());
+    trio.signal_agent(Signal::KILL);
+    let ran = started.finish().expect(1);
+    let json = trio.document(&ran);
+    assert_adds_up(&json);
+    assert_eq!((json["status"].as_str(), json["failed_vms"].as_array().unwrap().len()), (Some("INVALID"), 1));
+    assert!(ran.stderr.contains(&format!("LOST {}", trio.name())), "{}", ran.stderr);
+    trio.assert_nothing_left();
+}
+
+/// With something lost in the warm-up, nothing of it was measured.
+#[test]
+fn a_machine_can_be_lost_in_the_warmup_and_the_rest_be_interrupted() {
+    let trio = Trio::start();
+    for warmup in ["600", "2"] {
+        let started = trio.begin(&["--warmup", warmup, "--duration", "600"]);
+        trio.signal_agent(Signal::KILL);
+        assert_noticed(&started, "a killed load_test", &trio.name());
+        started.signal(Signal::INT);
+        let ran = started.finish().expect(130);
+        let json = trio.document(&ran);
+        assert_adds_up(&json);
+        assert_eq!((json["status"].as_str(), json["failed_vms"].as_array().unwrap().len()), (Some("INVALID"), 1));
+        trio.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_machine_can_be_lost_while_all_wait_for_the_last_requests() {
+    let trio = Trio::start();
+    let started = trio.start_with(&trio.vms(), &["--rps", "20", "--duration", "4", "--drain", "60"], |_| ());
+    trio.fleet.wait_for_rows();
+    std::thread::sleep(Duration::from_secs(2));
+    trio.fleet.server.freeze();
+    std::thread::sleep(Duration::from_secs(3));
+    trio.signal_agent(Signal::KILL);
+    assert_noticed(&started, "a load_test killed in the drain", &trio.name());
+    trio.fleet.server.thaw();
+    let ran = started.finish().expect(1);
+    let json = trio.assert_lost(&ran, &trio.name());
+    assert_eq!(count(&json["per_vm_results"][0]["result"], "scheduled"), 80);
+    trio.assert_nothing_left();
+}
+
+/// Somebody there ends it politely, as a machine that shuts down does: it delivers what it has, and has not done its part.
+#[test]
+fn a_program_that_is_asked_to_stop_makes_the_test_invalid() {
+    let trio = Trio::start();
+    let started = trio.begin(&["--duration", "8"]);
+    trio.signal_agent(Signal::TERM);
+    let ran = started.finish();
+    let json = trio.document(&ran);
+    assert_adds_up(&json);
+    assert_eq!(json["status"], "INVALID", "{}", ran.stdout);
+    assert!(ran.stdout.contains(&trio.name()), "{}", ran.stdout);
+    assert_eq!(trio.fleet.rows("chat_inference"), count(&json, "ok"));
+    ran.expect(1);
+    trio.assert_nothing_left();
+}
+
+/// Until T0 every machine has to be there.
+#[test]
+fn a_machine_that_is_lost_before_the_load_begins_ends_the_test() {
+    for (signal, arguments) in
+        [(Signal::KILL, &[][..]), (Signal::STOP, &[]), (Signal::KILL, &["--on-host-loss", "abort"])]
+    {
+        let trio = Trio::start();
+        trio.fleet.server.freeze();
+        let started = trio.fleet.start_run(&trio.vms(), &[&["--rps", "20", "--duration", "5"], arguments].concat());
+        wait_until("three machines are there", || trio.agents().len() + trio.fleet.agents().len() == 3);
+        std::thread::sleep(Duration::from_millis(1_500));
+        trio.signal_agent(signal);
+        std::thread::sleep(Duration::from_secs(6));
+        trio.fleet.server.thaw();
+        let ran = started.finish().expect_refusal(3, &["a machine failed", &trio.name(), "no load was started"]);
+        assert_no_secret(&ran);
+        trio.assert_nothing_left();
+        assert_eq!(trio.fleet.rows("chat_inference"), 0);
+    }
 }
 
 #[test]
@@ -183,9 +315,9 @@ fn a_frozen_machine_is_noticed() {
 #[test]
 fn abort_ends_the_test_where_a_machine_is_lost() {
     let trio = Trio::start();
-    let name = format!("127.0.1.3:{}", trio.prey.port());
+    let name = trio.name();
     let started = trio.begin(&["--duration", "600", "--on-host-loss", "abort"]);
-    trio.agents().into_iter().for_each(|pid| send(pid, Signal::KILL));
+    trio.signal_agent(Signal::KILL);
     assert_noticed(&started, "a killed load_test with --on-host-loss abort", &name);
     let since = Instant::now();
     let ran = started.finish().expect(1);
