@@ -187,8 +187,17 @@ impl Fleet {
     /// Machines that cannot go on, all of them.
     pub async fn set_up(&mut self) -> Result<(), FleetError> {
         let all = self.present();
-        let (first, others) = all.split_at(all.len().min(1));
-        for group in std::iter::once(first).chain(others.chunks(SET_UP_AT_ONCE)) {
+        let mut others = all.as_slice();
+        while let Some((first, rest)) = others.split_first() {
+            others = rest;
+            self.each(&[*first], &Order::SetUp, |member| member.is_set_up).await;
+            self.all_or("setting up the tables")?;
+            // Where it was lost and the others go on, the next one does it alone.
+            if self.members[*first].is_set_up {
+                break;
+            }
+        }
+        for group in others.chunks(SET_UP_AT_ONCE) {
             self.each(group, &Order::SetUp, |member| member.is_set_up).await;
             self.all_or("setting up the tables")?;
         }

@@ -1,8 +1,9 @@
 //! The coordinator is asked to stop, is killed, or is cut off.
 
+use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::loss::{Trio, assert_no_secret, let_in};
@@ -80,6 +81,77 @@ fn connecting_can_be_interrupted() {
     std::thread::sleep(Duration::from_millis(500));
     assert_interrupted_early(&fleet, started, || ());
     mute.thaw();
+}
+
+/// A terminal's Ctrl-C goes to all processes that belong to the foreground.
+#[test]
+fn a_terminal_interrupts_the_whole_process_group_and_no_machine_is_lost_by_it() {
+    let fleet = TestFleet::start();
+    let mut command = fleet.command(VMS, &LONG);
+    command.process_group(0);
+    let started = Started::new(&mut command);
+    fleet.wait_for_rows();
+    std::thread::sleep(Duration::from_millis(2_500));
+    kill_process_group(Pid::from_raw(i32::try_from(started.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+    let ran = started.finish().expect(130);
+    let json = ran.json();
+    assert_adds_up(&json);
+    assert_eq!(json["failed_vms"].as_array().unwrap().len(), 0, "{}", ran.stderr);
+    assert_eq!(fleet.rows("chat_inference"), count(&json, "ok"));
+    fleet.assert_nothing_left();
+}
+
+/// Some ssh are masters by then, and one is still connecting.
+#[test]
+fn a_coordinator_that_is_killed_while_it_connects_leaves_nothing() {
+    let (fleet, mute) = (TestFleet::start(), TestSshd::start());
+    let_in(&mute, &fleet.sshd);
+    mute.freeze();
+    let vms = format!("127.0.1.[1-2],127.0.1.3:{}", mute.port());
+    let started = fleet.start_run(&vms, &LONG);
+    wait_until("two machines are there", || fleet.agents().len() == 2);
+    started.signal(Signal::KILL);
+    let killed = Instant::now();
+    drop(started);
+    fleet.assert_nothing_left();
+    eprintln!("FIGURE until all is gone after SIGKILL while connecting: {:.2} s", killed.elapsed().as_secs_f64());
+}
+
+/// Emptying the tables waits for somebody's lock.
+#[test]
+fn setting_up_can_be_interrupted() {
+    let fleet = TestFleet::start();
+    let url = fleet.server.url();
+    let psql = fleet.server.server().program_dir().join("psql");
+    let sql = "BEGIN; LOCK TABLE chat_inference; SELECT pg_sleep(600)";
+    let locking = std::process::Command::new(psql).args(["-XAtq", "-c", sql, &url]).spawn();
+    let mut locking = locking.unwrap();
+    wait_until("the table is locked", || {
+        fleet.server.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1"
+    });
+    let started = fleet.start_run(VMS, &LONG);
+    wait_until("somebody waits for the lock", || {
+        fleet.server.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == "1"
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!started.stderr().contains("error"), "waiting for a lock is no fault: {}", started.stderr());
+    assert_interrupted_early(&fleet, started, || {
+        fleet.server.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+    });
+    let _ = locking.wait();
+}
+
+/// The disk for the report is full: the machines are tidied up all the same.
+#[test]
+fn a_report_that_cannot_be_written_is_told_and_leaves_nothing() {
+    let fleet = TestFleet::start();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = fleet.command(VMS, &["--rps", "20", "--duration", "2", "--json-output"]);
+    let output = command.stdout(full).stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("No space left"), "{stderr}");
+    fleet.assert_nothing_left();
 }
 
 #[test]
