@@ -58,7 +58,7 @@ trap 'exit 143' TERM
 say 'Starting a private sshd and a throwaway Postgres'
 fleet_up 127.0.1.1 127.0.1.2 127.0.1.3
 
-arguments=(--vms '127.0.1.[1-3]' --ssh-config "$ssh_config" --rps 50 --workers 4 "${load[@]}" "$@")
+arguments=(--vms '127.0.1.[1-3]' --ssh-config "$ssh_config" --rps 20 --workers 2 "${load[@]}" "$@")
 say "coordinator ${arguments[*]}"
 cd "$called_from"
 # In the environment, where coordinator takes it out of sight at once.

@@ -61,9 +61,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// `coordinator merge FILE…`
+/// Merges the JSON results of load_test --share 1/N ... N/N into one, exactly
 #[derive(Parser)]
-#[command(name = "coordinator merge", max_term_width = 100)]
+#[command(
+    name = "merge",
+    bin_name = "coordinator merge",
+    max_term_width = 100,
+    args_override_self = true,
+    allow_negative_numbers = true,
+    after_help = "Exit codes: 0 PASSED; 1 DEGRADED, FAILED or INVALID; 2 wrong use; 3 it could not be merged."
+)]
 struct Merge {
     #[command(flatten)]
     options: MergeOptions,
@@ -180,10 +187,7 @@ async fn begin(fleet: &mut Fleet, json: bool) -> Result<()> {
         say(&format!("\n{}", String::from_utf8_lossy(&header)))?;
     }
     fleet.start().await?;
-    note(&format!(
-        "Starting {} together ...",
-        machines(fleet.members().iter().filter(|member| member.is_present()).count())
-    ));
+    note(&format!("Starting {} ...", machines(fleet.members().iter().filter(|member| member.is_present()).count())));
     Ok(())
 }
 

@@ -55,13 +55,17 @@ impl Fleet {
         let member = &self.members[index];
         let hostname = member.host.name.clone();
         let (clock, start_skew_ms) = (member.clock_comparison(), member.start_skew_ms());
-        if let Some(result) = &member.result {
-            let result = result.clone();
-            return Some(Part { hostname, result, clock, start_skew_ms, lost: None, slots_lost: 0 });
-        }
-        let (hello, ready) = (member.hello.as_ref()?, member.ready.as_ref().filter(|_| member.is_started)?);
         let mut schedule = self.plan.plan.engine.schedule;
         schedule.share = self.plan.share(index);
+        if let Some(result) = &member.result {
+            let (result, lost) = (result.clone(), member.lost.clone());
+            let planned =
+                schedule.scheduled_before(schedule.end_ns()).zip(schedule.scheduled_before(schedule.warmup_ns));
+            let planned = planned.map_or(0, |(until, before)| until - before);
+            let slots_lost = lost.as_ref().map_or(0, |_| planned.saturating_sub(result.accounting.scheduled));
+            return Some(Part { hostname, result, clock, start_skew_ms, lost, slots_lost });
+        }
+        let (hello, ready) = (member.hello.as_ref()?, member.ready.as_ref().filter(|_| member.is_started)?);
         let context = Context {
             hostname: hello.hostname.clone(),
             config: ready.config.clone(),

@@ -67,6 +67,11 @@ impl Fleet {
         if !member.ended {
             member.end_agent();
         }
+        self.abort_where_asked();
+    }
+
+    /// A machine has just been lost.
+    fn abort_where_asked(&mut self) {
         if self.t0_unix_ns > 0 && self.plan.on_host_loss == Some(OnHostLoss::Abort) && !self.stopped {
             self.stop(false);
         }
@@ -125,7 +130,15 @@ impl Fleet {
                 if result.tool_build != BUILD || result.run.share != self.plan.share(host) {
                     return Err("its result is that of another test".to_owned());
                 }
+                // Nobody here has asked for it: somebody has stopped it there. What it measured counts, and it is missing
+                // from then on.
+                let was_stopped_there = result.run.interrupted && !self.stopped;
                 member.result = Some(*result);
+                if was_stopped_there {
+                    member.lost = Some("its load_test was stopped on the machine itself (a signal)".to_owned());
+                    self.abort_where_asked();
+                    return Ok(Some(FleetEvent::Lost { host }));
+                }
                 return Ok(Some(FleetEvent::Delivered { host }));
             }
         }

@@ -174,9 +174,12 @@ fn warnings(parts: &[Part], time: &CommonTime) -> Vec<String> {
     }
     let mut warnings = Vec::new();
     if !time.is_every_window {
+        // Where clocks were compared a coordinator has started all, and what ended early is told by itself.
+        let by_hand = parts.iter().all(|part| part.clock.is_none());
+        let remedy = if by_hand { "; start all machines with one --start-at and let none end early" } else { "" };
         warnings.push(format!(
             "The machines did not measure at the same time: rates are over the {:.1} s that all windows have in common, \
-             the longest is {:.1} s; start all machines with one --start-at and let none end early.",
+             the longest is {:.1} s{remedy}.",
             time.seconds, time.longest_seconds
         ));
     }

@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+use rustix::process::Signal;
+
+use crate::sshd::send;
 use crate::tool::{TestFleet, assert_adds_up, count};
 
 const VMS: &str = "127.0.1.[1-3]";
@@ -22,5 +25,25 @@ fn three_machines_run_one_schedule_and_their_results_are_merged() {
     let names: Vec<&str> = machines.iter().map(|machine| machine["hostname"].as_str().unwrap()).collect();
     assert_eq!(names, ["127.0.1.1", "127.0.1.2", "127.0.1.3"]);
     assert!(machines.iter().all(|machine| machine["start_skew_ms"].is_number() && machine["clock"].is_object()));
+    fleet.assert_nothing_left();
+}
+
+#[test]
+fn a_machine_whose_load_test_is_stopped_there_counts_as_lost_from_then_on() {
+    let fleet = TestFleet::start();
+    let run = fleet.start_run(VMS, &["--rps", "10", "--duration", "8", "--json-output"]);
+    fleet.wait_for_rows();
+    send(fleet.agents()[0], Signal::TERM);
+    run.wait_for_stderr("LOST 127.0.1.");
+    let ran = run.finish().expect(1);
+    let json = ran.json();
+    assert_adds_up(&json);
+    assert_eq!((&json["success"], &json["status"]), (&Value::Bool(false), &Value::from("INVALID")));
+    let machines = json["per_vm_results"].as_array().unwrap();
+    let lost: Vec<&Value> = machines.iter().filter(|machine| machine["lost"].is_string()).collect();
+    assert_eq!(lost.len(), 1);
+    // Its share is 80 requests.
+    assert_eq!(count(&lost[0]["result"], "scheduled") + lost[0]["slots_lost"].as_u64().unwrap(), 80);
+    assert_eq!(fleet.rows("chat_inference"), count(&json, "ok"));
     fleet.assert_nothing_left();
 }

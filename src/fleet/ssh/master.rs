@@ -99,6 +99,7 @@ impl Attempt<'_> {
         // What failed is read from the log. What suits an interactive login would only get in the way of many.
         set("LogLevel=INFO");
         set("ClearAllForwardings=yes");
+        set("ForwardAgent=no");
         set("ForwardX11=no");
         set("PermitLocalCommand=no");
         set("RemoteCommand=none");
