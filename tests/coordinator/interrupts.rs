@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
-use crate::loss::{Trio, assert_no_secret, let_in};
+use crate::loss::{Trio, assert_no_secret, hold_lock, let_in, wait_for_lock_waiters};
 use crate::sshd::{TestSshd, descendants, send};
 use crate::tool::{Started, TestFleet, assert_adds_up, count, processes_naming, wait_until};
 
@@ -121,24 +121,38 @@ fn a_coordinator_that_is_killed_while_it_connects_leaves_nothing() {
 #[test]
 fn setting_up_can_be_interrupted() {
     let fleet = TestFleet::start();
-    let url = fleet.server.url();
-    let psql = fleet.server.server().program_dir().join("psql");
-    let sql = "BEGIN; LOCK TABLE chat_inference; SELECT pg_sleep(600)";
-    let locking = std::process::Command::new(psql).args(["-XAtq", "-c", sql, &url]).spawn();
-    let mut locking = locking.unwrap();
-    wait_until("the table is locked", || {
-        fleet.server.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1"
-    });
+    let lock = hold_lock(&fleet, "chat_inference");
     let started = fleet.start_run(VMS, &LONG);
-    wait_until("somebody waits for the lock", || {
-        fleet.server.psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == "1"
-    });
+    wait_for_lock_waiters(&fleet, 1);
     std::thread::sleep(Duration::from_secs(3));
     assert!(!started.stderr().contains("error"), "waiting for a lock is no fault: {}", started.stderr());
-    assert_interrupted_early(&fleet, started, || {
-        fleet.server.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
-    });
-    let _ = locking.wait();
+    assert_interrupted_early(&fleet, started, || drop(lock));
+}
+
+/// What is half sent is removed there.
+#[test]
+fn sending_the_program_can_be_interrupted() {
+    for signal in [Signal::INT, Signal::KILL] {
+        let fleet = TestFleet::start();
+        let folder = fleet.sshd.home().join("postgres_load_test");
+        let started = fleet.start_run(VMS, &LONG);
+        let half_sent = || {
+            let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with(".load_test."))
+        };
+        let until = Instant::now() + Duration::from_secs(30);
+        while !half_sent() {
+            assert!(Instant::now() < until, "{}", started.stderr());
+            std::hint::spin_loop();
+        }
+        started.signal(signal);
+        if signal == Signal::INT {
+            started.finish().expect_refusal(130, &["interrupted before the test began"]);
+        } else {
+            drop(started);
+        }
+        fleet.assert_nothing_left();
+    }
 }
 
 /// The disk for the report is full: the machines are tidied up all the same.

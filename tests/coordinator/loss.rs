@@ -130,6 +130,32 @@ impl Trio {
     }
 }
 
+/// Holds a table's lock until dropped.
+pub struct Lock<'a>(&'a TestFleet, Child);
+
+pub fn hold_lock<'a>(fleet: &'a TestFleet, table: &str) -> Lock<'a> {
+    let psql = fleet.server.server().program_dir().join("psql");
+    let sql = format!("BEGIN; LOCK TABLE {table}; SELECT pg_sleep(600)");
+    let mut command = Command::new(psql);
+    let child = command.args(["-XAtq", "-c", &sql, &fleet.server.url()]).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the table is locked", || fleet.server.psql(&format!("SELECT count(*) {SLEEPING}")) == "1");
+    Lock(fleet, child)
+}
+
+const SLEEPING: &str = "FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.server.try_psql_in("postgres", &format!("SELECT pg_terminate_backend(pid) {SLEEPING}"));
+        let _ = self.1.wait();
+    }
+}
+
+pub fn wait_for_lock_waiters(fleet: &TestFleet, number: u64) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    wait_until("somebody waits for the lock", || fleet.server.psql(sql) == number.to_string());
+}
+
 /// `prey` accepts the key of `other`.
 pub fn let_in(prey: &TestSshd, other: &TestSshd) {
     let key = fs::read(other.key().with_extension("pub")).unwrap();
@@ -326,6 +352,53 @@ fn abort_ends_the_test_where_a_machine_is_lost() {
     assert!(count(&json, "scheduled") < 6_000, "{}", json["accounting"]);
     assert_eq!(count(&json, "unfinished"), 0, "{}", json["accounting"]);
     trio.assert_nothing_left();
+}
+
+/// With `continue`, a machine that is lost on the way to T0 is left out, be it the one that sets up the tables.
+#[test]
+fn a_machine_that_is_lost_before_the_load_begins_is_left_out_where_that_was_asked_for() {
+    let trio = Trio::start();
+    let lock = hold_lock(&trio.fleet, "chat_inference");
+    let vms = format!("{},127.0.1.[1-2]", trio.name());
+    let output = trio.output();
+    let arguments = ["--rps", "20", "--duration", "3", "--on-host-loss", "continue", "--output"];
+    let started = trio.fleet.start_run(&vms, &[&arguments[..], &[output.to_str().unwrap()]].concat());
+    wait_for_lock_waiters(&trio.fleet, 1);
+    trio.signal_agent(Signal::KILL);
+    // The next one sets up, and waits for the same lock.
+    wait_for_lock_waiters(&trio.fleet, 2);
+    drop(lock);
+    let ran = started.finish().expect(1);
+    let json = trio.document(&ran);
+    assert_adds_up(&json);
+    assert_eq!((count(&json, "scheduled"), json["status"].as_str()), (120, Some("INVALID")));
+    assert_eq!((&json["failed_vms"][0]["hostname"], &json["num_vms"]), (&trio.name().into(), &Value::from(3)));
+    assert_eq!(trio.fleet.rows("chat_inference"), count(&json, "ok"));
+    trio.assert_nothing_left();
+}
+
+/// Who is in a hurry does not wait for a machine that stands still, and the guard ends what is left here.
+#[test]
+fn a_frozen_machine_does_not_hold_up_an_interrupt() {
+    for signals in [1, 4] {
+        let trio = Trio::start();
+        let started = trio.begin(&["--duration", "600", "--no-rate-limiting"]);
+        freeze_all(&trio.prey);
+        let asked = Instant::now();
+        for _ in 0..signals {
+            started.signal(Signal::INT);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let ran = started.finish().expect(130);
+        let took = asked.elapsed();
+        eprintln!("FIGURE {signals} interrupts with a frozen host, to the end: {:.2} s", took.as_secs_f64());
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        trio.assert_lost(&ran, &trio.name());
+        let here = trio.fleet.tmp.path().to_str().unwrap();
+        wait_until("no ssh and no guard is left here", || processes_naming(here).is_empty());
+        trio.prey.sessions().into_iter().for_each(|session| trio.prey.thaw_session(session));
+        trio.assert_nothing_left();
+    }
 }
 
 /// A network namespace with a link to here. Gone when dropped.
