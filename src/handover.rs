@@ -38,6 +38,8 @@ pub fn hide_secrets(arguments: Vec<OsString>) -> io::Result<(Secrets, Vec<OsStri
     if std::env::var_os(MARK).is_some() {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text)?;
+        // Who may look into this process would otherwise find it there until the end.
+        let _ = rustix::fs::ftruncate(io::stdin(), 0);
         return Ok((serde_json::from_str(&text)?, arguments));
     }
     let (mut secrets, kept) = split(&arguments);

@@ -14,6 +14,9 @@ mod sums;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use belonging::{comparable, differences};
+pub(crate) use check::check;
+
 use crate::result::{ClockComparison, FailedVm, HistogramError, RunResult};
 use crate::schedule::Share;
 
@@ -184,7 +187,13 @@ fn same_share(hosts: &[String; 2], share: &Share) -> String {
 /// # Errors
 /// The results do not belong together, or one of them contradicts itself.
 pub fn merge(mut parts: Vec<Part>, missing: Vec<FailedVm>) -> Result<RunResult, MergeError> {
-    parts.iter().try_for_each(check::check)?;
+    parts.iter().try_for_each(check)?;
+    if !parts.iter().all(|part| part.result.run.interrupted) {
+        // Of a test that went on, a part that was stopped is missing from then on.
+        for part in parts.iter_mut().filter(|part| part.result.run.interrupted && part.lost.is_none()) {
+            part.lost = Some("it was stopped before its time".to_owned());
+        }
+    }
     parts.sort_by(|a, b| {
         let key = |part: &Part| (part.result.run.share.index, part.result.run.started_unix_ns);
         key(a).cmp(&key(b)).then_with(|| a.hostname.cmp(&b.hostname))

@@ -60,13 +60,13 @@ impl Durations {
 
     /// Adds another's values, exactly.
     pub fn add(&mut self, other: &Self) {
-        self.past_range += other.past_range;
+        self.past_range = self.past_range.saturating_add(other.past_range);
         if other.histogram.is_empty() {
             return;
         }
         // Fails only where the other holds values past this range, and all are made with the same one.
         if self.histogram.add(&other.histogram).is_err() {
-            self.past_range += other.histogram.len();
+            self.past_range = self.past_range.saturating_add(other.histogram.len());
         }
     }
 
@@ -180,9 +180,9 @@ impl Interval {
     /// Adds another machine's part of the same second.
     pub fn add(&mut self, other: &Self) {
         self.latency.add(&other.latency);
-        self.ok += other.ok;
-        self.errors += other.errors;
-        self.late += other.late;
+        self.ok = self.ok.saturating_add(other.ok);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.late = self.late.saturating_add(other.late);
     }
 }
 

@@ -277,7 +277,7 @@ fn resolve(order: PlanOrder) -> Result<Plan, End> {
             debug_assert!(matches!(plan.target, Target::Existing(_)));
             Ok(plan.coordinated(share, options.target.no_reset))
         }
-        None => Err(End::Failed(faults.join("\n"))),
+        None => Err(End::Failed(faults.join("; "))),
     }
 }
 

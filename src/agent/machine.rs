@@ -28,7 +28,7 @@ pub(super) fn introduce() -> Hello {
 }
 
 /// Raises the soft limit to the hard one. Returns what then counts; `None` where there is no limit.
-fn raise_open_files() -> Option<u64> {
+pub fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     // Where it is not allowed, the old limit counts.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });

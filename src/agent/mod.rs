@@ -22,6 +22,7 @@ use std::time::Duration;
 use crate::signals::Stops;
 use channel::Channel;
 use conversation::{Conversation, End};
+pub use machine::raise_open_files;
 use protocol::Event;
 
 /// How an agent has ended.

@@ -42,6 +42,8 @@ fn main() -> ExitCode {
             return ExitCode::from(COULD_NOT_RUN);
         }
     };
+    // Some descriptors for each machine.
+    postgres_load_test::agent::raise_open_files();
     let options = match CoordinatorOptions::parse_from_arguments(arguments) {
         Ok(options) => options,
         Err(error) => return ExitCode::from(console::wrong_use(&error, PROGRAM)),
@@ -131,7 +133,8 @@ async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Re
         () = stops.next() => return Err(Stopped.into()),
     }
     if setup_only {
-        let ready = format!("Ready: {} set up the tables", machines(fleet.members().len()));
+        let there = fleet.members().iter().filter(|member| member.is_present()).count();
+        let ready = format!("Ready: {} of {} set up the tables", there, machines(fleet.members().len()));
         if json {
             note(&ready)
         } else {

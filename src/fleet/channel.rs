@@ -31,6 +31,8 @@ pub struct Heard {
 pub enum What {
     /// A line of the agent.
     Event(Box<Event>),
+    /// The agent breaks the protocol, and how. It lives, but nothing that it says counts any more.
+    Broken(String),
     /// Nothing more will come, and why, as a sentence without its full stop.
     Ended(String),
 }
@@ -72,12 +74,13 @@ pub fn open(
     tokio::spawn(keep_end(stderr, said));
     tokio::spawn(async move {
         let tell = |at_ns, what| _ = heard.send(Heard { host, at_ns, what });
-        let end = read(stdout, |at_ns, event| tell(at_ns, What::Event(Box::new(event)))).await;
-        let reason = match end {
-            Some(reason) => reason,
-            None => farewell(complaint).await,
-        };
-        tell(now_ns(), What::Ended(reason));
+        let mut stdout = stdout;
+        if let Some(reason) = read(&mut stdout, |at_ns, event| tell(at_ns, What::Event(Box::new(event)))).await {
+            tell(now_ns(), What::Broken(reason));
+            // To its end, so that it is known when the agent is gone.
+            let _ = tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await;
+        }
+        tell(now_ns(), What::Ended(farewell(complaint).await));
     });
     Orders { lines }
 }
@@ -103,6 +106,8 @@ async fn read(mut stdout: impl AsyncBufRead + Unpin, mut tell: impl FnMut(u64, E
             Ok(MAX_LINE_BYTES) if line.last() != Some(&b'\n') => {
                 return Some(format!("its load_test sent a line of more than {MAX_LINE_BYTES} bytes"));
             }
+            // Cut in the middle of a line.
+            Ok(_) if line.last() != Some(&b'\n') => return None,
             Ok(_) => {}
         }
         let Some(at) = line.windows(MARK.len()).position(|window| window == MARK) else { continue };
@@ -166,7 +171,7 @@ mod tests {
         loop {
             match receiver.recv().await.unwrap() {
                 Heard { host: 3, what: What::Event(event), .. } => events.push(*event),
-                Heard { what: What::Ended(reason), .. } => return (events, reason),
+                Heard { what: What::Ended(reason) | What::Broken(reason), .. } => return (events, reason),
                 other => panic!("{other:?}"),
             }
         }

@@ -50,10 +50,9 @@ impl Fleet {
             });
         }
         loop {
-            let greeted = self.members.iter().filter(|member| member.hello.is_some()).count();
-            tell(greeted);
-            let lost = self.members.iter().filter(|member| !member.is_present()).count();
-            if self.connecting.is_empty() && greeted + lost >= self.members.len() {
+            tell(self.members.iter().filter(|member| member.hello.is_some()).count());
+            let decided = self.members.iter().all(|member| member.hello.is_some() || !member.is_present());
+            if self.connecting.is_empty() && decided {
                 break;
             }
             tokio::select! {

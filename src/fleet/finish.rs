@@ -30,7 +30,11 @@ impl Fleet {
         let (mut parts, mut missing) = (Vec::new(), Vec::new());
         for index in 0..self.members.len() {
             match self.part(index) {
-                Some(part) => parts.push(part),
+                // One that contradicts itself must not cost the results of all others.
+                Some(part) => match merge::check(&part) {
+                    Ok(()) => parts.push(part),
+                    Err(error) => missing.push(FailedVm { hostname: part.hostname, error: error.to_string() }),
+                },
                 None => {
                     let member = &self.members[index];
                     let error = member.lost.clone().unwrap_or_else(|| "it delivered nothing".to_owned());

@@ -10,11 +10,14 @@ use super::member::Member;
 use super::plan::OnHostLoss;
 use super::{Fleet, FleetEvent};
 use crate::agent::protocol::{Event, HEARTBEAT, Order};
+use crate::clock::now_ns;
 use crate::options::BUILD;
 use crate::report::text::printable;
 
 /// How long after the end of the drain a result may take.
 pub(super) const RESULT_WITHIN: Duration = Duration::from_secs(20);
+/// Ticks further apart than this tell that this process itself did not run.
+const STALL: Duration = Duration::from_secs(1);
 /// How long after an abort.
 const ABORTED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -30,8 +33,11 @@ impl Fleet {
             }
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.deadline = None;
-                for index in self.present() {
-                    self.lose(index, "it did not deliver its result in time".to_owned());
+                for host in self.present() {
+                    if self.members[host].result.is_none() {
+                        self.lose(host, "it did not deliver its result in time".to_owned());
+                        self.pending.push_back(FleetEvent::Lost { host });
+                    }
                 }
                 continue;
             }
@@ -79,7 +85,12 @@ impl Fleet {
 
     /// Takes in what was heard, or that nothing was for a while. Returns what concerns a running load.
     pub(super) fn take(&mut self, heard: Option<Heard>) -> Option<FleetEvent> {
-        let Some(Heard { host, at_ns, what }) = heard else { return self.tick() };
+        // Also where there is so much to hear that no tick comes through.
+        self.send_heartbeats();
+        let Some(Heard { host, at_ns, what }) = heard else {
+            self.tick();
+            return None;
+        };
         let member = &mut self.members[host];
         member.last_heard_ns = at_ns;
         match what {
@@ -87,6 +98,13 @@ impl Fleet {
                 member.ended = true;
                 let expected = !member.is_present() || member.result.is_some();
                 if expected {
+                    return None;
+                }
+                self.lose(host, reason);
+                Some(FleetEvent::Lost { host })
+            }
+            What::Broken(reason) => {
+                if !member.is_present() || member.result.is_some() {
                     return None;
                 }
                 self.lose(host, reason);
@@ -145,14 +163,24 @@ impl Fleet {
         Ok(None)
     }
 
-    /// Sends heartbeats, and looks for machines that have fallen silent.
-    fn tick(&mut self) -> Option<FleetEvent> {
+    fn send_heartbeats(&mut self) {
         if self.last_ping.elapsed() >= HEARTBEAT {
             self.last_ping = Instant::now();
             self.members
                 .iter_mut()
                 .filter(|member| member.is_present() && member.link.is_some())
                 .for_each(Member::ping);
+        }
+    }
+
+    /// Looks for machines that have fallen silent. What they lose by it waits to be asked for.
+    fn tick(&mut self) {
+        let since = std::mem::replace(&mut self.last_tick, Instant::now()).elapsed();
+        if since > STALL {
+            // We stood still ourselves (stopped, a terminal that took nothing), and what was said meanwhile has not been
+            // read yet.
+            self.members.iter_mut().for_each(|member| member.last_heard_ns = now_ns());
+            return;
         }
         let silent = self.members.iter().enumerate().filter_map(|(index, member)| {
             let expected = member.is_present() && member.link.is_some() && !member.ended && member.result.is_none();
@@ -168,7 +196,6 @@ impl Fleet {
             self.lose(host, said);
             self.pending.push_back(FleetEvent::Lost { host });
         }
-        self.pending.pop_front()
     }
 }
 

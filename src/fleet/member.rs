@@ -46,6 +46,7 @@ pub struct Member {
     pub(super) clock_at_start: Option<Offset>,
     /// Its clock, after the test.
     pub(super) clock_after: Option<Offset>,
+    known_before: Option<Offset>,
     /// What its snapshots add up to.
     pub totals: Totals,
     /// Its whole result.
@@ -85,6 +86,7 @@ impl Member {
             clock: None,
             clock_at_start: None,
             clock_after: None,
+            known_before: None,
             totals: Totals::default(),
             result: None,
             lost: None,
@@ -122,12 +124,31 @@ impl Member {
         let Some(sent_ns) = self.pings.remove(&number) else { return };
         let [sent_ns, at_ns] = [sent_ns, at_ns].map(|ns| reference.unix_ns_at(ns));
         let offset = Offset::of_round_trip(sent_ns, unix_ns, at_ns);
-        let best = if self.clock_at_start.is_some() { &mut self.clock_after } else { &mut self.clock };
+        let best = self.estimate();
         *best = Some(offset.or_better(*best));
         self.samples_wanted = self.samples_wanted.saturating_sub(1);
         if self.samples_wanted > 0 {
             self.ping();
         }
+    }
+
+    /// What is being estimated: the offset before T0, or the one after the test.
+    fn estimate(&mut self) -> &mut Option<Offset> {
+        if self.clock_at_start.is_some() { &mut self.clock_after } else { &mut self.clock }
+    }
+
+    /// From here on `samples` round trips in a row tell the offset, and what was known before only where they fail.
+    pub(super) fn begin_clock_samples(&mut self, samples: u32) {
+        self.known_before = self.estimate().take();
+        self.samples_wanted = samples;
+        self.ping();
+    }
+
+    pub(super) fn end_clock_samples(&mut self) {
+        self.samples_wanted = 0;
+        let known_before = self.known_before.take();
+        let estimate = self.estimate();
+        *estimate = estimate.or(known_before);
     }
 
     /// Takes in who it is.
@@ -174,13 +195,10 @@ impl Member {
         })
     }
 
-    /// When it began against the common T0, on our clock, milliseconds: its own delay, and what the best estimate of its
-    /// clock says of the one that its T0 was computed with.
+    /// How long after the common T0 it began, milliseconds, as it reports it itself. The comparison of the clocks, from
+    /// which it has its T0, may be wrong by its bound.
     pub(super) fn start_skew_ms(&self) -> Option<f64> {
-        let delay_ms = self.result.as_ref()?.run.start_delay_ms?;
-        let used = self.clock_at_start?;
-        let best = used.or_better(self.clock).or_better(self.clock_after);
-        Some(delay_ms + used.offset_ms() - best.offset_ms())
+        self.result.as_ref()?.run.start_delay_ms
     }
 }
 

@@ -28,6 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::agent::protocol::{Order, PlanOrder};
 use crate::clock::{duration_ns, now_ns};
+use crate::merge;
 use crate::recorder::Interval;
 use crate::result::FailedVm;
 use channel::Heard;
@@ -54,6 +55,8 @@ const HEAD_START: Duration = Duration::from_millis(500);
 const HEAD_START_PER_MACHINE: Duration = Duration::from_millis(10);
 /// How long after T0 the answer to the order to begin may come.
 const STARTED_WITHIN: Duration = Duration::from_secs(2);
+/// How long what a lost machine began to set up may go on: until it ends by itself, and its lock is given up.
+const SET_UP_OUTLIVES: Duration = Duration::from_secs(18);
 /// How many machines set up the database at once, once one has done it alone.
 const SET_UP_AT_ONCE: usize = 8;
 
@@ -103,6 +106,7 @@ pub struct Fleet {
     heard: mpsc::UnboundedReceiver<Heard>,
     ticks: tokio::time::Interval,
     last_ping: Instant,
+    last_tick: Instant,
     reference: Reference,
     t0_unix_ns: u64,
     deadline: Option<Instant>,
@@ -133,6 +137,7 @@ impl Fleet {
             heard,
             ticks,
             last_ping: Instant::now(),
+            last_tick: Instant::now(),
             reference: Reference::now(),
             t0_unix_ns: 0,
             deadline: None,
@@ -177,6 +182,12 @@ impl Fleet {
         let all = self.present();
         self.until_all(&all, |member| member.preflight.is_some()).await;
         self.compare_clocks().await;
+        self.lose_unlike(|member| member.preflight.as_ref()?.database.clone(), |first, _, _| {
+            format!(
+                "it reaches another database server than {first}, and figures of several servers are not those of one; \
+                 give a --postgres-url that means the same on all machines"
+            )
+        });
         self.all_or("looking at the database")
     }
 
@@ -201,6 +212,12 @@ impl Fleet {
             self.each(group, &Order::SetUp, |member| member.is_set_up).await;
             self.all_or("setting up the tables")?;
         }
+        if all.iter().any(|index| !self.members[*index].is_present()) {
+            // What a lost machine has begun may still be waiting for a lock in the database, and would empty the tables
+            // when the others have begun to write.
+            let all = self.present();
+            let _ = tokio::time::timeout(SET_UP_OUTLIVES, self.until_all(&all, |_| false)).await;
+        }
         Ok(())
     }
 
@@ -215,6 +232,13 @@ impl Fleet {
             let member = &mut self.members[index];
             member.totals = Totals::new(member.ready.as_ref().map_or(0, |ready| ready.phases.len()));
         }
+        // Found now, since results that cannot be merged would be found after the test.
+        self.lose_unlike(
+            |member| member.ready.as_ref().map(|ready| merge::comparable(&ready.config)),
+            |first, one, other| {
+                format!("it understands the options unlike {first}: {}", merge::differences(one, other))
+            },
+        );
         self.all_or("opening connections")
     }
 
@@ -224,8 +248,12 @@ impl Fleet {
     /// T0 did not reach a machine in time; then all are stopped.
     pub async fn start(&mut self) -> Result<(), FleetError> {
         self.compare_clocks().await;
+        self.all_or("comparing the clocks")?;
         let all = self.present();
-        let head_start = HEAD_START + HEAD_START_PER_MACHINE * u32::try_from(all.len()).unwrap_or(u32::MAX);
+        let slowest_ns = self.members.iter().filter_map(|member| member.clock).map(|clock| clock.bound_ns).max();
+        let head_start = HEAD_START
+            + HEAD_START_PER_MACHINE * u32::try_from(all.len()).unwrap_or(u32::MAX)
+            + Duration::from_nanos(slowest_ns.unwrap_or_default()).min(CLOCK_WITHIN) * 4;
         self.t0_unix_ns = self.reference.unix_ns_at(now_ns()) + duration_ns(head_start);
         for index in &all {
             let member = &mut self.members[*index];
@@ -269,17 +297,31 @@ impl Fleet {
         }
     }
 
-    /// Estimates the clocks of all machines, from some round trips with nothing else under way.
+    /// Estimates the clocks of all machines anew, from some round trips with nothing else under way: clocks drift apart,
+    /// so what was measured long ago tells little, however well it was.
     async fn compare_clocks(&mut self) {
-        for index in self.present() {
-            let member = &mut self.members[index];
-            member.samples_wanted = CLOCK_SAMPLES;
-            member.ping();
-        }
         let all = self.present();
+        for index in &all {
+            self.members[*index].begin_clock_samples(CLOCK_SAMPLES);
+        }
         let sampled = self.until_all(&all, |member| member.samples_wanted == 0);
-        // What is missing then has been measured less well by the heartbeats.
         let _ = tokio::time::timeout(CLOCK_WITHIN, sampled).await;
+        self.members.iter_mut().for_each(Member::end_clock_samples);
+    }
+
+    /// Loses the machines that are unlike the first one in something.
+    fn lose_unlike<T: PartialEq>(
+        &mut self,
+        of: impl Fn(&Member) -> Option<T>,
+        reason: impl Fn(&str, &T, &T) -> String,
+    ) {
+        let known: Vec<(usize, T)> =
+            self.present().into_iter().filter_map(|index| Some((index, of(&self.members[index])?))).collect();
+        let Some(((first, like), others)) = known.split_first() else { return };
+        let name = self.members[*first].host.name.clone();
+        for (index, found) in others.iter().filter(|(_, found)| found != like) {
+            self.lose(*index, reason(&name, like, found));
+        }
     }
 
     /// All machines are still there, or the plan says to go on with those that are.

@@ -1,5 +1,6 @@
 //! What a test on many machines is to be, resolved from the command line. All faults are found, and reported at once.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -80,8 +81,11 @@ impl FleetPlan {
         if let Some(url) = &secrets.postgres_url {
             options_of_one.target.postgres_url = Some(url.clone());
         }
-        let rps_per_vm = total_rate(fleet, &mut options_of_one, hosts.len().max(1) as u64, &mut add);
         let ssh = ssh(fleet, &mut add);
+        for (name, same) in same_machine(&hosts, &ssh) {
+            add("--vms", format!("'{name}' and '{same}' are the same user, machine and port"), "leave out one of them");
+        }
+        let rps_per_vm = total_rate(fleet, &mut options_of_one, hosts.len().max(1) as u64, &mut add);
         let deploy = keyword(
             fleet.deploy.as_str(),
             &[("auto", DeployMode::Auto), ("always", DeployMode::Always), ("never", DeployMode::Never)],
@@ -137,6 +141,21 @@ impl FleetPlan {
     pub fn share(&self, index: usize) -> Share {
         Share { index: index as u64, of: self.hosts.len() as u64 }
     }
+}
+
+/// Machines that are the same once the options have filled in what `--vms` leaves out. What an SSH configuration says is
+/// not known here.
+fn same_machine<'a>(hosts: &'a [Host], ssh: &SshOptions) -> Vec<(&'a str, &'a str)> {
+    let mut seen = HashMap::new();
+    let mut same = Vec::new();
+    for host in hosts {
+        let user = host.user.as_ref().or(ssh.user.as_ref());
+        let key = (user, host.address.to_ascii_lowercase(), host.port.or(ssh.port).unwrap_or(22));
+        if let Some(earlier) = seen.insert(key, host.name.as_str()) {
+            same.push((earlier, host.name.as_str()));
+        }
+    }
+    same
 }
 
 /// Sets the options' rate to that of all machines. Returns the rate of one, where that was given.

@@ -66,7 +66,7 @@ fn twice(parts: &[Part]) -> Result<(), MergeError> {
 }
 
 /// What has to be alike.
-fn comparable(config: &Config) -> Config {
+pub(crate) fn comparable(config: &Config) -> Config {
     Config {
         workers: 0,
         threads: 0,
@@ -78,7 +78,7 @@ fn comparable(config: &Config) -> Config {
 }
 
 /// `duration_seconds 10.0 and 20.0, seed 1 and 2`
-fn differences(one: &Config, other: &Config) -> String {
+pub(crate) fn differences(one: &Config, other: &Config) -> String {
     // A struct of plain values always has a form as JSON.
     let fields = |config| serde_json::to_value(config).unwrap_or_default();
     let (one, other) = (fields(one), fields(other));

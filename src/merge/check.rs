@@ -19,7 +19,7 @@ const MAX_SECONDS: f64 = 1e9;
 const MAX_BIN_SECONDS: u64 = 1 << 25;
 
 /// Everything that can be seen without decoding histograms.
-pub(super) fn check(part: &Part) -> Result<(), MergeError> {
+pub(crate) fn check(part: &Part) -> Result<(), MergeError> {
     let (result, host) = (&part.result, || part.hostname.clone());
     if result.format != FORMAT || result.version != VERSION {
         let found = format!("{} version {}", short(&result.format), result.version);

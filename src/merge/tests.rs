@@ -374,7 +374,9 @@ fn what_the_verdict_says_of_each_it_says_once_of_the_sum() {
         one
     });
     let result = judged(merged(parts.collect()));
-    assert_eq!(result.warnings.len(), 2, "{:?}", result.warnings);
+    // And that nobody has compared the clocks of these files' machines.
+    assert_eq!(result.warnings.len(), 3, "{:?}", result.warnings);
+    assert!(result.warnings[2].contains("clocks were not compared"), "{:?}", result.warnings);
     assert!(result.warnings[0].starts_with("6 of 406 requests"), "{:?}", result.warnings);
 }
 

@@ -90,7 +90,7 @@ pub struct FleetOptions {
     #[arg(long, value_name = "N", default_value = "8")]
     pub ssh_concurrency: String,
 
-    /// How long an SSH connection may take
+    /// How long one attempt to connect may take; a machine that does not answer is tried four times
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub connect_timeout: String,
 

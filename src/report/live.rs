@@ -48,9 +48,9 @@ impl Progress {
 
     /// Takes in second `index` since T0.
     pub fn add(&mut self, index: u64, interval: &Interval) {
-        self.ok += interval.ok;
-        self.errors += interval.errors;
-        self.seconds = self.seconds.max(index + 1);
+        self.ok = self.ok.saturating_add(interval.ok);
+        self.errors = self.errors.saturating_add(interval.errors);
+        self.seconds = self.seconds.max(index.saturating_add(1));
         let Interval { latency, ok, errors, late } = interval;
         self.recent.push_back(Recent { latency: latency.coarse(), ok: *ok, errors: *errors, late: *late });
         if self.recent.len() > RECENT_SECONDS {
@@ -65,7 +65,7 @@ impl Progress {
 
     /// Requests answered so far.
     pub fn requests(&self) -> u64 {
-        self.ok + self.errors
+        self.ok.saturating_add(self.errors)
     }
 
     /// One line: the seed's, with more at its end.

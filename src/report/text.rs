@@ -150,7 +150,7 @@ fn phases(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     write!(out, "\n{}", row("ROUND TRIPS (ms):", &heads))?;
     for phase in &result.phases_ms {
         let value = |name| phase.summary.figure(name).map(ms).unwrap_or_default();
-        write!(out, "{}", row(&format!("  {}:", phase.name), &["avg", "p50", "p99", "max"].map(value)))?;
+        write!(out, "{}", row(&format!("  {}:", printable(&phase.name)), &["avg", "p50", "p99", "max"].map(value)))?;
     }
     Ok(())
 }
@@ -184,13 +184,13 @@ fn errors(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     }
     section(out, "ERRORS")?;
     for error in &result.errors {
-        let state = error.sqlstate.as_deref().map(|state| format!(" [{state}]")).unwrap_or_default();
+        let state = error.sqlstate.as_deref().map(|state| format!(" [{}]", printable(state))).unwrap_or_default();
         let origin = match error.origin {
             ErrorOrigin::Request => "",
             ErrorOrigin::Warmup => " (warm-up)",
             ErrorOrigin::Connection => " (between requests)",
         };
-        writeln!(out, "  {:>8}  {}{state}{origin}", thousands(error.count), error.class)?;
+        writeln!(out, "  {:>8}  {}{state}{origin}", thousands(error.count), printable(&error.class))?;
         writeln!(out, "{}", wrapped(&error.example, "            e.g. ", "            "))?;
     }
     Ok(())

@@ -116,7 +116,7 @@ pub fn assemble_lost(
         Some(slots.unwrap_or_default())
     };
     // What was counted is a fact, and the end of the window only an estimate.
-    let known = counts.answered() + counts.skipped + counts.in_flight();
+    let known = counts.answered().saturating_add(counts.skipped).saturating_add(counts.in_flight());
     let scheduled = due_in(start_ns, end_ns).unwrap_or_default().max(known);
     let accounting = Accounting {
         scheduled,

@@ -42,10 +42,16 @@ fn incomplete(fleet: &Fleet) -> Option<String> {
 }
 
 fn clocks_off(fleet: &Fleet) -> Option<String> {
+    let compared = fleet.per_vm_results.iter().any(|vm| vm.clock.is_some());
     let off: Vec<String> = fleet
         .per_vm_results
         .iter()
-        .filter_map(|vm| vm.clock.and_then(clock_error).map(|error| format!("{} ({error})", vm.hostname)))
+        .filter_map(|vm| match vm.clock {
+            Some(clock) => clock_error(clock).map(|error| format!("{} ({error})", vm.hostname)),
+            // Where others were compared there is a coordinator, and this one did not answer it.
+            None if compared => Some(format!("{} (not known)", vm.hostname)),
+            None => None,
+        })
         .collect();
     let named: Vec<&str> = off.iter().map(String::as_str).collect();
     (!off.is_empty()).then(|| {
@@ -94,6 +100,13 @@ pub fn at_fault(vm: &VmResult) -> Option<String> {
 /// What to know of a test that several machines ran.
 pub(super) fn warnings(fleet: &Fleet) -> Vec<String> {
     let mut warnings = Vec::new();
+    if fleet.per_vm_results.len() > 1 && fleet.per_vm_results.iter().all(|vm| vm.clock.is_none()) {
+        warnings.push(
+            "The machines' clocks were not compared: rates and the common time are right only where they agree (chrony or \
+             another NTP client sees to it)."
+                .to_owned(),
+        );
+    }
     if let Some(skew_ms) = fleet.start_skew_ms.filter(|ms| *ms > SKEW_LIMIT_MS) {
         warnings.push(format!(
             "The machines began {skew_ms:.1} ms apart: the load came in steps at first. Synchronise their clocks, or see \
@@ -283,10 +296,21 @@ mod tests {
     fn clocks_at_the_limit_and_machines_without_slots_are_no_fault() {
         let mut fleet = fleet(3);
         fleet.per_vm_results[0].clock.as_mut().unwrap().offset_ms = 100.0;
-        fleet.per_vm_results[1].clock = None;
         fleet.per_vm_results[2].result.accounting = Default::default();
         fleet.per_vm_results[2].result.lateness_ms.p99 = Some(90.0);
         assert_eq!(judged(fleet).status, Status::Passed);
+    }
+
+    #[test]
+    fn a_clock_that_is_not_known_is_a_fault_where_others_were_compared() {
+        let mut compared = fleet(3);
+        compared.per_vm_results[1].clock = None;
+        assert_eq!(judged(compared).status, Status::Invalid);
+        let mut by_hand = fleet(3);
+        by_hand.per_vm_results.iter_mut().for_each(|vm| vm.clock = None);
+        let result = judged(by_hand);
+        assert_eq!(result.status, Status::Passed);
+        assert!(result.warnings.iter().any(|warning| warning.contains("clocks were not compared")));
     }
 
     #[test]
