@@ -75,7 +75,7 @@ impl Fleet {
         let Launched { stdin, stdout, stderr, child, deployed, .. } = launched;
         let orders = channel::open(index, stdin, stdout, stderr, self.speak.clone());
         let member = &mut self.members[index];
-        member.link = Some(Link { session, orders, _child: child });
+        member.link = Some(Link { session, orders, child });
         member.connected_in = took;
         member.deployed = deployed;
         member.last_heard_ns = now_ns();

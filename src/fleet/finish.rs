@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openssh::Session;
 use tokio::task::JoinSet;
 
 use super::listen::hear;
-use super::member::{self, Link};
+use super::member::{self, Link, Member};
 use super::{Fleet, FleetError, ssh};
 use crate::merge::{self, Part};
 use crate::result::{Context, FailedVm, RunResult, assemble_lost};
@@ -92,30 +91,34 @@ impl Fleet {
     pub async fn shut_down(mut self) {
         self.sessions.interrupt();
         self.connecting.shutdown().await;
-        let pids: Vec<Option<u32>> =
-            self.members.iter().map(|member| Some(member.hello.as_ref()?.pid).filter(|_| !member.ended)).collect();
-        let sessions: Vec<Option<Arc<Session>>> = self
+        // The end of its input tells an agent to end. Its channel has to stay open meanwhile, or nobody would see it end.
+        let open: Vec<_> = self
             .members
             .iter_mut()
-            // Dropping the orders closes the agent's input, which tells it to end.
-            .map(|member| member.link.take().map(|Link { session, .. }| session))
+            .map(|member| member.link.take().map(|Link { session, child, .. }| (session, child)))
             .collect();
         let until_ended = async {
-            while self.members.iter().zip(&sessions).any(|(member, session)| session.is_some() && !member.ended) {
+            let expected = |member: &Member| member.is_present() && !member.ended;
+            while self.members.iter().zip(&open).any(|(member, open)| open.is_some() && expected(member)) {
                 let heard = hear(&mut self.heard, &mut self.ticks).await;
                 _ = self.take(heard);
             }
         };
         let _ = tokio::time::timeout(END_WITHIN, until_ended).await;
         let mut closing = JoinSet::new();
-        for ((member, session), pid) in self.members.iter().zip(sessions).zip(pids) {
-            let Some(session) = session else { continue };
+        for (member, open) in self.members.iter_mut().zip(open) {
+            let Some((session, child)) = open else { continue };
             let pool = Arc::clone(&self.sessions);
-            let unended = pid.filter(|_| !member.ended);
+            let killing = member.killing.take();
+            let unended = member.hello.as_ref().map(|hello| hello.pid).filter(|_| !member.ended);
             closing.spawn(async move {
-                if let Some(pid) = unended {
-                    member::kill(&session, pid).await;
+                // One that was lost is being killed since; that needs the session for as long as it takes.
+                match (killing, unended) {
+                    (Some(killing), _) => _ = killing.await,
+                    (None, Some(pid)) => member::kill(&session, pid).await,
+                    (None, None) => {}
                 }
+                drop(child);
                 pool.close(session).await;
             });
         }

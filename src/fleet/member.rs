@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openssh::{Child, Session, Stdio};
+use tokio::task::JoinHandle;
 
 use super::channel::Orders;
 use super::clock::{Offset, Reference};
@@ -53,6 +54,8 @@ pub struct Member {
     pub result: Option<RunResult>,
     /// Why nothing more is expected of it.
     pub lost: Option<String>,
+    /// Ends its agent from beside; over within [`KILL_WITHIN`].
+    pub(super) killing: Option<JoinHandle<()>>,
     /// Whether its stream of events has ended.
     pub(super) ended: bool,
     pub(super) last_heard_ns: u64,
@@ -68,7 +71,7 @@ pub(super) struct Link {
     pub session: Arc<Session>,
     pub orders: Orders,
     /// Held, since the channel ends when it is dropped.
-    pub _child: Child<Arc<Session>>,
+    pub child: Child<Arc<Session>>,
 }
 
 impl Member {
@@ -90,6 +93,7 @@ impl Member {
             totals: Totals::default(),
             result: None,
             lost: None,
+            killing: None,
             ended: false,
             last_heard_ns: now_ns(),
             pings: HashMap::new(),
@@ -176,11 +180,11 @@ impl Member {
 
     /// Ends its agent: by the end of its input, and from beside where the machine can still be reached. One that is
     /// frozen would otherwise hold its locks in the database.
-    pub(super) fn end_agent(&self) {
+    pub(super) fn end_agent(&mut self) {
         let (Some(link), Some(hello)) = (&self.link, &self.hello) else { return };
         link.orders.close();
         let (session, pid) = (Arc::clone(&link.session), hello.pid);
-        tokio::spawn(async move { kill(&session, pid).await });
+        self.killing = Some(tokio::spawn(async move { kill(&session, pid).await }));
     }
 
     /// What is to be reported of its clock.

@@ -401,6 +401,33 @@ fn a_frozen_machine_does_not_hold_up_an_interrupt() {
     }
 }
 
+/// A frozen program would hold its connections for ever: it is killed, also where everything ends right after it was
+/// given up.
+#[test]
+fn a_frozen_program_is_killed_even_if_all_ends_at_that_moment() {
+    let trio = Trio::start();
+    let started = trio.begin(&["--duration", "600", "--no-rate-limiting"]);
+    trio.signal_agent(Signal::STOP);
+    let asked = Instant::now();
+    started.signal(Signal::INT);
+    started.wait_for_stderr("once more");
+    started.signal(Signal::INT);
+    let ran = started.finish().expect(130);
+    eprintln!("FIGURE two interrupts with a frozen load_test, to the end: {:.2} s", asked.elapsed().as_secs_f64());
+    trio.assert_lost(&ran, &trio.name());
+    trio.assert_nothing_left();
+    // Before the load, with no machine beside it.
+    trio.fleet.server.freeze();
+    let started = trio.fleet.start_run(&trio.name(), &["--rps", "20", "--duration", "5"]);
+    wait_until("the machine is there", || trio.agents().len() == 1);
+    std::thread::sleep(Duration::from_millis(1_500));
+    trio.signal_agent(Signal::STOP);
+    let ran = started.finish();
+    trio.fleet.server.thaw();
+    ran.expect_refusal(3, &[&trio.name(), "nothing was heard"]);
+    trio.assert_nothing_left();
+}
+
 /// A network namespace with a link to here. Gone when dropped.
 struct Namespace {
     name: String,
