@@ -174,13 +174,11 @@ fn more_connections_than_the_server_has_are_refused() {
     assert_refused(&fleet, ran, &["connections", "--workers", "127.0.1."]);
 }
 
-fn install_script(home: &Path, hello: &str) {
+/// In place of `load_test`; `body` is what it does as an agent.
+fn install_script(home: &Path, body: &str) {
     let folder = home.join("installed");
     fs::create_dir_all(&folder).unwrap();
-    let script = format!(
-        "#!/bin/sh\n[ \"$1\" = --version ] && exit 0\necho '{hello}'\nexec cat > '{}'\n",
-        home.with_file_name("heard").display()
-    );
+    let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && exit 0\n{body}\n");
     fs::write(folder.join("load_test"), script).unwrap();
     fs::set_permissions(folder.join("load_test"), fs::Permissions::from_mode(0o755)).unwrap();
 }
@@ -198,16 +196,47 @@ fn an_installed_program_of_another_build_is_turned_away_and_hears_no_secret() {
         )
     };
     for (line, word) in [(hello(1, "another"), "another"), (hello(77, BUILD), "version 77")] {
-        install_script(&trio.prey.home(), &line);
+        let heard = trio.prey.home().with_file_name("heard");
+        install_script(&trio.prey.home(), &format!("echo '{line}'\nexec cat > '{}'", heard.display()));
         let arguments = ["--deploy", "never", "--remote-path", "~/installed"];
         assert_run_refused(&trio.fleet, &trio.vms(), &arguments, &["a machine failed", &name, word, "--deploy never"]);
-        let heard = fs::read_to_string(trio.prey.home().with_file_name("heard")).unwrap();
+        let heard = fs::read_to_string(heard).unwrap();
         assert!(!heard.contains("secret") && !heard.contains("postgres"), "{heard}");
         trio.assert_nothing_left();
     }
     fs::remove_dir_all(trio.prey.home().join("installed")).unwrap();
     let arguments = ["--deploy", "never", "--remote-path", "~/installed"];
     assert_run_refused(&trio.fleet, &trio.vms(), &arguments, &[&name, "there is no", "--deploy never"]);
+}
+
+/// By then the others are about to begin, so nobody may wait for long.
+#[test]
+fn a_machine_that_does_not_hear_the_order_to_begin_stops_all_or_is_left_out() {
+    let trio = Trio::start();
+    let here = trio.fleet.sshd.home().join("installed");
+    fs::create_dir(&here).unwrap();
+    fs::copy(small_binary(), here.join("load_test")).unwrap();
+    let real = trio.prey.home().join("load_test");
+    fs::copy(small_binary(), &real).unwrap();
+    let body = format!("grep --line-buffered -v '\"order\":\"start\"' | '{}' --agent", real.display());
+    install_script(&trio.prey.home(), &body);
+    let arguments = [&SHORT[..], &["--deploy", "never", "--remote-path", "~/installed"]].concat();
+    let ran = trio.fleet.run(&trio.vms(), &arguments).expect(3);
+    let name = format!("127.0.1.3:{}", trio.prey.port());
+    for part in ["all were stopped as the load began", "did not answer the order to begin", &name] {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
+    assert_no_secret(&ran);
+    trio.assert_nothing_left();
+    let arguments = [&arguments[..], &["--on-host-loss", "continue", "--json-output"]].concat();
+    let ran = trio.fleet.run(&trio.vms(), &arguments).expect(1);
+    let json = ran.json();
+    assert_adds_up(&json);
+    assert_eq!((count(&json, "scheduled"), json["status"].as_str()), (120, Some("INVALID")));
+    assert_eq!((&json["failed_vms"][0]["hostname"], &json["num_vms"]), (&name.clone().into(), &3.into()));
+    assert!(ran.stderr.contains(&format!("LOST {name}")), "{}", ran.stderr);
+    assert_eq!(trio.fleet.rows("chat_inference"), count(&json, "ok"));
+    trio.assert_nothing_left();
 }
 
 #[test]
