@@ -10,11 +10,11 @@ use std::process::Command;
 use postgres_load_test::database::ephemeral::ThrowawayOptions;
 use postgres_load_test::options::BUILD;
 
-use crate::loss::{Trio, assert_no_secret};
 use crate::program::small_binary;
 use crate::sshd::{TestSshd, generate_key};
 use crate::support::TestServer;
 use crate::tool::{Ran, TestFleet, assert_adds_up, count};
+use crate::trio::{Trio, assert_no_secret};
 
 const VMS: &str = "127.0.1.[1-3]";
 const NAMES: [&str; 3] = ["127.0.1.1", "127.0.1.2", "127.0.1.3"];

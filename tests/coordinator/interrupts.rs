@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
-use crate::loss::{Trio, assert_no_secret, hold_lock, let_in, wait_for_lock_waiters};
 use crate::sshd::{TestSshd, descendants, send};
 use crate::tool::{Started, TestFleet, assert_adds_up, count, processes_naming, wait_until};
+use crate::trio::{Trio, assert_no_secret, hold_lock, let_in, wait_for_lock_waiters};
 
 const VMS: &str = "127.0.1.[1-3]";
 const LONG: [&str; 5] = ["--rps", "20", "--duration", "600", "--json-output"];
