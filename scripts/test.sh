@@ -69,4 +69,13 @@ section documentation
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 
 section tests
-cargo test --locked
+cargo test --locked --lib --bins
+cargo test --locked --doc
+for file in tests/*.rs tests/*/main.rs; do
+    test=$(basename "${file%/main.rs}" .rs)
+    case $test in
+        # Their tests mostly wait for what happens on machines, so more of them at once do no harm.
+        coordinator | ssh) cargo test --locked --test "$test" -- --test-threads 5 ;;
+        *) cargo test --locked --test "$test" ;;
+    esac
+done

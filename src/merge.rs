@@ -188,8 +188,8 @@ fn same_share(hosts: &[String; 2], share: &Share) -> String {
 /// The results do not belong together, or one of them contradicts itself.
 pub fn merge(mut parts: Vec<Part>, missing: Vec<FailedVm>) -> Result<RunResult, MergeError> {
     parts.iter().try_for_each(check)?;
-    if !parts.iter().all(|part| part.result.run.interrupted) {
-        // Of a test that went on, a part that was stopped is missing from then on.
+    if parts.iter().any(|part| !part.result.run.interrupted && part.lost.is_none()) {
+        // Of a test that went on to its end, a part that was stopped is missing from then on.
         for part in parts.iter_mut().filter(|part| part.result.run.interrupted && part.lost.is_none()) {
             part.lost = Some("it was stopped before its time".to_owned());
         }
