@@ -8,6 +8,9 @@ use crate::result::FailedVm;
 /// The phase in which some machines may be running already.
 pub(super) const STARTING: &str = "starting";
 
+/// Under load.
+pub(super) const RUNNING: &str = "running";
+
 /// Why there is no test.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -32,6 +35,10 @@ pub enum FleetError {
 fn told(phase: &str, failures: &[FailedVm]) -> String {
     let lines: Vec<String> = failures.iter().map(|vm| format!("\n  {}: {}", vm.hostname, vm.error)).collect();
     let machines = if failures.len() == 1 { "a machine".to_owned() } else { format!("{} machines", failures.len()) };
-    let outcome = if phase == STARTING { "all were stopped as the load began" } else { "no load was started" };
+    let outcome = match phase {
+        STARTING => "all were stopped as the load began",
+        RUNNING => "there is nothing to report",
+        _ => "no load was started",
+    };
     format!("{machines} failed while {phase}, so {outcome}:{}", lines.concat())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::error::RUNNING;
 use super::listen::hear;
 use super::member::{self, Link, Member};
 use super::{Fleet, FleetError, ssh};
@@ -42,7 +43,7 @@ impl Fleet {
             }
         }
         if parts.is_empty() {
-            return Err(FleetError::Machines { phase: "running", failures: missing });
+            return Err(FleetError::Machines { phase: RUNNING, failures: missing });
         }
         let mut result = merge::merge(parts, missing)?;
         result.config.target_rps_per_vm = self.plan.rps_per_vm.or(result.config.target_rps_per_vm);
