@@ -95,6 +95,7 @@ impl Conversation {
         let pool = self.during(drawing).await?;
         let pool = pool.map_err(|error| End::Failed(format!("the payloads could not be drawn: {error}")))?;
         let database = self.during(run::set_up(&plan, reached, &pool, &mut quiet)).await??;
+        let identity = database.identity().map(str::to_owned);
         self.say(Event::SetUp);
 
         self.expect("connect", |order| matches!(order, Order::Connect)).await?;
@@ -102,6 +103,7 @@ impl Conversation {
         self.say(Event::Ready(Box::new(Ready {
             config: ready.config().clone(),
             server: ready.server().clone(),
+            database: identity,
             phases: ready.phase_names().to_vec(),
             document_bytes: ready.document_bytes(),
             warnings: ready.warnings().to_vec(),

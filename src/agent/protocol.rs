@@ -175,6 +175,8 @@ pub struct Ready {
     pub config: Config,
     /// What the server said of itself, with the tables.
     pub server: ServerInfo,
+    /// As in [`Preflight`]; known also where the database was created meanwhile.
+    pub database: Option<String>,
     /// Names of the recorded round trips.
     pub phases: Vec<String>,
     /// Bytes of documents in a request.

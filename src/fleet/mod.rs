@@ -182,12 +182,9 @@ impl Fleet {
         let all = self.present();
         self.until_all(&all, |member| member.preflight.is_some()).await;
         self.compare_clocks().await;
-        self.lose_unlike(|member| member.preflight.as_ref()?.database.clone(), |first, _, _| {
-            format!(
-                "it reaches another database server than {first}, and figures of several servers are not those of one; \
-                 give a --postgres-url that means the same on all machines"
-            )
-        });
+        if !self.plan.plan.setup_only {
+            self.lose_unlike(|member| member.preflight.as_ref()?.database.clone(), |first, _, _| other_server(first));
+        }
         self.all_or("looking at the database")
     }
 
@@ -232,6 +229,8 @@ impl Fleet {
             let member = &mut self.members[index];
             member.totals = Totals::new(member.ready.as_ref().map_or(0, |ready| ready.phases.len()));
         }
+        // A database that has just been made could not be told from another before.
+        self.lose_unlike(|member| member.ready.as_ref()?.database.clone(), |first, _, _| other_server(first));
         // Found now, since results that cannot be merged would be found after the test.
         self.lose_unlike(
             |member| member.ready.as_ref().map(|ready| merge::comparable(&ready.config)),
@@ -334,4 +333,11 @@ impl Fleet {
         let go_on = self.plan.on_host_loss == Some(OnHostLoss::Continue) && failures.len() < self.members.len();
         if failures.is_empty() || go_on { Ok(()) } else { Err(FleetError::Machines { phase, failures }) }
     }
+}
+
+fn other_server(first: &str) -> String {
+    format!(
+        "it reaches another database server than {first}, and figures of several servers are not those of one; give a \
+         --postgres-url that means the same on all machines"
+    )
 }

@@ -33,6 +33,7 @@ pub struct Database {
     pub(super) connector: Connector,
     pub(super) server: Option<ThrowawayServer>,
     pub(super) info: ServerInfo,
+    identity: Option<String>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -100,7 +101,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: &Pool, tell: Tell<'_>) 
         schema::set_up(&mut link, kind).await?;
     }
     let kind = schema::check(&mut link, plan.workload.server_side_data).await?;
-    let Found { mut info, .. } = match found {
+    let Found { mut info, identity } = match found {
         Some(found) => found,
         None => look(plan, &mut link, &connector).await?,
     };
@@ -123,13 +124,18 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: &Pool, tell: Tell<'_>) 
     if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
         warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
     }
-    Ok(Database { connector, server, info, warnings })
+    Ok(Database { connector, server, info, identity, warnings })
 }
 
 impl Database {
     /// What the server said of itself, with the tables.
     pub fn info(&self) -> &ServerInfo {
         &self.info
+    }
+
+    /// [`preflight::identity`]
+    pub fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
     }
 
     /// Where it is; never a password.

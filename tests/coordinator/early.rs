@@ -14,7 +14,7 @@ use crate::program::small_binary;
 use crate::sshd::{TestSshd, generate_key};
 use crate::support::TestServer;
 use crate::tool::{Ran, TestFleet, assert_adds_up, count};
-use crate::trio::{Trio, assert_no_secret};
+use crate::trio::{Trio, assert_no_secret, let_in};
 
 const VMS: &str = "127.0.1.[1-3]";
 const NAMES: [&str; 3] = ["127.0.1.1", "127.0.1.2", "127.0.1.3"];
@@ -257,5 +257,33 @@ fn the_others_go_on_where_that_was_asked_for() {
     assert_eq!(json["failed_vms"].as_array().unwrap().len(), 1);
     assert_eq!(json["failed_vms"][0]["hostname"], down.as_str());
     assert!(ran.stderr.contains(&format!("* {down}: nothing listens there")), "{}", ran.stderr);
+    fleet.assert_nothing_left();
+}
+
+/// What a connection string leaves out may mean something else on every machine.
+#[test]
+fn machines_that_reach_different_servers_are_refused() {
+    let fleet = TestFleet::start();
+    let other = TestServer::start_on_tcp();
+    let ports = [fleet.server.server().port(), other.server().port()];
+    let machines = ports.map(|port| {
+        let sshd = TestSshd::start_with(&format!("ForceCommand PGPORT={port} /bin/sh -c \"$SSH_ORIGINAL_COMMAND\""));
+        let_in(&sshd, &fleet.sshd);
+        sshd
+    });
+    let vms = format!("127.0.1.1:{},127.0.1.2:{}", machines[0].port(), machines[1].port());
+    let url = fleet.server.url().replace(&format!(":{}/", ports[0]), "/");
+    for setup in [&[][..], &["--setup"]] {
+        let mut command = fleet.command(&vms, &[&["--rps", "10", "--duration", "1"], setup].concat());
+        if !setup.is_empty() {
+            // A database that neither has yet.
+            command.env("POSTGRES_URL", format!("{}fresh", url.trim_end_matches("postgres")));
+        } else {
+            command.env("POSTGRES_URL", &url);
+        }
+        let ran: Ran = command.output().unwrap().into();
+        ran.expect_refusal(3, &["127.0.1.2", "another database server than 127.0.1.1", "--postgres-url"]);
+    }
+    assert_eq!(fleet.rows("chat_inference"), 0);
     fleet.assert_nothing_left();
 }
