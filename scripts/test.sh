@@ -69,13 +69,15 @@ section documentation
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 
 section tests
+# All at once, which keeps all processors busy.
+cargo test --locked --no-run
 cargo test --locked --lib --bins
 cargo test --locked --doc
 for file in tests/*.rs tests/*/main.rs; do
     test=$(basename "${file%/main.rs}" .rs)
     case $test in
-        # Their tests mostly wait for what happens on machines, so more of them at once do no harm.
-        coordinator | ssh) cargo test --locked --test "$test" -- --test-threads 5 ;;
+        # Their tests mostly wait for something to happen, so more of them at once do no harm.
+        agent | coordinator | ssh) cargo test --locked --test "$test" -- --test-threads 5 ;;
         *) cargo test --locked --test "$test" ;;
     esac
 done
