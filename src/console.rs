@@ -25,6 +25,14 @@ pub const SECONDS_BETWEEN_LINES: u64 = 5;
 #[error("interrupted before the test began")]
 pub struct Stopped;
 
+/// What is said when a run is asked to stop, for the first time or again.
+pub fn stopping(signals: u32) -> &'static str {
+    match signals {
+        1 => "Stopping: waiting for the requests in flight (once more to stop at once) ...",
+        _ => "Stopping at once.",
+    }
+}
+
 /// Writes a line to stderr, where somebody still reads it: a terminal that is gone is no reason to stop.
 pub fn note(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");

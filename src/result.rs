@@ -317,6 +317,30 @@ pub struct Throughput {
     pub timeline: Timeline,
 }
 
+impl Throughput {
+    /// What follows from the account and the two rates, requests per second.
+    pub(crate) fn new(
+        accounting: &Accounting,
+        actual_rps: f64,
+        offered_rps: Option<f64>,
+        completed_in_window: u64,
+        timeline: Timeline,
+    ) -> Self {
+        let total = accounting.answered();
+        Self {
+            total_requests: total,
+            successful_writes: accounting.ok,
+            failed_writes: accounting.failed + accounting.unknown,
+            actual_rps,
+            offered_rps,
+            target_achieved_pct: offered_rps.filter(|rps| *rps > 0.0).map(|offered| actual_rps / offered * 100.0),
+            success_rate: (total > 0).then(|| accounting.ok as f64 / total as f64 * 100.0),
+            completed_in_window,
+            timeline,
+        }
+    }
+}
+
 /// One round trip of the requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Phase {

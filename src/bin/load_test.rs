@@ -232,10 +232,7 @@ impl Screen {
     fn stopping(&mut self, signals: u32) {
         // From here on only answers are waited for.
         self.progress.close();
-        self.print(match signals {
-            1 => "Stopping: waiting for the requests in flight (once more to stop at once) ...",
-            _ => "Stopping at once.",
-        });
+        self.print(console::stopping(signals));
     }
 
     fn print(&self, line: &str) {

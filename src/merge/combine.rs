@@ -120,20 +120,8 @@ fn server(parts: &[Part]) -> ServerInfo {
 }
 
 fn throughput(parts: &[Part], time: &CommonTime, sums: &Sums) -> Throughput {
-    let accounting = &sums.accounting;
-    let total = accounting.answered();
     let (actual_rps, offered_rps) = rates(parts, time);
-    Throughput {
-        total_requests: total,
-        successful_writes: accounting.ok,
-        failed_writes: accounting.failed + accounting.unknown,
-        actual_rps,
-        offered_rps,
-        target_achieved_pct: offered_rps.filter(|offered| *offered > 0.0).map(|offered| actual_rps / offered * 100.0),
-        success_rate: (total > 0).then(|| accounting.ok as f64 / total as f64 * 100.0),
-        completed_in_window: sums.completed_in_window,
-        timeline: timeline(parts, time),
-    }
+    Throughput::new(&sums.accounting, actual_rps, offered_rps, sums.completed_in_window, timeline(parts, time))
 }
 
 /// CPU of all machines, the rest of the worst-off one. What a lost machine used is not known, so that its requests do

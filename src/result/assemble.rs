@@ -218,20 +218,8 @@ fn document(measured: Measured<'_>, accounting: Accounting, context: Context) ->
 fn throughput(measured: &Measured<'_>, accounting: &Accounting, is_open: bool, seconds: f64) -> Throughput {
     let completed = measured.recorder.ok_completed_in_window;
     let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
-    let total = accounting.answered();
-    let actual_rps = per_second(completed);
     let offered_rps = is_open.then(|| per_second(accounting.scheduled));
-    Throughput {
-        total_requests: total,
-        successful_writes: accounting.ok,
-        failed_writes: accounting.failed + accounting.unknown,
-        actual_rps,
-        offered_rps,
-        target_achieved_pct: offered_rps.filter(|offered| *offered > 0.0).map(|offered| actual_rps / offered * 100.0),
-        success_rate: (total > 0).then(|| accounting.ok as f64 / total as f64 * 100.0),
-        completed_in_window: completed,
-        timeline: measured.completed.clone(),
-    }
+    Throughput::new(accounting, per_second(completed), offered_rps, completed, measured.completed.clone())
 }
 
 fn generator(record: &RunRecord, accounting: &Accounting) -> Generator {
