@@ -1,12 +1,10 @@
 //! What became of a request, and why: database errors sorted into a bounded set of classes by SQLSTATE.
 //!
-//! Knows the driver's errors, not the engine. An example of each class is kept word for word (shortened), never more.
+//! Knows the server's messages, not the engine. An example of each class is kept word for word (shortened), never more.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 
 use serde::{Deserialize, Serialize};
-use tokio_postgres::error::{DbError, SqlState};
 
 /// How a request ended. "Ok" means that its COMMIT was acknowledged, and nothing less.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,41 +31,41 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Sorts an error of the driver; `socket` is the error with which the connection itself ended, if it did.
-    pub fn of(error: &tokio_postgres::Error, socket: Option<&tokio_postgres::Error>) -> Self {
-        if let Some(db) = error.as_db_error().or_else(|| socket.and_then(tokio_postgres::Error::as_db_error)) {
-            return Self::of_server(db, error.is_closed());
-        }
-        let cause = socket.unwrap_or(error);
-        let connection_lost = error.is_closed() || socket.is_some() || io_error(error).is_some();
-        let class = match io_error(cause) {
-            Some(io) => format!("connection lost ({})", io_class(io.kind())),
-            None if connection_lost => "connection lost (closed by the server)".to_owned(),
-            None => "driver error".to_owned(),
+    /// Sorts an error that the server sent: the body of an ErrorResponse, which is fields of a letter and a text each
+    /// (PostgreSQL's documentation, "Error and Notice Message Fields").
+    pub fn of_server(body: &[u8]) -> Self {
+        let field = |letter: u8| {
+            let text = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(&[letter]));
+            text.map(String::from_utf8_lossy)
         };
-        Self { sqlstate: None, class, message: chain(cause), connection_lost }
+        // In English; before PostgreSQL 9.6 there is only the one in the server's language.
+        let severity = field(b'V').or_else(|| field(b'S')).unwrap_or_default();
+        let connection_lost = matches!(&*severity, "FATAL" | "PANIC");
+        let state = field(b'C').unwrap_or_default();
+        let class = sqlstate_name(&state).map_or_else(|| format!("SQLSTATE {state}"), str::to_owned);
+        let detail = field(b'D').map(|detail| format!(" ({detail})")).unwrap_or_default();
+        let message = format!("{severity}: {}{detail}", field(b'M').unwrap_or_default());
+        Self { sqlstate: Some(state.into_owned()), class, message, connection_lost }
+    }
+
+    /// Sorts the error with which a socket ended.
+    pub fn of_socket(error: &std::io::Error) -> Self {
+        Self::own(&format!("connection lost ({})", io_class(error.kind())), chain(error), true)
+    }
+
+    /// The server closed the connection without a word.
+    pub fn closed() -> Self {
+        Self::own("connection lost (closed by the server)", "connection closed".to_owned(), true)
+    }
+
+    /// The server, or what stands before it, does not keep to the protocol.
+    pub fn protocol(message: String) -> Self {
+        Self::own("protocol error", message, true)
     }
 
     /// An error that this program itself raises, of a class of its own.
     pub fn own(class: &str, message: String, connection_lost: bool) -> Self {
         Self { sqlstate: None, class: class.to_owned(), message, connection_lost }
-    }
-
-    fn of_server(db: &DbError, closed: bool) -> Self {
-        let fatal = matches!(db.severity(), "FATAL" | "PANIC") || closed;
-        let class = sqlstate_name(db.code()).map_or_else(|| format!("SQLSTATE {}", db.code().code()), str::to_owned);
-        let detail = db.detail().map(|d| format!(" ({d})")).unwrap_or_default();
-        Self {
-            sqlstate: Some(db.code().code().to_owned()),
-            class,
-            message: format!("{}: {}{detail}", db.severity(), db.message()),
-            connection_lost: fatal,
-        }
-    }
-
-    /// Whether the error only says that an earlier statement of the transaction failed.
-    pub fn is_aftermath(&self) -> bool {
-        self.sqlstate.as_deref() == Some(SqlState::IN_FAILED_SQL_TRANSACTION.code())
     }
 }
 
@@ -88,10 +86,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn io_error(error: &tokio_postgres::Error) -> Option<&std::io::Error> {
-    error.source().and_then(|source| source.downcast_ref())
-}
-
 fn io_class(kind: std::io::ErrorKind) -> &'static str {
     use std::io::ErrorKind as Kind;
     match kind {
@@ -105,8 +99,8 @@ fn io_class(kind: std::io::ErrorKind) -> &'static str {
 }
 
 /// Names of the conditions that a load test is likely to meet (PostgreSQL's appendix A).
-fn sqlstate_name(state: &SqlState) -> Option<&'static str> {
-    Some(match state.code() {
+fn sqlstate_name(state: &str) -> Option<&'static str> {
+    Some(match state {
         "08003" | "08006" | "08P01" => "connection exception",
         "22P02" | "22P05" => "invalid text",
         "23502" => "not-null violation",
@@ -228,6 +222,20 @@ impl ErrorTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_servers_words_are_read_from_its_message() {
+        let refused = Failure::of_server(b"SERROR\0VERROR\0C23505\0Mduplicate key\0Dthe key (id)=(1)\0Fnbt.c\0\0");
+        assert_eq!(refused.sqlstate.as_deref(), Some("23505"));
+        assert_eq!((&*refused.class, refused.connection_lost), ("unique violation", false));
+        assert_eq!(refused.message, "ERROR: duplicate key (the key (id)=(1))");
+        for fatal in [&b"SSCHWERWIEGEND\0VFATAL\0C57P01\0Mend\0\0"[..], b"SFATAL\0C57P01\0Mend\0\0"] {
+            assert!(Failure::of_server(fatal).connection_lost);
+        }
+        // Neither text that is not UTF-8 nor a message without fields is a reason to panic.
+        assert_eq!(Failure::of_server(b"M\xff\0C1\xfe\0").class, "SQLSTATE 1\u{fffd}");
+        assert_eq!(Failure::of_server(b"").message, ": ");
+    }
 
     #[test]
     fn classes_stay_bounded_and_no_error_is_lost() {

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::schema::Persistence;
 use crate::engine::EngineOptions;
-use crate::engine::session::SessionOptions;
+use crate::engine::script::SessionOptions;
 use crate::options::{CriteriaOptions, DEFAULT_POSTGRES_URL, LoadTestOptions};
 use crate::result::Config;
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};

@@ -13,20 +13,22 @@
 mod error;
 mod session;
 mod socket;
+mod stream;
 mod tls_error;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::config as pg;
-use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use error::{ConnectError, ConnectErrorKind};
+pub use stream::{Encrypted, Stream};
 
 use super::conninfo::{
     ChannelBinding, ConnectionSpec, Host, HostSpec, LoadBalanceHosts, PasswordSource, SslMode, SslNegotiation,
@@ -38,6 +40,7 @@ use super::tls;
 use error::{Attempt, PasswordOrigin};
 use session::Announced;
 use socket::Endpoint;
+use stream::{Tap, TapTls};
 
 /// The I/O half of a connection: whoever uses the client must poll it. Ends when the client is dropped or the
 /// connection breaks; a broken socket's reason appears here, while pending requests only see "closed".
@@ -68,7 +71,13 @@ enum Encryption {
 }
 
 /// A connection, and what the server said about itself while it was opened.
-type Opened = (Client, Driver, Announced);
+struct Opened {
+    client: Client,
+    driver: Driver,
+    announced: Announced,
+    /// What the driver reads and writes through.
+    tap: Tap,
+}
 
 impl Connector {
     /// Reads certificates, keys and the password file. `application_name` is what `pg_stat_activity` shows unless the
@@ -107,6 +116,18 @@ impl Connector {
 
     /// Opens one connection to the first host that will do.
     pub async fn connect(&self) -> Result<(Client, Driver), ConnectError> {
+        let Opened { client, driver, .. } = self.open().await?;
+        Ok((client, driver))
+    }
+
+    /// Opens one connection to the first host that will do, for someone who speaks the protocol without the driver:
+    /// the server is ready for a query, and none of what it sent after saying so is lost.
+    pub async fn connect_stream(&self) -> Result<Stream, ConnectError> {
+        let Opened { tap, .. } = self.open().await?;
+        tap.take().ok_or_else(|| ConnectError::new(ConnectErrorKind::Other, "The connection has no stream.".to_owned()))
+    }
+
+    async fn open(&self) -> Result<Opened, ConnectError> {
         let spec = &self.inner.spec;
         let passes: &[_] = match spec.target_session_attrs {
             TargetSessionAttrs::PreferStandby => &[TargetSessionAttrs::Standby, TargetSessionAttrs::Any],
@@ -168,7 +189,7 @@ fn is_for_the_next(failure: &ConnectError) -> bool {
 }
 
 impl Inner {
-    async fn try_host(&self, host: &HostSpec, wanted: TargetSessionAttrs) -> Result<(Client, Driver), ConnectError> {
+    async fn try_host(&self, host: &HostSpec, wanted: TargetSessionAttrs) -> Result<Opened, ConnectError> {
         let mut attempt = self.attempt(host);
         let resolved = self.limited(&attempt, async { Ok(socket::endpoints(host).await) }).await?;
         let mut endpoints = resolved.map_err(|error| attempt.dns(&error))?;
@@ -207,10 +228,16 @@ impl Inner {
         host: &HostSpec,
         wanted: TargetSessionAttrs,
         attempt: &Attempt,
-    ) -> Result<(Client, Driver), ConnectError> {
-        let (client, mut driver, announced) = self.open_by_mode(endpoint, host, attempt).await?;
-        match session::is_wanted(wanted, announced, &client, &mut driver).await {
-            Ok(true) => Ok((client, driver)),
+    ) -> Result<Opened, ConnectError> {
+        let mut opened = self.open_by_mode(endpoint, host, attempt).await?;
+        let Opened { client, driver, announced, tap } = &mut opened;
+        let wanted_and_ready = async {
+            let is_wanted = session::is_wanted(wanted, *announced, client, driver).await?;
+            between_messages(driver, tap).await?;
+            Ok(is_wanted)
+        };
+        match wanted_and_ready.await {
+            Ok(true) => Ok(opened),
             Ok(false) => Err(ConnectError::new(
                 ConnectErrorKind::SessionAttrs,
                 format!(
@@ -259,22 +286,17 @@ impl Inner {
     ) -> Result<Opened, ConnectError> {
         let config = self.config(host, encryption);
         let unreachable = |error| attempt.socket(&error);
-        let outcome = match endpoint {
-            Endpoint::Unix(path) => {
-                let stream = socket::unix(path).await.map_err(unreachable)?;
-                handshake(stream, NoTls, &config).await
-            }
-            Endpoint::Tcp(address) => {
-                let stream = socket::tcp(*address, &self.spec).await.map_err(unreachable)?;
-                match self.tls.clone().filter(|_| encryption != Encryption::Plain) {
-                    None => handshake(stream, NoTls, &config).await,
-                    Some(mut tls) => {
-                        let Ok(tls) =
-                            MakeTlsConnect::<tokio::net::TcpStream>::make_tls_connect(&mut tls, &attempt.host);
-                        handshake(stream, tls, &config).await
-                    }
-                }
-            }
+        let stream = match endpoint {
+            Endpoint::Unix(path) => Stream::Unix(socket::unix(path).await.map_err(unreachable)?),
+            Endpoint::Tcp(address) => Stream::Tcp(socket::tcp(*address, &self.spec).await.map_err(unreachable)?),
+        };
+        // On Unix sockets TLS is never used.
+        let tls = self.tls.clone().filter(|_| encryption != Encryption::Plain && matches!(stream, Stream::Tcp(_)));
+        let asks = tls.is_some() && self.spec.tls.negotiation == SslNegotiation::Postgres;
+        let tap = Tap::new(stream, asks);
+        let outcome = match tls {
+            None => handshake(tap, NoTls, &config).await,
+            Some(tls) => handshake(tap, TapTls::new(tls, &attempt.host), &config).await,
         };
         outcome.map_err(|error| attempt.postgres(&error))
     }
@@ -351,13 +373,22 @@ fn invites_other_encryption(kind: ConnectErrorKind) -> bool {
 }
 
 /// TLS if the configuration has it, start-up and authentication.
-async fn handshake<S, T>(stream: S, tls: T, config: &tokio_postgres::Config) -> Result<Opened, tokio_postgres::Error>
+async fn handshake<T>(tap: Tap, tls: T, config: &tokio_postgres::Config) -> Result<Opened, tokio_postgres::Error>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    T: TlsConnect<S>,
+    T: TlsConnect<Tap>,
     T::Stream: Send + 'static,
 {
-    let (client, connection) = config.connect_raw(stream, tls).await?;
+    let (client, connection) = config.connect_raw(tap.clone(), tls).await?;
     let announced = Announced::from_parameters(|name| connection.parameter(name));
-    Ok((client, Box::pin(connection), announced))
+    Ok(Opened { client, driver: Box::pin(connection), announced, tap })
+}
+
+/// Lets the driver read on until no message has come by halves, so that it holds none of them.
+async fn between_messages(driver: &mut Driver, tap: &Tap) -> Result<(), tokio_postgres::Error> {
+    poll_fn(|cx| match driver.as_mut().poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(ended),
+        Poll::Pending if tap.is_between_messages() => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }

@@ -6,9 +6,11 @@
 //! Each thread has a single-threaded runtime on which its workers, their connections and their timers live; nothing of
 //! a request crosses threads but the atomic cursor that hands out slots.
 
+pub mod script;
 pub mod session;
 mod thread;
 pub mod timer;
+pub mod wire;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -25,7 +27,7 @@ use crate::database::connect::Connector;
 use crate::recorder::{Recorder, Timeline};
 use crate::schedule::{Cursor, Schedule};
 use crate::workload::request::RequestMaker;
-use session::{Session, SessionOptions};
+use script::{Script, SessionOptions};
 use thread::{ThreadEvent, ThreadRecord, ThreadSetup};
 use worker::Shared;
 
@@ -130,10 +132,11 @@ pub async fn prepare(
     connector: Connector,
     maker: RequestMaker,
 ) -> Result<Prepared, PrepareError> {
-    let phase_names = Session::phase_names(&options.session, maker.workload());
+    let script = Script::new(&options.session, maker.workload(), maker.nonce());
+    let phase_names = script.phase_names();
     let shared = Arc::new(Shared {
         connector,
-        session_options: options.session.clone(),
+        script,
         maker,
         cursor: Cursor::new(&options.schedule),
         warmup_ns: options.schedule.warmup_ns,

@@ -177,7 +177,7 @@ async fn open_all(shared: &Arc<Shared>, workers: usize) -> Result<Vec<(Session, 
     futures::stream::iter(0..workers)
         .map(|_| async {
             let timer = Timer::new()?;
-            let session = Session::open(&shared.connector, &shared.session_options, shared.maker.workload()).await?;
+            let session = Session::open(&shared.connector, &shared.script).await?;
             Ok((session, timer))
         })
         .buffer_unordered(16)

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::session::{Session, SessionOptions};
+use super::script::{Batch, MAX_ROUND_TRIPS, Script};
+use super::session::Session;
 use super::timer::Timer;
 use crate::clock::{self, Epoch};
 use crate::database::connect::Connector;
@@ -27,8 +28,8 @@ use crate::workload::request::{Request, RequestMaker};
 pub struct Shared {
     /// Opens connections.
     pub connector: Connector,
-    /// How requests are put on the wire.
-    pub session_options: SessionOptions,
+    /// Puts requests on the wire.
+    pub script: Script,
     /// Makes the contents of requests.
     pub maker: RequestMaker,
     /// Hands out slots.
@@ -120,7 +121,7 @@ impl Worker {
 
     /// Runs requests until the window closes, and finishes the one in hand.
     pub async fn run(mut self) {
-        let mut request = Request::default();
+        let (mut request, mut batch) = (Request::default(), Batch::default());
         loop {
             if !self.ensure_connected().await {
                 break;
@@ -130,7 +131,7 @@ impl Worker {
                 break;
             }
             let claim = Claim::new(self.shared.cursor.claim(now_ns), Rc::clone(&self.recorder));
-            if claim.slot.due_ns >= self.shared.end_ns() || !self.run_slot(claim, &mut request).await {
+            if claim.slot.due_ns >= self.shared.end_ns() || !self.run_slot(claim, &mut request, &mut batch).await {
                 break;
             }
         }
@@ -152,7 +153,7 @@ impl Worker {
     }
 
     /// Runs one claimed slot; false where the window closed before it began.
-    async fn run_slot(&mut self, claim: Claim, request: &mut Request) -> bool {
+    async fn run_slot(&mut self, claim: Claim, request: &mut Request, batch: &mut Batch) -> bool {
         let (shared, slot) = (Arc::clone(&self.shared), claim.slot);
         let window = if slot.due_ns < shared.warmup_ns { Window::Warmup } else { Window::Measured };
         let unix_ms = (self.epoch.unix_ns + slot.due_ns) / 1_000_000;
@@ -161,6 +162,7 @@ impl Worker {
         let mut waited = claimed_ns < due_ns;
         // Made before the slot is due where there is time, so that making it does not delay the request.
         shared.maker.fill(request, slot.number, unix_ms);
+        shared.script.encode(request, shared.maker.pool(), batch);
         while waited {
             match self.wait_until(due_ns).await {
                 Wake::Due => break,
@@ -184,16 +186,16 @@ impl Worker {
             self.recorder.borrow_mut().skip(window, slot.due_ns, waited.then_some(lag_ns));
             return true;
         }
-        self.execute(slot, window, request, claimed_ns, waited).await;
+        self.execute(slot, window, batch, claimed_ns, waited).await;
         true
     }
 
-    async fn execute(&mut self, slot: Slot, window: Window, request: &Request, claimed_ns: u64, waited: bool) {
+    async fn execute(&mut self, slot: Slot, window: Window, batch: &Batch, claimed_ns: u64, waited: bool) {
         let Some(session) = self.session.as_mut() else { return };
         self.recorder.borrow_mut().start(window, slot.due_ns);
         let t0_ns = self.epoch.mono_ns;
         let sent_ns = clock::now_ns();
-        let execution = session.run(request, self.shared.maker.pool()).await;
+        let execution = session.run(&self.shared.script, batch, self.shared.maker.pool()).await;
         let done_ns = execution.done_ns;
 
         let instants = Instants { due: t0_ns + slot.due_ns, claimed: claimed_ns, sent: sent_ns, done: done_ns };
@@ -202,7 +204,7 @@ impl Worker {
         let mut recorder = self.recorder.borrow_mut();
         if window == Window::Measured {
             let mut since_ns = sent_ns;
-            let mut phases_ns = [0; super::session::MAX_ROUND_TRIPS];
+            let mut phases_ns = [0; MAX_ROUND_TRIPS];
             for (phase_ns, end_ns) in phases_ns.iter_mut().zip(&execution.ends_ns[..execution.round_trips]) {
                 *phase_ns = end_ns - since_ns;
                 since_ns = *end_ns;
@@ -241,20 +243,19 @@ impl Worker {
 
     /// Replaces the connection where it is gone, however often it takes; false where the window closed meanwhile.
     async fn ensure_connected(&mut self) -> bool {
-        if self.session.as_ref().is_some_and(|session| !session.is_lost()) {
+        if self.session.as_ref().is_some_and(|session| session.loss().is_none()) {
             return true;
         }
-        if let Some(lost) = self.session.take() {
-            // Died while idle: no request knows of it, so it is written down here.
-            let failure = lost.loss();
-            if self.recorder.borrow_mut().reconnect_failed(&failure) {
-                (self.incidents)(Incident::ReconnectFailed(failure));
-            }
+        // Died while idle: no request knows of it, so it is written down here.
+        if let Some(failure) = self.session.take().and_then(|lost| lost.loss().cloned())
+            && self.recorder.borrow_mut().reconnect_failed(&failure)
+        {
+            (self.incidents)(Incident::ReconnectFailed(failure));
         }
         for attempt in 0u32.. {
             let end_ns = self.epoch.mono_ns + self.shared.end_ns();
             let shared = &self.shared;
-            let open = Session::open(&shared.connector, &shared.session_options, shared.maker.workload());
+            let open = Session::open(&shared.connector, &shared.script);
             let opened = tokio::select! {
                 opened = open => opened,
                 () = self.timer.until(end_ns) => return false,

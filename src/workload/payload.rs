@@ -1,14 +1,10 @@
 //! The documents: `{"messages":[{"role":"user","content":"…"}]}` around random letters, digits and spaces.
 //!
 //! All contents are slices of one pool of random text, cut at an offset that depends on (seed, slot, column). That
-//! makes millions of different documents at the price of one copy, into the connection's buffer. Within one document
-//! nothing repeats, so that TOAST cannot compress it. Sizes are in bytes; 1 KB is 1,024 bytes, as in the options.
+//! makes millions of different documents, and none of them is ever copied but by the system on its way to the network.
+//! Within one document nothing repeats, so that TOAST cannot compress it. Sizes are in bytes; 1 KB is 1,024 bytes, as in the options.
 
 use std::sync::Arc;
-
-use bytes::{BufMut, BytesMut};
-use postgres_protocol::types::text_to_sql;
-use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 use super::random::SplitMix64;
 
@@ -95,9 +91,9 @@ impl Pool {
         Cut { offset, length }
     }
 
-    /// The document of a cut, ready to be bound to a parameter.
-    pub fn document(&self, cut: Cut) -> Document<'_> {
-        Document { content: &self.text[cut.offset..cut.offset + cut.length] }
+    /// The content of a cut.
+    pub fn content(&self, cut: Cut) -> &[u8] {
+        &self.text[cut.offset..cut.offset + cut.length]
     }
 }
 
@@ -116,63 +112,14 @@ impl Cut {
         i32::try_from(self.offset + 1).unwrap_or(i32::MAX)
     }
 
+    /// Bytes of the whole document.
+    pub fn document_length(self) -> usize {
+        MIN_BYTES + self.length
+    }
+
     /// The length as a SQL integer.
     pub fn sql_length(self) -> i32 {
         i32::try_from(self.length).unwrap_or(i32::MAX)
-    }
-}
-
-/// A pre-serialised document; as a parameter of type `jsonb` or `text` it is copied once, from the pool to the wire.
-pub struct Document<'a> {
-    content: &'a [u8],
-}
-
-/// Short, because a logged parameter would otherwise be megabytes.
-impl std::fmt::Debug for Document<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Document({} bytes)", self.content.len() + MIN_BYTES)
-    }
-}
-
-impl ToSql for Document<'_> {
-    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        out.reserve(1 + MIN_BYTES + self.content.len());
-        put_jsonb_version(ty, out);
-        out.put_slice(HEAD.as_bytes());
-        out.put_slice(self.content);
-        out.put_slice(TAIL.as_bytes());
-        Ok(IsNull::No)
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::JSONB || *ty == Type::TEXT
-    }
-
-    to_sql_checked!();
-}
-
-/// Small JSON that is serialised already.
-#[derive(Debug)]
-pub struct RawJson<'a>(pub &'a str);
-
-impl ToSql for RawJson<'_> {
-    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        put_jsonb_version(ty, out);
-        text_to_sql(self.0, out);
-        Ok(IsNull::No)
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::JSONB || *ty == Type::TEXT
-    }
-
-    to_sql_checked!();
-}
-
-/// The binary format of jsonb is one version byte, 1, and then the text (`jsonb_recv` in PostgreSQL's source).
-fn put_jsonb_version(ty: &Type, out: &mut BytesMut) {
-    if *ty == Type::JSONB {
-        out.put_u8(1);
     }
 }
 
@@ -185,10 +132,8 @@ mod tests {
         Sizes { input: 1536, output, raw_request: 1024, raw_response: 4096 }
     }
 
-    fn text_of(document: &Document<'_>) -> Vec<u8> {
-        let mut out = BytesMut::new();
-        document.to_sql(&Type::TEXT, &mut out).unwrap();
-        out.to_vec()
+    fn document(pool: &Pool, cut: Cut) -> Vec<u8> {
+        [HEAD.as_bytes(), pool.content(cut), TAIL.as_bytes()].concat()
     }
 
     #[test]
@@ -201,7 +146,7 @@ mod tests {
     fn a_document_does_not_compress() {
         use std::io::Write;
         let pool = Pool::generate(1, &sizes(1 << 20));
-        let document = text_of(&pool.document(pool.cut(1 << 20, &mut SplitMix64::new(5))));
+        let document = document(&pool, pool.cut(1 << 20, &mut SplitMix64::new(5)));
         let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
         deflate.write_all(&document).unwrap();
         // 63 symbols carry 5.98 of 8 bits; a matcher without an entropy coder (pglz, lz4) finds nothing at all.
@@ -209,18 +154,13 @@ mod tests {
         assert!(ratio > 0.74, "compressed to {ratio}");
     }
 
-    #[test]
-    fn debug_output_is_short() {
-        let pool = Pool::generate(1, &sizes(1 << 20));
-        assert_eq!(format!("{:?}", pool.document(Cut { offset: 3, length: 70_000 })), "Document(70043 bytes)");
-    }
-
     proptest! {
         #[test]
         fn a_document_is_valid_json_of_exactly_the_asked_size(size in MIN_BYTES..20_000usize, seed: u64, slot: u64) {
             let pool = Pool::generate(seed, &sizes(20_000));
-            let document = text_of(&pool.document(pool.cut(size, &mut SplitMix64::for_slot(seed, slot))));
-            prop_assert_eq!(document.len(), size);
+            let cut = pool.cut(size, &mut SplitMix64::for_slot(seed, slot));
+            let document = document(&pool, cut);
+            prop_assert_eq!((document.len(), cut.document_length()), (size, size));
             let json: serde_json::Value = serde_json::from_slice(&document).unwrap();
             prop_assert_eq!(json["messages"][0]["content"].as_str().unwrap().len(), size - MIN_BYTES);
         }

@@ -104,6 +104,11 @@ impl RequestMaker {
         &self.workload
     }
 
+    /// Differs between processes.
+    pub fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
     /// Where the documents are cut from.
     pub fn pool(&self) -> &Pool {
         &self.pool

@@ -1,0 +1,459 @@
+//! A request as messages of the protocol (PostgreSQL's documentation, "Frontend/Backend Protocol", version 3). Pure.
+//!
+//! What is the same in every request is encoded once ([`Script`]); the rest is put into a buffer that is used again and
+//! again ([`Batch`]). Documents are not copied into it: the batch only notes where they belong, and they go from the pool
+//! to the socket. A request has one part for each round trip, and every part ends with one Sync: when a statement
+//! fails, the server leaves out everything up to the next Sync, so nothing is ever written outside of the transaction.
+
+use std::io::IoSlice;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use postgres_protocol::message::frontend;
+
+use crate::workload::Workload;
+use crate::workload::payload::{Cut, HEAD, Pool, TAIL};
+use crate::workload::request::{INPUT_MESSAGES, MODEL_OUTPUT, Request};
+use crate::workload::sql::{Sql, Write, statements};
+
+/// How requests are put on the wire.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionOptions {
+    /// Named prepared statements; otherwise unnamed ones, which poolers in transaction mode need.
+    pub prepared: bool,
+    /// The whole transaction in one round trip.
+    pub pipeline: bool,
+    /// The server cancels a statement that runs longer.
+    pub statement_timeout: Option<Duration>,
+}
+
+/// A command that the server answers with CommandComplete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// BEGIN
+    Begin,
+    /// `SET LOCAL statement_timeout`. It ends with the transaction, so it is safe behind a pooler.
+    SetTimeout,
+    /// One of the writes.
+    Write(Write),
+    /// COMMIT
+    Commit,
+}
+
+/// Four writes and COMMIT.
+pub const MAX_ROUND_TRIPS: usize = 5;
+
+/// A part with four documents has bytes before, between and behind them.
+pub const MAX_SLICES: usize = 9;
+
+/// The shape that all requests of a run have.
+#[derive(Clone, Debug)]
+pub struct Script {
+    options: SessionOptions,
+    writes: Vec<Binding>,
+    /// BEGIN, and what belongs to it.
+    opening: BytesMut,
+    commit: BytesMut,
+    /// Execute of the unnamed portal.
+    execute: BytesMut,
+    sync: BytesMut,
+    /// Parses all statements; empty where none are kept.
+    preparation: BytesMut,
+    /// What is asked for in each round trip.
+    parts: Vec<Vec<Step>>,
+    /// The seed as the pool's key in the database.
+    pool_seed: i64,
+    server_side_data: bool,
+}
+
+/// A write up to its first parameter.
+#[derive(Clone, Debug)]
+struct Binding {
+    sql: Sql,
+    /// Parse where the statement is unnamed, and the head of Bind.
+    head: BytesMut,
+    /// Where Bind begins in it.
+    bind_at: usize,
+}
+
+impl Script {
+    /// The script of a run. `nonce` must differ between processes, or a pooler that keeps server connections could mix
+    /// their statements up.
+    pub fn new(options: &SessionOptions, workload: &Workload, nonce: u64) -> Self {
+        let mut script = Self {
+            options: options.clone(),
+            writes: Vec::new(),
+            opening: BytesMut::new(),
+            commit: BytesMut::new(),
+            execute: BytesMut::new(),
+            sync: BytesMut::new(),
+            preparation: BytesMut::new(),
+            parts: Vec::new(),
+            pool_seed: workload.seed as i64,
+            server_side_data: workload.server_side_data,
+        };
+        frontend::sync(&mut script.sync);
+        infallible(frontend::execute("", 0, &mut script.execute));
+        let name = |what: &str| if options.prepared { format!("loadtest_{nonce:x}_{what}") } else { String::new() };
+
+        let mut steps = vec![Step::Begin];
+        script.opening = script.command(&name("begin"), "BEGIN");
+        if let Some(timeout) = options.statement_timeout {
+            steps.push(Step::SetTimeout);
+            let text = format!("SET LOCAL statement_timeout = {}", timeout.as_millis().max(1));
+            let set = script.command(&name("timeout"), &text);
+            script.opening.extend_from_slice(&set);
+        }
+        for (at, sql) in statements(workload).into_iter().enumerate() {
+            let binding = script.binding(&name(&at.to_string()), sql);
+            script.writes.push(binding);
+            steps.push(Step::Write(sql.write));
+            if !options.pipeline {
+                script.parts.push(std::mem::take(&mut steps));
+            }
+        }
+        script.commit = script.command(&name("commit"), "COMMIT");
+        steps.push(Step::Commit);
+        script.parts.push(steps);
+        if options.prepared {
+            frontend::sync(&mut script.preparation);
+        }
+        script
+    }
+
+    /// A statement without parameters, whole.
+    fn command(&mut self, name: &str, text: &str) -> BytesMut {
+        let mut out = self.statement(name, text, &[]);
+        let bound = frontend::bind("", name, [], [(); 0], |(), _| Ok(postgres_protocol::IsNull::Yes), [], &mut out);
+        if bound.is_err() {
+            unreachable!("there is nothing to convert");
+        }
+        out.extend_from_slice(&self.execute);
+        out
+    }
+
+    fn binding(&mut self, name: &str, sql: Sql) -> Binding {
+        let types: Vec<u32> = sql.types.iter().map(tokio_postgres::types::Type::oid).collect();
+        let mut head = self.statement(name, sql.text, &types);
+        let bind_at = head.len();
+        head.put_u8(b'B');
+        head.put_i32(0); // the length, put in later
+        head.put_u8(0); // the unnamed portal
+        head.put_slice(name.as_bytes());
+        head.put_u8(0);
+        head.put_slice(&[0, 1, 0, 1]); // one format for all parameters: binary
+        head.put_u16(sql.types.len() as u16);
+        Binding { sql, head, bind_at }
+    }
+
+    /// Parses a named statement once, when a connection is prepared; an unnamed one each time.
+    fn statement(&mut self, name: &str, text: &str, types: &[u32]) -> BytesMut {
+        let mut out = BytesMut::new();
+        let parsed_in = if self.options.prepared { &mut self.preparation } else { &mut out };
+        infallible(frontend::parse(name, text, types.iter().copied(), parsed_in));
+        out
+    }
+
+    /// The names of the round trips; none where the whole request is one.
+    pub fn phase_names(&self) -> Vec<String> {
+        if self.options.pipeline {
+            return Vec::new();
+        }
+        self.writes.iter().map(|binding| binding.sql.write.table()).chain(["commit"]).map(str::to_owned).collect()
+    }
+
+    /// What each round trip asks for.
+    pub fn parts(&self) -> &[Vec<Step>] {
+        &self.parts
+    }
+
+    /// What a connection has to be sent before its first request; `None` where statements are unnamed.
+    pub fn preparation(&self) -> Option<&[u8]> {
+        self.options.prepared.then_some(&self.preparation)
+    }
+
+    /// After so long the server's own timeouts have all passed: an answer that takes longer will never come.
+    pub fn give_up(&self) -> Option<Duration> {
+        let rounds = self.writes.len() as u32 + 2;
+        self.options.statement_timeout.map(|timeout| timeout * rounds + Duration::from_secs(5))
+    }
+
+    /// Puts a request into `batch`, in place of what was there.
+    pub fn encode(&self, request: &Request, pool: &Pool, batch: &mut Batch) {
+        batch.clear();
+        batch.bytes.extend_from_slice(&self.opening);
+        for binding in &self.writes {
+            let mut bind = Bind::begin(batch, binding);
+            self.bind(&mut bind, binding.sql.write, request, pool);
+            bind.end();
+            batch.bytes.extend_from_slice(&self.execute);
+            if !self.options.pipeline {
+                batch.end_part(&self.sync);
+            }
+        }
+        batch.note_commit();
+        batch.bytes.extend_from_slice(&self.commit);
+        batch.end_part(&self.sync);
+    }
+
+    fn bind(&self, bind: &mut Bind<'_>, write: Write, r: &Request, pool: &Pool) {
+        match write {
+            Write::ChatInference => {
+                bind.uuid(&r.inference_id);
+                bind.text(r.function_name);
+                bind.text(r.variant_name);
+                bind.uuid(&r.episode_id);
+                bind.jsonb(&r.inference_params);
+                bind.jsonb(&r.tags);
+                bind.int4(r.processing_time_ms);
+                if self.server_side_data {
+                    self.bind_cuts(bind, [r.input, r.output], pool);
+                } else {
+                    bind.jsonb_document(r.input);
+                    bind.jsonb_document(r.output);
+                }
+            }
+            Write::ModelInference => {
+                bind.uuid(&r.model_inference_id);
+                bind.uuid(&r.inference_id);
+                bind.text(r.model_name);
+                bind.text(r.model_provider_name);
+                bind.int4(r.input_tokens);
+                bind.int4(r.output_tokens);
+                bind.int4(r.response_time_ms);
+                bind.jsonb(INPUT_MESSAGES);
+                bind.jsonb(MODEL_OUTPUT);
+                if self.server_side_data {
+                    self.bind_cuts(bind, [r.raw_request, r.raw_response], pool);
+                } else {
+                    bind.text_document(r.raw_request);
+                    bind.text_document(r.raw_response);
+                }
+            }
+            Write::ResourceBucket => bind.text(r.bucket_key),
+            Write::VariantByEpisode => {
+                bind.text(r.function_name);
+                bind.uuid(&r.episode_id);
+                bind.text(r.variant_name);
+            }
+        }
+    }
+
+    /// Where the server has to cut the documents from its own pool.
+    fn bind_cuts(&self, bind: &mut Bind<'_>, cuts: [Cut; 2], pool: &Pool) {
+        for cut in cuts {
+            bind.int4(cut.sql_offset());
+            bind.int4(cut.sql_length());
+        }
+        bind.int8(self.pool_seed);
+        bind.int4(pool.sql_length());
+    }
+}
+
+/// Only names and texts with a NUL byte cannot be encoded.
+fn infallible(encoded: std::io::Result<()>) {
+    if let Err(error) = encoded {
+        unreachable!("no statement has a NUL byte: {error}");
+    }
+}
+
+/// One request, encoded. Used from slot to slot, so that nothing is allocated while the test runs.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    bytes: BytesMut,
+    splices: Vec<Splice>,
+    parts: Vec<Part>,
+    /// Bytes of the pool in the part that is being encoded.
+    spliced: usize,
+    commit_at: Option<usize>,
+}
+
+/// A content of the pool that belongs between the bytes of a batch.
+#[derive(Clone, Copy, Debug)]
+struct Splice {
+    /// How many of the batch's bytes come before it.
+    at: usize,
+    cut: Cut,
+}
+
+/// Where a part ends.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    bytes_end: usize,
+    splices_end: usize,
+    /// Bytes in all.
+    length: usize,
+    /// How many bytes of it come before COMMIT.
+    commit_at: Option<usize>,
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.splices.clear();
+        self.parts.clear();
+        self.spliced = 0;
+        self.commit_at = None;
+    }
+
+    fn part_start(&self) -> usize {
+        self.parts.last().map_or(0, |part| part.bytes_end)
+    }
+
+    fn part_length(&self) -> usize {
+        self.bytes.len() - self.part_start() + self.spliced
+    }
+
+    fn splice(&mut self, cut: Cut) {
+        self.splices.push(Splice { at: self.bytes.len(), cut });
+        self.spliced += cut.length;
+    }
+
+    fn note_commit(&mut self) {
+        self.commit_at = Some(self.part_length());
+    }
+
+    fn end_part(&mut self, sync: &[u8]) {
+        self.bytes.extend_from_slice(sync);
+        let (bytes_end, splices_end, length) = (self.bytes.len(), self.splices.len(), self.part_length());
+        self.parts.push(Part { bytes_end, splices_end, length, commit_at: self.commit_at });
+        self.spliced = 0;
+    }
+
+    /// What is sent in one round trip, counted from 0.
+    pub fn outgoing<'a>(&'a self, part: usize, pool: &'a Pool) -> Outgoing<'a> {
+        let Part { bytes_end, splices_end, length, commit_at } = self.parts[part];
+        let before = part.checked_sub(1).map(|before| self.parts[before]);
+        let (bytes_start, splices_start) = before.map_or((0, 0), |before| (before.bytes_end, before.splices_end));
+        Outgoing {
+            bytes: &self.bytes[bytes_start..bytes_end],
+            bytes_start,
+            splices: &self.splices[splices_start..splices_end],
+            pool: Some(pool),
+            length,
+            commit_at,
+        }
+    }
+}
+
+/// Bytes to be sent, from the batch and from the pool in turns.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    bytes: &'a [u8],
+    /// Where they begin in the batch, from where splices are counted.
+    bytes_start: usize,
+    splices: &'a [Splice],
+    pool: Option<&'a Pool>,
+    length: usize,
+    commit_at: Option<usize>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// Bytes without any from the pool.
+    pub fn plain(bytes: &'a [u8]) -> Self {
+        Self { bytes, bytes_start: 0, splices: &[], pool: None, length: bytes.len(), commit_at: None }
+    }
+
+    /// How many bytes.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Whether the server may have got COMMIT once so many bytes were sent.
+    pub fn may_commit_after(&self, sent: usize) -> bool {
+        self.commit_at.is_some_and(|commit_at| sent > commit_at)
+    }
+
+    /// Fills `slices` with all bytes but the first `sent`; returns how many slices they are.
+    pub fn slices(&self, sent: usize, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
+        let (mut filled, mut skip, mut from) = (0, sent, 0);
+        let mut push = |piece: &'a [u8]| {
+            let skipped = skip.min(piece.len());
+            skip -= skipped;
+            if skipped < piece.len() {
+                slices[filled] = IoSlice::new(&piece[skipped..]);
+                filled += 1;
+            }
+        };
+        for Splice { at, cut } in self.splices {
+            let to = at - self.bytes_start;
+            push(&self.bytes[from..to]);
+            if let Some(pool) = self.pool {
+                push(pool.content(*cut));
+            }
+            from = to;
+        }
+        push(&self.bytes[from..]);
+        filled
+    }
+}
+
+/// A Bind message that is being encoded: the parameters in order.
+struct Bind<'a> {
+    batch: &'a mut Batch,
+    starts_at: usize,
+    spliced_before: usize,
+}
+
+impl<'a> Bind<'a> {
+    fn begin(batch: &'a mut Batch, binding: &Binding) -> Self {
+        let (starts_at, spliced_before) = (batch.bytes.len() + binding.bind_at, batch.spliced);
+        batch.bytes.extend_from_slice(&binding.head);
+        Self { batch, starts_at, spliced_before }
+    }
+
+    fn parameter(&mut self, value: &[u8]) {
+        self.batch.bytes.put_i32(value.len() as i32);
+        self.batch.bytes.put_slice(value);
+    }
+
+    fn uuid(&mut self, id: &uuid::Uuid) {
+        self.parameter(id.as_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.parameter(text.as_bytes());
+    }
+
+    fn int4(&mut self, number: i32) {
+        self.parameter(&number.to_be_bytes());
+    }
+
+    fn int8(&mut self, number: i64) {
+        self.parameter(&number.to_be_bytes());
+    }
+
+    /// In binary, jsonb is one byte for the version, 1, and then the text (`jsonb_recv` in PostgreSQL's source).
+    fn jsonb(&mut self, text: &str) {
+        self.batch.bytes.put_i32(text.len() as i32 + 1);
+        self.batch.bytes.put_u8(1);
+        self.batch.bytes.put_slice(text.as_bytes());
+    }
+
+    fn jsonb_document(&mut self, cut: Cut) {
+        self.batch.bytes.put_i32(cut.document_length() as i32 + 1);
+        self.batch.bytes.put_u8(1);
+        self.document(cut);
+    }
+
+    fn text_document(&mut self, cut: Cut) {
+        self.batch.bytes.put_i32(cut.document_length() as i32);
+        self.document(cut);
+    }
+
+    fn document(&mut self, cut: Cut) {
+        self.batch.bytes.put_slice(HEAD.as_bytes());
+        self.batch.splice(cut);
+        self.batch.bytes.put_slice(TAIL.as_bytes());
+    }
+
+    fn end(self) {
+        let Self { batch, starts_at, spliced_before } = self;
+        batch.bytes.put_u16(0); // results in text; there are none
+        let length = batch.bytes.len() - starts_at - 1 + batch.spliced - spliced_before;
+        batch.bytes[starts_at + 1..starts_at + 5].copy_from_slice(&(length as i32).to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests;
