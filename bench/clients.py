@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -16,7 +18,11 @@ class Process:
     """A process that has ended."""
 
     output: str
+    # Seconds since 1970, just before it was started.
+    began: float
     cpu_seconds: float
+    # Voluntary and involuntary ones, of all its threads.
+    context_switches: int
     peak_rss_mb: float
     rss_mb_at: dict = field(default_factory=dict)
 
@@ -24,7 +30,7 @@ class Process:
 def measure(argv, env, exit_codes=(0,), sample_at=()):
     """Runs a program to its end. `sample_at` are the seconds at which its memory is noted."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        began = time.monotonic()
+        began, began_at = time.monotonic(), time.time()
         process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         peak, at, due = 0.0, {}, sorted(sample_at)
         try:
@@ -48,7 +54,8 @@ def measure(argv, env, exit_codes=(0,), sample_at=()):
         if process.returncode not in exit_codes:
             raise BenchError(f"{os.path.basename(argv[0])} ended with exit code {process.returncode}:\n"
                              + err.read().decode(errors="replace")[-3000:])
-        return Process(out.read().decode(errors="replace"), usage.ru_utime + usage.ru_stime, peak, at)
+        return Process(out.read().decode(errors="replace"), began_at, usage.ru_utime + usage.ru_stime,
+                       usage.ru_nvcsw + usage.ru_nivcsw, peak, at)
 
 
 def memory_mb(pid):
@@ -75,6 +82,11 @@ class Load:
         return {"input": 1536, "output": round(self.output_kb * 1024), "raw_request": 1024,
                 "raw_response": round(self.raw_response_kb * 1024)}
 
+    def bytes_at_most(self):
+        """What a run may write: at full speed, more than the server manages on a few processors."""
+        a_second, size = self.rate or 5_000, sum(self.sizes().values())
+        return self.seconds * (a_second * size if self.rate else min(a_second * size, 250_000_000))
+
 
 class Clients:
     """Runs one after the other, each on empty tables."""
@@ -82,15 +94,25 @@ class Clients:
     def __init__(self, server, load_test):
         self.server, self.load_test_path = server, load_test
 
-    def load_test(self, load, pipeline=False, arrival=None, sample_at=()):
-        argv = [self.load_test_path, "--json-output", "--no-reset",
+    def prepare(self, load, empty=True):
+        """Empties the tables, and stops where the run might fill the disk."""
+        if empty:
+            self.server.empty_tables()
+        needed, free = load.bytes_at_most(), shutil.disk_usage(self.server.folder).free
+        if free < needed:
+            raise BenchError(f"a run may write {needed / 1e9:.1f} GB, and {os.path.dirname(self.server.folder)} has "
+                             f"{free / 1e9:.1f} GB left; name a folder with more room in $TMPDIR")
+
+    def load_test(self, load, pipeline=False, arrival=None, sample_at=(), reset=False):
+        """With `reset` it finds the rows of the run before, and empties the tables itself."""
+        argv = [self.load_test_path, "--json-output", *([] if reset else ["--no-reset"]),
                 "--rps", "max" if load.rate is None else f"{load.rate:g}", "--duration", str(load.seconds),
                 "--workers", str(load.clients), "--threads", str(load.threads)]
         for name, size in load.sizes().items():
             argv += [f"--{name.replace('_', '-')}-size-kb", repr(size / 1024)]
         argv += ["--pipeline"] if pipeline else []
         argv += ["--arrival", arrival] if arrival else []
-        self.server.empty_tables()
+        self.prepare(load, empty=not reset)
         # Exit code 1 is its verdict on the database, which is of no interest here.
         process = measure(argv, self.server.env, exit_codes=(0, 1), sample_at=sample_at)
         result = json.loads(process.output)
@@ -98,14 +120,14 @@ class Clients:
             raise BenchError(f"load_test had failures: {result['errors']} {result['accounting']}")
         throughput = result["throughput"]
         run = self.checked(load, process, throughput["successful_writes"], throughput["actual_rps"])
-        lateness, wait = result["lateness_ms"], result["wait_for_connection_ms"]
-        return {**run, "own_cpu_us_per_request": result["generator"]["cpu_us_per_request"],
-                "lateness_ms": {name: lateness[name] for name in ("count", "p50", "p99", "avg", "max")},
-                "wait_for_connection_ms": {name: wait[name] for name in ("count", "p50", "p99", "avg", "max")}}
+        late = {kind: {name: result[kind][name] for name in ("count", "p50", "p99", "avg", "max")}
+                for kind in ("lateness_ms", "wait_for_connection_ms")}
+        return {**run, "own_cpu_us_per_request": result["generator"]["cpu_us_per_request"], **late,
+                "all_ms": of_both(*late.values())}
 
     def pgbench(self, load, shape="sequential", sample_at=()):
         documents = self.server.set_documents(load.sizes())
-        self.server.empty_tables()
+        self.prepare(load)
         with tempfile.TemporaryDirectory() as folder:
             script = os.path.join(folder, "request.sql")
             with open(script, "w") as file:
@@ -135,7 +157,7 @@ class Clients:
     def ceiling(self, load):
         """Transactions a second of sessions that stay within the server."""
         self.server.set_documents(load.sizes())
-        self.server.empty_tables()
+        self.prepare(load)
         argv = [self.server.program("psql"), "-XqAt", "-c", f"CALL bench_ceiling({load.seconds}, 0)"]
         sessions = []
         try:
@@ -150,9 +172,27 @@ class Clients:
         self.check_rows(load, done)
         return {"requests": done, "requests_per_second": done / load.seconds}
 
+    def copying(self, load, kind, requests=1000):
+        """What the bytes of a request cost a process that only hands them to a socket: `kind` is unix or tcp. To the
+        documents come 2 KB for everything else in a request."""
+        process = measure([sys.executable, os.path.join(HERE, "loopback.py"), kind,
+                           str(sum(load.sizes().values()) + 2048), str(requests)], self.server.env)
+        result = json.loads(process.output)
+        return {"requests": requests, "requests_per_second": requests / result["seconds"],
+                "cpu_us_per_request": result["cpu_seconds"] * 1e6 / requests,
+                "context_switches_per_request": result["context_switches"] / requests}
+
+    def started(self, run):
+        """The run with the milliseconds from its start to its first request and to its first commit, by the server's
+        clock, which is this machine's."""
+        first, committed = self.server.first_times()
+        return {**run, "first_request_ms": (first - run["began"]) * 1000,
+                "first_commit_ms": (committed - run["began"]) * 1000}
+
     def checked(self, load, process, requests, rate):
-        return {"requests": requests, "requests_per_second": rate,
+        return {"requests": requests, "requests_per_second": rate, "began": process.began,
                 "cpu_us_per_request": process.cpu_seconds * 1e6 / max(requests, 1),
+                "context_switches_per_request": process.context_switches / max(requests, 1),
                 "peak_rss_mb": process.peak_rss_mb, "rss_mb_at": process.rss_mb_at,
                 "rows": self.check_rows(load, requests)}
 
@@ -174,6 +214,15 @@ def pgbench_script(shape):
     with open(os.path.join(HERE, "pgbench.sql")) as file:
         lines = [line.removeprefix(f"--{shape}:") for line in file]
     return "".join(line for line in lines if not line.startswith("--"))
+
+
+def of_both(*parts):
+    """Count, mean and maximum of what was counted in several parts. Percentiles cannot be put together so."""
+    parts = [part for part in parts if part["count"]]
+    count = sum(part["count"] for part in parts)
+    return {"count": count, "p50": None, "p99": None,
+            "avg": sum(part["avg"] * part["count"] for part in parts) / count if parts else None,
+            "max": max((part["max"] for part in parts), default=None)}
 
 
 def schedule_lags(folder):

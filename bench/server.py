@@ -130,6 +130,14 @@ class Server:
     def empty_tables(self):
         self.sql("SELECT reset_loadtest_tables(); CHECKPOINT")
 
+    def first_times(self):
+        """When the first request began and when the first was committed, in seconds since 1970. Needs
+        track_commit_timestamp."""
+        ((begun, committed),) = self.sql("""
+            SELECT extract(epoch FROM min(timestamp)), extract(epoch FROM min(pg_xact_commit_timestamp(xmin)))
+            FROM chat_inference""")
+        return float(begun), float(committed)
+
     def rows(self):
         """What the last run left: rows a table, least and greatest sizes as sent, mean sizes as stored."""
         # Printed jsonb has a space behind each colon and comma; without them it has the size that was sent. All rows of
@@ -176,7 +184,9 @@ def local_server(pg_bin, **settings):
         yield server
     finally:
         # A second Ctrl-C must not cut this short.
-        for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(sign, signal.SIG_IGN)
+        handlers = {sign: signal.signal(sign, signal.SIG_IGN)
+                    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+        for sign, handler in handlers.items():
+            signal.signal(sign, handler)

@@ -437,3 +437,6 @@ impl AsRawFd for Socket {
         self.as_fd().as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;
