@@ -23,18 +23,23 @@ class Process:
     cpu_seconds: float
     # Voluntary and involuntary ones, of all its threads.
     context_switches: int
+    involuntary_switches: int
     peak_rss_mb: float
     rss_mb_at: dict = field(default_factory=dict)
 
 
-def measure(argv, env, exit_codes=(0,), sample_at=()):
-    """Runs a program to its end. `sample_at` are the seconds at which its memory is noted."""
+def measure(argv, env, exit_codes=(0,), sample_at=(), watch_memory=True, before=None):
+    """Runs a program to its end. `sample_at` are the seconds at which its memory is noted. Without `watch_memory` it has
+    the machine for itself meanwhile. `before` is called in the new process."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         began, began_at = time.monotonic(), time.time()
-        process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, preexec_fn=before)
         peak, at, due = 0.0, {}, sorted(sample_at)
         try:
-            while True:
+            if not watch_memory:
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+            while process.returncode is None:
                 # Not ru_maxrss: it is never less than the memory of this interpreter, from which the process came.
                 memory = memory_mb(process.pid)
                 peak = max(peak, memory.get("VmHWM", 0.0))
@@ -55,7 +60,7 @@ def measure(argv, env, exit_codes=(0,), sample_at=()):
             raise BenchError(f"{os.path.basename(argv[0])} ended with exit code {process.returncode}:\n"
                              + err.read().decode(errors="replace")[-3000:])
         return Process(out.read().decode(errors="replace"), began_at, usage.ru_utime + usage.ru_stime,
-                       usage.ru_nvcsw + usage.ru_nivcsw, peak, at)
+                       usage.ru_nvcsw + usage.ru_nivcsw, usage.ru_nivcsw, peak, at)
 
 
 def memory_mb(pid):

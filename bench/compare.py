@@ -124,6 +124,29 @@ def spread(values, form):
     return f"{statistics.median(values):{form}} ({min(values):{form}}–{max(values):{form}})"
 
 
+def row(*cells, widths):
+    """Prints the cells, each of them in a column of its own."""
+    print(("  " + "".join(f"{cell:<{width - 2}}  " for cell, width in zip(cells, widths))).rstrip(), flush=True)
+
+
+def machine_line(machine):
+    """The machine of `facts` in a line."""
+    return (f"{machine['cores']} cores, {machine['cpu']}, {machine['memory_mb']:,} MB; {machine['kernel']}; load "
+            f"average {machine['load_average'][0]:.1f}")
+
+
+def set_out(options):
+    """What every bench does before it measures: lets itself be ended in order, and finds the programs. Returns the
+    folder of PostgreSQL's and load_test."""
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sign, lambda number, _: sys.exit(128 + number))
+    pg_bin = find_bin(options.pg_bin)
+    binary = os.path.abspath(options.binary or build())
+    if not os.access(binary, os.X_OK):
+        raise BenchError(f"{binary} is not a program")
+    return pg_bin, binary
+
+
 class Table:
     """Printed row by row, and kept for --markdown."""
 
@@ -133,15 +156,11 @@ class Table:
         self.title, self.columns, self.widths, self.rows, self.remark = title, columns, widths, [], ""
         self.made.append(self)
         print(f"\n{title}")
-        self.show(columns)
-
-    def show(self, cells):
-        line = "".join(f"{cell:<{width - 2}}  " for cell, width in zip(cells, self.widths))
-        print("  " + line.rstrip(), flush=True)
+        row(*columns, widths=widths)
 
     def row(self, *cells):
         self.rows.append(cells)
-        self.show(cells)
+        row(*cells, widths=self.widths)
 
     def remarks(self, text):
         self.remark = text
@@ -345,12 +364,7 @@ def compare(options, binary, pg_bin, figures):
 
 def main():
     options = arguments()
-    for sign in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(sign, lambda number, _: sys.exit(128 + number))
-    pg_bin = find_bin(options.pg_bin)
-    binary = os.path.abspath(options.binary or build())
-    if not os.access(binary, os.X_OK):
-        raise BenchError(f"{binary} is not a program")
+    pg_bin, binary = set_out(options)
     for path in filter(None, (options.json, options.markdown)):
         try:
             open(path, "a").close()
@@ -359,8 +373,7 @@ def main():
     machine = facts(binary, pg_bin)
     figures = {"machine": machine, "options": {key: value for key, value in vars(options).items()
                                                if key not in ("json", "markdown")}}
-    described = (f"{machine['cores']} cores, {machine['cpu']}, {machine['memory_mb']:,} MB; {machine['kernel']}; load "
-                 f"average {machine['load_average'][0]:.1f}")
+    described = machine_line(machine)
     programs = f"{machine['load_test']}; {machine['postgres']}; {machine['pgbench']}"
     settings = "; ".join(f"{key} = {value}" for key, value in machine["settings"].items())
     way = (f"{options.pairs} runs of each in turns, {options.seconds} s each; {options.clients} connections, "

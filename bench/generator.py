@@ -9,15 +9,15 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-from compare import build, facts, row, say, spread
-from server import HERE, TABLES, BenchError, find_bin, local_server
+from clients import measure
+from compare import facts, machine_line, row, say, set_out, spread
+from server import HERE, TABLES, BenchError, local_server
 
 MODES = {"pipelined": ["--pipeline"], "sequential": []}
 STUBS = {"sleeping": [], "spinning": ["--spin"]}
@@ -148,36 +148,18 @@ class Generator:
                 "--rps", "max" if rate is None else str(rate), "--duration", str(options.seconds),
                 "--warmup", str(warmup), "--input-size-kb", size, "--output-size-kb", size,
                 "--raw-request-size-kb", size, "--raw-response-size-kb", size, *MODES[mode]]
+        pin = self.cores and (lambda: os.sched_setaffinity(0, {self.cores[0]}))
         stub = Stub(self.stub, self.server, kind, options.tcp)
         try:
             before = busy_seconds(self.cores)
-            result, usage = self.process(argv, {**self.server.env, "POSTGRES_URL": stub.url})
+            # Exit code 1 is its verdict, which is among the figures. To look at its memory would take time from the stub.
+            process = measure(argv, {**self.server.env, "POSTGRES_URL": stub.url}, exit_codes=(0, 1),
+                              watch_memory=False, before=pin)
             busy = busy_seconds(self.cores) - before
             counts, stub_cpu = stub.end()
         finally:
             stub.kill()
-        return figures(result, usage, counts, stub_cpu, busy)
-
-    def process(self, argv, env):
-        """Runs load_test to its end: its document, and what the kernel says that it used."""
-        pin = self.cores and (lambda: os.sched_setaffinity(0, {self.cores[0]}))
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, preexec_fn=pin)
-            try:
-                # Nothing is looked up meanwhile: it would take time from the stub.
-                _, status, usage = os.wait4(process.pid, 0)
-                process.returncode = os.waitstatus_to_exitcode(status)
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    process.wait()
-            out.seek(0)
-            err.seek(0)
-            # Exit code 1 is its verdict, which is among the figures.
-            if process.returncode not in (0, 1):
-                raise BenchError(f"load_test ended with exit code {process.returncode}:\n"
-                                 + err.read().decode(errors="replace")[-3000:])
-            return json.load(out), usage
+        return figures(process, counts, stub_cpu, busy)
 
 
 def busy_seconds(cores):
@@ -192,8 +174,9 @@ def busy_seconds(cores):
     return time.monotonic() * len(cores) - idle
 
 
-def figures(result, usage, counts, stub_cpu, busy):
+def figures(process, counts, stub_cpu, busy):
     """Of a run in which every request was answered, and each by the stub."""
+    result = json.loads(process.output)
     account, warmup, own = result["accounting"], result["run"]["warmup"], result["generator"]
     wrong = {f"{part}.{name}": found[name] for part, found, names in [
         ("accounting", account, ("failed", "unknown", "skipped", "unfinished")),
@@ -206,20 +189,19 @@ def figures(result, usage, counts, stub_cpu, busy):
         raise BenchError(f"load_test counts {requests} requests, and the stub {counts['commits']}")
     # Start to end of the load, but for the last answers.
     seconds = result["run"]["window_start_s"] + result["run"]["window_seconds"]
-    cpu, switches = usage.ru_utime + usage.ru_stime, usage.ru_nvcsw + usage.ru_nivcsw
     return {
         "requests": requests,
         "requests_per_second": result["throughput"]["actual_rps"],
         "requests_per_cpu_second": 1e6 / own["cpu_us_per_request"],
         "cpu_us": own["cpu_us_per_request"],
-        "whole_cpu_us": cpu * 1e6 / requests,
-        "switches": switches / requests,
-        "involuntary_switches": usage.ru_nivcsw / requests,
+        "whole_cpu_us": process.cpu_seconds * 1e6 / requests,
+        "switches": process.context_switches / requests,
+        "involuntary_switches": process.involuntary_switches / requests,
         "busiest_thread_pct": own["busiest_thread_pct"],
         "run_queue_wait_pct": own["run_queue_wait_pct"],
         "stub_cpu_pct": stub_cpu / seconds * 100,
         "stub_cpu_us": stub_cpu * 1e6 / requests,
-        "others_pct": max(0, busy - cpu - stub_cpu) / seconds * 100,
+        "others_pct": max(0, busy - process.cpu_seconds - stub_cpu) / seconds * 100,
         "stub": counts,
         **{f"lateness_{name}": result["lateness_ms"][name] for name in ("p50", "p99", "p99_9", "max", "avg")},
         "lateness_count": result["lateness_ms"]["count"],
@@ -279,15 +261,9 @@ def report(options, found):
 
 def main():
     options = arguments()
-    for sign in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(sign, lambda number, _: sys.exit(128 + number))
-    pg_bin = find_bin(options.pg_bin)
-    binary = os.path.abspath(options.binary or build())
-    if not os.access(binary, os.X_OK):
-        raise BenchError(f"{binary} is not a program")
+    pg_bin, binary = set_out(options)
     machine, cores = facts(binary, pg_bin), choose_cores()
-    print(f"{machine['date']}; {machine['cores']} cores, {machine['cpu']}, {machine['memory_mb']:,} MB; "
-          f"{machine['kernel']}; load average {machine['load_average'][0]:.1f}")
+    print(f"{machine['date']}; {machine_line(machine)}")
     if cores is None:
         where = "not pinned, for there is one core for both"
         # Spinning, it would only take load_test's time.

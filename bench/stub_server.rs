@@ -76,33 +76,25 @@ trait Socket: Read + Write + Send + Sized + 'static {
     fn hang_up(&self) -> io::Result<()>;
 }
 
-impl Socket for UnixStream {
-    fn twin(&self) -> io::Result<Self> {
-        self.try_clone()
-    }
+macro_rules! socket {
+    ($($stream:ty),*) => {$(
+        impl Socket for $stream {
+            fn twin(&self) -> io::Result<Self> {
+                self.try_clone()
+            }
 
-    fn never_block(&self) -> io::Result<()> {
-        self.set_nonblocking(true)
-    }
+            fn never_block(&self) -> io::Result<()> {
+                self.set_nonblocking(true)
+            }
 
-    fn hang_up(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Both)
-    }
+            fn hang_up(&self) -> io::Result<()> {
+                self.shutdown(Shutdown::Both)
+            }
+        }
+    )*};
 }
 
-impl Socket for TcpStream {
-    fn twin(&self) -> io::Result<Self> {
-        self.try_clone()
-    }
-
-    fn never_block(&self) -> io::Result<()> {
-        self.set_nonblocking(true)
-    }
-
-    fn hang_up(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Both)
-    }
-}
+socket!(UnixStream, TcpStream);
 
 /// Writes all, also to a socket that never blocks.
 struct Patient<'a, S>(&'a mut S);

@@ -64,6 +64,14 @@ if has shellcheck; then
 else
     echo 'SKIPPED shellcheck: it is not installed'
 fi
+# They share modules, and nothing else here runs them.
+for bench in bench/*.py; do
+    if [ "$bench" = bench/merge.py ] && [ -z "${HDR_PYTHON:-}" ]; then
+        echo "SKIPPED $bench: there is no Python with hdrhistogram"
+    elif [ -x "$bench" ]; then
+        "${HDR_PYTHON:-python3}" "$bench" --help >/dev/null
+    fi
+done
 
 section documentation
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked

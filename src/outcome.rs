@@ -44,8 +44,14 @@ impl Failure {
         let state = field(b'C').unwrap_or_default();
         let class = sqlstate_name(&state).map_or_else(|| format!("SQLSTATE {state}"), str::to_owned);
         let detail = field(b'D').map(|detail| format!(" ({detail})")).unwrap_or_default();
+        // `is_panic` reads the severity.
         let message = format!("{severity}: {}{detail}", field(b'M').unwrap_or_default());
         Self { sqlstate: Some(state.into_owned()), class, message, connection_lost }
+    }
+
+    /// Whether the whole server went down with this error.
+    pub fn is_panic(&self) -> bool {
+        self.sqlstate.is_some() && self.message.starts_with("PANIC: ")
     }
 
     /// Sorts the error with which a socket ended.

@@ -145,6 +145,37 @@ async fn versions_and_channel_binding() {
 }
 
 #[tokio::test]
+async fn a_connection_goes_on_without_the_driver_whatever_it_is_encrypted_with() {
+    use postgres_load_test::engine::{script::Outgoing, wire::Wire};
+    let server = Server::shared();
+    let base = format!("host=localhost port={} user=app {PASSWORD}", server.port);
+    let tls_12 = "sslmode=require ssl_max_protocol_version=TLSv1.2";
+    for mode in ["sslmode=disable", "sslmode=prefer", tls_12, "sslmode=require target_session_attrs=read-write"] {
+        let stream = connector(&format!("{base} {mode}"), &environment()).unwrap().connect_stream().await.unwrap();
+        let mut wire = Wire::new(stream).unwrap();
+        let ask = |text: &str| {
+            let mut message = bytes::BytesMut::new();
+            postgres_protocol::message::frontend::query(text, &mut message).unwrap();
+            message
+        };
+        // More than any socket holds, and small ones around it.
+        let long = format!("BEGIN /* {} */", "x".repeat(3_000_000));
+        for (text, expected) in [("SET a.b = '1'", "SET"), (&long, "BEGIN"), ("COMMIT", "COMMIT")] {
+            let (message, mut tags) = (ask(text), Vec::new());
+            let completed = |_, tag: &[u8]| tags.push(String::from_utf8_lossy(tag).into_owned());
+            let answer = wire.exchange(Outgoing::plain(&message), completed).await;
+            assert!(answer.failure.is_none(), "{mode}: {:?}", answer.failure);
+            assert_eq!((&*tags, answer.in_transaction), (&[expected.to_owned()][..], expected == "BEGIN"), "{mode}");
+            assert_eq!(wire.sent(), message.len());
+        }
+        let answer = wire.exchange(Outgoing::plain(&ask("SET no_such_setting = 1")), |_, _| {}).await;
+        assert_eq!(answer.failure.unwrap().sqlstate.as_deref(), Some("42704"), "{mode}");
+        assert!(wire.end().is_none(), "{mode}");
+        wire.close_with(b"X\0\0\0\x04").await;
+    }
+}
+
+#[tokio::test]
 async fn a_warning_for_a_root_file_that_require_does_without() {
     let server = Server::shared();
     let text = format!("host=localhost port={} user=app {PASSWORD} sslmode=require sslrootcert=/absent", server.port);

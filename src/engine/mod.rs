@@ -6,6 +6,7 @@
 //! Each thread has a single-threaded runtime on which its workers, their connections and their timers live; nothing of
 //! a request crosses threads but the atomic cursor that hands out slots.
 
+mod readiness;
 pub mod script;
 pub mod session;
 mod thread;

@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+
 use super::script::{Batch, MAX_ROUND_TRIPS, Outgoing, Script, Step};
 use super::wire::{Answer, Wire};
 use crate::clock;
@@ -98,8 +101,10 @@ impl Session {
     }
 
     async fn roll_back(&mut self) {
-        let message = b"Q\x00\x00\x00\x0dROLLBACK\0";
-        let answer = self.wire.exchange(Outgoing::plain(message), |_, _| {}).await;
+        let mut message = BytesMut::new();
+        // Fails only where the text has a NUL byte.
+        let _ = frontend::query("ROLLBACK", &mut message);
+        let answer = self.wire.exchange(Outgoing::plain(&message), |_, _| {}).await;
         if let Some(failure) = answer.failure {
             self.wire.end_with(failure);
         }
@@ -117,39 +122,40 @@ impl Session {
 
     /// Says good-bye to the server, so that it does not log a lost connection.
     pub async fn close(self) {
-        let terminate = b"X\x00\x00\x00\x04";
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.wire.close_with(terminate)).await;
+        let mut terminate = BytesMut::new();
+        frontend::terminate(&mut terminate);
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.wire.close_with(&terminate)).await;
     }
 }
 
 /// What the commands of a part said, beside errors.
 #[derive(Debug, Default)]
 struct Seen {
-    committed: bool,
+    /// How COMMIT was answered: a transaction that has failed answers it with ROLLBACK.
+    committed: Option<bool>,
     /// The first answer that is not what was asked for.
     wrong: Option<Failure>,
 }
 
 impl Seen {
     fn completed(&mut self, step: Option<&Step>, tag: &[u8]) {
+        let own =
+            |class: &str, what: &str| Failure::own(class, format!("{what} was answered with {}", text(tag)), false);
         let wrong = match step {
-            Some(Step::Begin | Step::SetTimeout) => None,
+            Some(Step::Begin | Step::SetTimeout) => return,
             // A write must have changed one row.
-            Some(Step::Write(_)) if tag.rsplit(|byte| *byte == b' ').next() == Some(b"1") => None,
-            Some(Step::Write(write)) => {
-                let message = format!("a write to {} was answered with {}", write.table(), text(tag));
-                Some(Failure::own("wrong number of rows", message, false))
-            }
+            Some(Step::Write(_)) if tag.rsplit(|byte| *byte == b' ').next() == Some(b"1") => return,
+            Some(Step::Write(write)) => own("wrong number of rows", &format!("a write to {}", write.table())),
             Some(Step::Commit) => {
-                self.committed = tag == b"COMMIT";
-                let message = || format!("COMMIT was answered with {}", text(tag));
-                (!self.committed).then(|| Failure::own("rolled back instead of committed", message(), false))
+                self.committed = Some(tag == b"COMMIT");
+                if self.committed == Some(true) {
+                    return;
+                }
+                own("rolled back instead of committed", "COMMIT")
             }
-            None => Some(Failure::protocol(format!("more answers than commands: {}", text(tag)))),
+            None => Failure::protocol(format!("more answers than commands: {}", text(tag))),
         };
-        if let Some(wrong) = wrong {
-            self.wrong.get_or_insert(wrong);
-        }
+        self.wrong.get_or_insert(wrong);
     }
 }
 
@@ -160,37 +166,28 @@ fn text(tag: &[u8]) -> String {
 /// What became of a transaction that has come to its end, or has not come further. `may_commit` tells whether the
 /// server may have got COMMIT.
 fn judge(answer: Answer, seen: Seen, may_commit: bool, steps: usize) -> Outcome {
-    let Answer { completed, failure, .. } = answer;
-    match (failure, seen) {
-        // Whatever came later.
-        (_, Seen { committed: true, wrong: None }) => Outcome::Ok,
-        // It did commit, but not what it should have.
-        (_, Seen { committed: true, wrong: Some(wrong) }) => Outcome::Unknown(wrong),
-        (Some(failure), _) if failure.connection_lost => {
-            if may_commit && !ended_instead_of_committing(&failure) {
-                Outcome::Unknown(failure)
-            } else {
-                Outcome::Failed(failure)
-            }
-        }
-        (failure, Seen { wrong, .. }) => match wrong.or(failure) {
-            // An error that leaves the session alive comes in place of all that would have followed it.
-            Some(failure) => Outcome::Failed(failure),
-            None => {
-                let message = format!("{completed} of {steps} commands were answered");
-                let failure = Failure::protocol(message);
-                if may_commit { Outcome::Unknown(failure) } else { Outcome::Failed(failure) }
-            }
-        },
+    if seen.committed == Some(true) {
+        // Whatever came later. Where a write did not change one row, it did commit, but not what it should have.
+        return seen.wrong.map_or(Outcome::Ok, Outcome::Unknown);
     }
+    let refused = seen.committed == Some(false) || answer.failure.as_ref().is_some_and(rules_out_commit);
+    let why = match answer.failure {
+        Some(lost) if lost.connection_lost => lost,
+        failure => seen
+            .wrong
+            .or(failure)
+            .unwrap_or_else(|| Failure::protocol(format!("{} of {steps} commands were answered", answer.completed))),
+    };
+    if may_commit && !refused { Outcome::Unknown(why) } else { Outcome::Failed(why) }
 }
 
-/// Whether it was the server itself that ended the session, in place of the answer to COMMIT: then it has not committed
-/// and reads nothing that came later. Class 08 is a pooler's word for having lost the server, which may have gone on;
-/// 57P02 is the word of one process for all when another one has crashed; and a panic may come after the commit record.
-fn ended_instead_of_committing(failure: &Failure) -> bool {
+/// Whether an error in place of the answer to COMMIT proves that the server has not committed, and will not: it leaves
+/// out all that follows an error, or ends the session. Class 08 is a pooler's word for having lost the server, which may
+/// have gone on; 57P02 is the word of one process for all when another one has crashed; and a panic may come after the
+/// commit record.
+fn rules_out_commit(failure: &Failure) -> bool {
     let by_itself = |state: &str| !state.starts_with("08") && state != "57P02";
-    failure.sqlstate.as_deref().is_some_and(by_itself) && !failure.message.starts_with("PANIC")
+    failure.sqlstate.as_deref().is_some_and(by_itself) && !failure.is_panic()
 }
 
 impl Execution {
@@ -266,5 +263,74 @@ impl OpenError {
                 Failure::own(&class, error.to_string(), true)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::sql::Write;
+
+    const STEPS: [Step; 3] = [Step::Begin, Step::Write(Write::ResourceBucket), Step::Commit];
+
+    /// What becomes of a pipelined request of which the server has seen COMMIT or not, by the answers in order.
+    fn outcome(tags: &[&str], failure: Option<Failure>, may_commit: bool) -> Outcome {
+        let mut seen = Seen::default();
+        for (at, tag) in tags.iter().enumerate() {
+            seen.completed(STEPS.get(at), tag.as_bytes());
+        }
+        let answer = Answer { completed: tags.len(), failure, in_transaction: false };
+        judge(answer, seen, may_commit, STEPS.len())
+    }
+
+    fn server(severity: &str, state: &str) -> Option<Failure> {
+        Some(Failure::of_server(format!("S{severity}\0V{severity}\0C{state}\0Mwhy\0\0").as_bytes()))
+    }
+
+    #[test]
+    fn an_acknowledged_commit_stands_whatever_comes_later() {
+        let all = ["BEGIN", "INSERT 0 1", "COMMIT"];
+        assert_eq!(outcome(&all, None, true), Outcome::Ok);
+        assert_eq!(outcome(&all, Some(Failure::closed()), true), Outcome::Ok);
+        assert_eq!(outcome(&all, server("FATAL", "57P01"), true), Outcome::Ok);
+    }
+
+    #[test]
+    fn an_error_of_the_server_itself_means_that_nothing_was_committed() {
+        for (severity, state) in [("ERROR", "23514"), ("ERROR", "40001"), ("FATAL", "57P01"), ("FATAL", "25P03")] {
+            let found = outcome(&["BEGIN"], server(severity, state), true);
+            assert!(matches!(&found, Outcome::Failed(why) if why.sqlstate.as_deref() == Some(state)), "{found:?}");
+        }
+        assert!(matches!(outcome(&["BEGIN", "INSERT 0 1", "ROLLBACK"], None, true), Outcome::Failed(_)));
+    }
+
+    #[test]
+    fn where_commit_may_have_been_read_silence_and_hearsay_prove_nothing() {
+        let words = [
+            Some(Failure::closed()),
+            Some(Failure::of_socket(&std::io::ErrorKind::ConnectionReset.into())),
+            server("FATAL", "08P01"),
+            server("ERROR", "08006"),
+            server("FATAL", "57P02"),
+            server("PANIC", "58030"),
+            Some(Failure::protocol("rubbish".to_owned())),
+            None,
+        ];
+        for word in words {
+            let found = outcome(&["BEGIN", "INSERT 0 1"], word.clone(), true);
+            assert!(matches!(found, Outcome::Unknown(_)), "{word:?}: {found:?}");
+            let found = outcome(&["BEGIN"], word.clone(), false);
+            assert!(matches!(found, Outcome::Failed(_)), "COMMIT was not sent, {word:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_did_not_change_one_row_is_never_ok() {
+        for tag in ["INSERT 0 0", "INSERT 0 2", "INSERT 0 11", "SELECT"] {
+            assert!(matches!(outcome(&["BEGIN", tag, "COMMIT"], None, true), Outcome::Unknown(_)), "{tag}");
+            assert!(matches!(outcome(&["BEGIN", tag], None, false), Outcome::Failed(_)), "{tag}");
+        }
+        let too_many = outcome(&["BEGIN", "INSERT 0 1", "COMMIT", "INSERT 0 1"], None, true);
+        assert!(matches!(too_many, Outcome::Unknown(why) if why.connection_lost), "another's answer");
     }
 }

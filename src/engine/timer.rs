@@ -20,6 +20,7 @@ mod linux {
     use tokio::io::unix::AsyncFd;
 
     use crate::clock;
+    use crate::engine::readiness::watch;
 
     /// One deadline at a time.
     #[derive(Debug)]
@@ -32,14 +33,10 @@ mod linux {
         ///
         /// # Errors
         /// No descriptor is left.
-        #[expect(
-            deprecated,
-            reason = "the successor is unsafe for the sake of types that lie about their descriptor; OwnedFd does not"
-        )]
         pub fn new() -> io::Result<Self> {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             let descriptor = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-            Ok(Self { descriptor: AsyncFd::with_interest(descriptor, Interest::READABLE)? })
+            Ok(Self { descriptor: watch(descriptor, Interest::READABLE)? })
         }
 
         /// Returns at `deadline_ns` of the monotonic clock, or at once where that has passed. May be dropped at any

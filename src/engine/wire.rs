@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
+use super::readiness::watch;
 use super::script::{MAX_SLICES, Outgoing};
 use crate::database::connect::Stream;
 use crate::outcome::Failure;
@@ -82,52 +83,57 @@ impl Wire {
                     Err(error) => broken = Some(error),
                 }
             }
-            loop {
-                match self.input.next() {
-                    Ok(None) => {}
-                    Ok(Some((tag, body))) => {
-                        let body = self.input.bytes(body);
-                        match tag {
-                            tag::COMMAND_COMPLETE => {
-                                completed(answer.completed, body.strip_suffix(&[0]).unwrap_or(body));
-                                answer.completed += 1;
-                            }
-                            tag::ERROR_RESPONSE => {
-                                let failure = Failure::of_server(body);
-                                if failure.connection_lost {
-                                    self.end = Some(failure.clone());
-                                }
-                                answer.failure.get_or_insert(failure);
-                            }
-                            tag::READY_FOR_QUERY => {
-                                answer.in_transaction = body != b"I";
-                                return Poll::Ready(());
-                            }
-                            tag::PARSE_COMPLETE | tag::BIND_COMPLETE => {}
-                            other => self.end = Some(unexpected(other)),
-                        }
-                        if self.end.is_some() {
-                            return Poll::Ready(());
-                        }
-                        continue;
-                    }
-                    Err(failure) => self.end = Some(failure),
-                }
-                if self.end.is_none() && self.poll_input(cx).is_pending() {
+            while !self.take_answers(&mut answer, &mut completed) {
+                if self.poll_input(cx).is_pending() {
                     let Some(error) = &broken else { return Poll::Pending };
                     self.end = Some(Failure::of_socket(error));
                 }
-                if self.end.is_some() {
-                    return Poll::Ready(());
-                }
             }
+            Poll::Ready(())
         })
         .await;
         self.transport.finish_sending();
+        if self.end.is_none() && sending != Sending::Done {
+            self.end = Some(Failure::protocol("the server answered before it was asked".to_owned()));
+        }
         if let Some(end) = &self.end {
             answer.failure.get_or_insert_with(|| end.clone());
         }
         answer
+    }
+
+    /// Takes the answers that have come; true where no more are to be waited for.
+    fn take_answers(&mut self, answer: &mut Answer, completed: &mut impl FnMut(usize, &[u8])) -> bool {
+        while self.end.is_none() {
+            let (tag, body) = match self.input.next() {
+                Ok(Some((tag, body))) => (tag, self.input.bytes(body)),
+                Ok(None) => return false,
+                Err(failure) => {
+                    self.end = Some(failure);
+                    break;
+                }
+            };
+            match tag {
+                tag::PARSE_COMPLETE | tag::BIND_COMPLETE => {}
+                tag::COMMAND_COMPLETE => {
+                    completed(answer.completed, body.strip_suffix(&[0]).unwrap_or(body));
+                    answer.completed += 1;
+                }
+                tag::READY_FOR_QUERY => {
+                    answer.in_transaction = body != b"I";
+                    return true;
+                }
+                tag::ERROR_RESPONSE => {
+                    let failure = Failure::of_server(body);
+                    if failure.connection_lost {
+                        self.end = Some(failure.clone());
+                    }
+                    answer.failure.get_or_insert(failure);
+                }
+                other => self.end = Some(unexpected(other)),
+            }
+        }
+        true
     }
 
     /// How many bytes of the last messages were handed to the socket.
@@ -392,14 +398,6 @@ impl Plain {
             }
         }
     }
-}
-
-#[expect(
-    deprecated,
-    reason = "the successor is unsafe for the sake of types that lie about their descriptor; these do not"
-)]
-fn watch<T: AsRawFd>(descriptor: T, interest: Interest) -> io::Result<AsyncFd<T>> {
-    AsyncFd::with_interest(descriptor, interest)
 }
 
 enum Socket {

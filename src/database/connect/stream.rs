@@ -70,13 +70,15 @@ struct Tapped {
     /// `None` while TLS is being negotiated on it, and once it was taken.
     stream: Option<Stream>,
     read: Framing,
+    /// Of the TLS session. Asked for once, during authentication.
+    binding: Option<ChannelBinding>,
 }
 
 impl Tap {
     /// A tap on a fresh stream. `asks_for_tls` where the first byte to come is the server's answer to that question.
     pub(super) fn new(stream: Stream, asks_for_tls: bool) -> Self {
         let read = Framing { lone_bytes: usize::from(asks_for_tls), ..Framing::default() };
-        Self { tapped: Arc::new(Mutex::new(Tapped { stream: Some(stream), read })) }
+        Self { tapped: Arc::new(Mutex::new(Tapped { stream: Some(stream), read, binding: None })) }
     }
 
     /// Whether what was read so far ends with a whole message.
@@ -87,10 +89,6 @@ impl Tap {
     /// Takes the stream away. `None` where that was done before.
     pub(super) fn take(&self) -> Option<Stream> {
         self.with(|tapped| tapped.stream.take())
-    }
-
-    fn encrypt(&self, stream: Stream) {
-        self.with(|tapped| *tapped = Tapped { stream: Some(stream), read: Framing::default() });
     }
 
     fn with<R>(&self, use_it: impl FnOnce(&mut Tapped) -> R) -> R {
@@ -142,53 +140,26 @@ impl TapTls {
 }
 
 impl TlsConnect<Tap> for TapTls {
-    type Stream = EncryptedTap;
+    type Stream = Tap;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<EncryptedTap>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Tap>> + Send>>;
 
     fn connect(mut self, tap: Tap) -> Self::Future {
         Box::pin(async move {
             let plain = tap.take().ok_or_else(|| io::Error::other("the stream was taken"))?;
             let Ok(tls) = MakeTlsConnect::<Stream>::make_tls_connect(&mut self.tls, &self.host);
             let stream = tls.connect(plain).await?;
-            let binding = stream.channel_binding();
-            tap.encrypt(Stream::Tls(Box::new(stream)));
-            Ok(EncryptedTap { tap, binding: Mutex::new(Some(binding)) })
+            let binding = Some(stream.channel_binding());
+            let stream = Some(Stream::Tls(Box::new(stream)));
+            tap.with(|tapped| *tapped = Tapped { stream, read: Framing::default(), binding });
+            Ok(tap)
         })
     }
 }
 
-/// A tap on an encrypted stream.
-pub(super) struct EncryptedTap {
-    tap: Tap,
-    /// Asked for once, during authentication.
-    binding: Mutex<Option<ChannelBinding>>,
-}
-
-impl TlsStream for EncryptedTap {
+impl TlsStream for Tap {
     fn channel_binding(&self) -> ChannelBinding {
-        let binding = self.binding.lock().unwrap_or_else(PoisonError::into_inner).take();
-        binding.unwrap_or_else(ChannelBinding::none)
-    }
-}
-
-impl AsyncRead for EncryptedTap {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tap).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for EncryptedTap {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tap).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tap).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tap).poll_shutdown(cx)
+        self.with(|tapped| tapped.binding.take()).unwrap_or_else(ChannelBinding::none)
     }
 }
 
