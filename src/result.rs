@@ -362,6 +362,9 @@ pub struct Generator {
     pub busiest_thread_pct: f64,
     /// How much of the window the worst-off thread waited for a processor, percent; `null` where it is not known.
     pub run_queue_wait_pct: Option<f64>,
+    /// How much of the window the thread with the least to spare was computing or waiting for a processor, percent;
+    /// `null` where it is not known.
+    pub occupied_pct: Option<f64>,
 }
 
 /// HDR histograms of microseconds, 1 … 86,400,000,000 with three significant digits, as base64 of the V2 format with

@@ -14,6 +14,8 @@ const LATENESS_LIMIT_MS: f64 = 5.0;
 const LATENESS_LIMIT_OF_P50: f64 = 0.1;
 /// A thread that computed for more than this part of the window had nothing left, percent.
 const THREAD_CPU_LIMIT_PCT: f64 = 90.0;
+/// Nor had one that computed or waited for a processor for more than this part: what it waits to do is late, too.
+const THREAD_OCCUPIED_LIMIT_PCT: f64 = 80.0;
 /// Below this part of the target a run has failed, percent.
 const DEGRADED_FROM_PCT: f64 = 50.0;
 
@@ -173,6 +175,14 @@ fn generator_at_fault(result: &RunResult) -> Option<String> {
         return Some(format!(
             "Generator-limited: its busiest thread was computing for {busiest_pct:.0}% of the time, so the figures \
              show this machine and not the database; raise --threads, use a larger machine, or several."
+        ));
+    }
+    // Where it hardly runs, no worker ever waits for its slot, and there is no lateness to show it.
+    if let Some(occupied_pct) = result.generator.occupied_pct.filter(|pct| *pct > THREAD_OCCUPIED_LIMIT_PCT) {
+        return Some(format!(
+            "Generator-limited: a thread of it was computing or waiting for a processor for {occupied_pct:.0}% of the \
+             time, so the figures show this machine and not the database; free it of other work (the database itself?), \
+             or use another."
         ));
     }
     // A closed loop has no due times to be late for.
@@ -337,6 +347,12 @@ mod tests {
         let (status, reason) = judged(|r| r.generator.busiest_thread_pct = 97.0, &criteria());
         assert_eq!(status, Status::Invalid);
         assert!(reason.starts_with("Generator-limited"), "{reason}");
+        for (occupied_pct, name) in
+            [(Some(93.0), "Generator-limited"), (Some(70.0), "All writes"), (None, "All writes")]
+        {
+            let reason = judged(|r| r.generator.occupied_pct = occupied_pct, &criteria()).1;
+            assert!(reason.starts_with(name), "{occupied_pct:?}: {reason}");
+        }
     }
 
     #[test]

@@ -146,7 +146,7 @@ async fn versions_and_channel_binding() {
 
 #[tokio::test]
 async fn a_connection_goes_on_without_the_driver_whatever_it_is_encrypted_with() {
-    use postgres_load_test::engine::{script::Outgoing, wire::Wire};
+    use postgres_load_test::engine::{batch::Outgoing, wire::Wire};
     let server = Server::shared();
     let base = format!("host=localhost port={} user=app {PASSWORD}", server.port);
     let tls_12 = "sslmode=require ssl_max_protocol_version=TLSv1.2";

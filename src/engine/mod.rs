@@ -6,6 +6,8 @@
 //! Each thread has a single-threaded runtime on which its workers, their connections and their timers live; nothing of
 //! a request crosses threads but the atomic cursor that hands out slots.
 
+pub mod batch;
+pub mod lead;
 mod readiness;
 pub mod script;
 pub mod session;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
-use super::script::{Batch, MAX_ROUND_TRIPS, Outgoing, Script, Step};
+use super::batch::{Batch, Outgoing};
+use super::script::{MAX_ROUND_TRIPS, Script, Step};
 use super::wire::{Answer, Wire};
 use crate::clock;
 use crate::database::connect::{ConnectError, Connector};

@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::lead::Lead;
 use super::session::{OpenError, Session};
 use super::timer::Timer;
 use super::worker::{Incident, Shared, Worker};
@@ -119,7 +120,8 @@ fn lower_timer_slack() {
 
 async fn drive(setup: ThreadSetup) {
     let ThreadSetup { index: thread, shared, workers, phases, events, spares, start, closing, mut abort } = setup;
-    let opened = open_all(&shared, workers).await.and_then(|sessions| Ok((sessions, Timer::new()?)));
+    let lead = Rc::new(RefCell::new(Lead::new(clock::now_ns())));
+    let opened = open_all(&shared, workers, &lead).await.and_then(|sessions| Ok((sessions, Timer::new(lead)?)));
     let (sessions, timer) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -172,11 +174,15 @@ async fn drive(setup: ThreadSetup) {
 }
 
 /// Opens all sessions of this thread, a few at a time, so that a server with a short backlog is not overrun.
-async fn open_all(shared: &Arc<Shared>, workers: usize) -> Result<Vec<(Session, Timer)>, PrepareError> {
+async fn open_all(
+    shared: &Arc<Shared>,
+    workers: usize,
+    lead: &Rc<RefCell<Lead>>,
+) -> Result<Vec<(Session, Timer)>, PrepareError> {
     use futures::stream::{StreamExt, TryStreamExt};
     futures::stream::iter(0..workers)
         .map(|_| async {
-            let timer = Timer::new()?;
+            let timer = Timer::new(Rc::clone(lead))?;
             let session = Session::open(&shared.connector, &shared.script).await?;
             Ok((session, timer))
         })

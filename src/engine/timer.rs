@@ -2,11 +2,60 @@
 //!
 //! tokio's own timers are rounded up to whole milliseconds. On Linux each worker has a timer descriptor with an
 //! absolute deadline on the monotonic clock; elsewhere the runtime's timer must do, and lateness shows what that costs.
+//! The last microseconds are spent looking at the clock, as far as [`Lead`] allows it.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
 
 #[cfg(target_os = "linux")]
-pub use linux::Timer;
+use linux::Alarm;
 #[cfg(not(target_os = "linux"))]
-pub use portable::Timer;
+use portable::Alarm;
+
+use super::lead::Lead;
+use crate::clock;
+
+/// One deadline at a time.
+#[derive(Debug)]
+pub struct Timer {
+    alarm: Alarm,
+    /// Of the thread, shared by its timers.
+    lead: Rc<RefCell<Lead>>,
+}
+
+impl Timer {
+    /// A timer in the current runtime.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(lead: Rc<RefCell<Lead>>) -> io::Result<Self> {
+        Ok(Self { alarm: Alarm::new()?, lead })
+    }
+
+    /// Returns at `deadline_ns` of the monotonic clock, or at once where that has passed. May be dropped at any time:
+    /// the next call sets a new deadline.
+    pub async fn until(&mut self, deadline_ns: u64) {
+        let mut now_ns = clock::now_ns();
+        if now_ns >= deadline_ns {
+            return;
+        }
+        let lead_ns = self.lead.borrow_mut().ask(now_ns);
+        let alarm_ns = deadline_ns.saturating_sub(lead_ns);
+        if now_ns < alarm_ns {
+            self.alarm.until(alarm_ns).await;
+            now_ns = clock::now_ns();
+            self.lead.borrow_mut().woke(now_ns.saturating_sub(alarm_ns));
+        }
+        let looking_since_ns = now_ns;
+        while now_ns < deadline_ns {
+            // Others of this thread go on meanwhile.
+            tokio::task::yield_now().await;
+            now_ns = clock::now_ns();
+        }
+        self.lead.borrow_mut().spent(now_ns.saturating_sub(looking_since_ns));
+    }
+}
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -22,25 +71,19 @@ mod linux {
     use crate::clock;
     use crate::engine::readiness::watch;
 
-    /// One deadline at a time.
+    /// A timer descriptor.
     #[derive(Debug)]
-    pub struct Timer {
+    pub struct Alarm {
         descriptor: AsyncFd<OwnedFd>,
     }
 
-    impl Timer {
-        /// A timer in the current runtime.
-        ///
-        /// # Errors
-        /// No descriptor is left.
+    impl Alarm {
         pub fn new() -> io::Result<Self> {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             let descriptor = timerfd_create(TimerfdClockId::Monotonic, flags)?;
             Ok(Self { descriptor: watch(descriptor, Interest::READABLE)? })
         }
 
-        /// Returns at `deadline_ns` of the monotonic clock, or at once where that has passed. May be dropped at any
-        /// time: the next call sets a new deadline.
         pub async fn until(&mut self, deadline_ns: u64) {
             // An expiry that nobody waited for leaves the descriptor readable, hence the look at the clock.
             while clock::now_ns() < deadline_ns {
@@ -75,17 +118,15 @@ mod portable {
 
     use crate::clock;
 
-    /// One deadline at a time.
+    /// The runtime's timer.
     #[derive(Debug)]
-    pub struct Timer;
+    pub struct Alarm;
 
-    impl Timer {
-        /// A timer in the current runtime.
+    impl Alarm {
         pub fn new() -> io::Result<Self> {
             Ok(Self)
         }
 
-        /// Returns at `deadline_ns` of the monotonic clock, or at once where that has passed.
         pub async fn until(&mut self, deadline_ns: u64) {
             while let Some(left @ 1..) = deadline_ns.checked_sub(clock::now_ns()) {
                 tokio::time::sleep(Duration::from_nanos(left)).await;
@@ -101,7 +142,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn it_never_returns_early_and_can_be_used_again_after_being_dropped() {
-        let mut timer = Timer::new().unwrap();
+        let mut timer = Timer::new(Rc::new(RefCell::new(Lead::new(clock::now_ns())))).unwrap();
         for round in 0..50 {
             let deadline = clock::now_ns() + 300_000;
             timer.until(deadline).await;

@@ -11,11 +11,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
+use super::batch::{MAX_SLICES, Outgoing};
 use super::readiness::watch;
-use super::script::{MAX_SLICES, Outgoing};
 use crate::database::connect::Stream;
 use crate::outcome::Failure;
 
@@ -27,6 +28,9 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// What is encrypted at once.
 const TLS_CHUNK_BYTES: usize = 64 << 10;
+
+/// What a local socket takes without the server having read it.
+const SEND_BUFFER_BYTES: usize = 4 << 20;
 
 /// A connection that is ready for queries.
 pub struct Wire {
@@ -279,7 +283,12 @@ impl Transport {
     fn new(stream: Stream) -> io::Result<Self> {
         Ok(match stream {
             Stream::Tcp(stream) => Self::Plain(Plain::new(Socket::Tcp(stream.into_std()?))?),
-            Stream::Unix(stream) => Self::Plain(Plain::new(Socket::Unix(stream.into_std()?))?),
+            Stream::Unix(stream) => {
+                // Each filling costs a switch to the server and back. The system gives at most net.core.wmem_max. (TCP
+                // sizes its buffers by itself, and stops when it is told.)
+                let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
+                Self::Plain(Plain::new(Socket::Unix(stream.into_std()?))?)
+            }
             stream @ Stream::Tls(_) => Self::Tls { stream, chunk: Vec::new() },
         })
     }

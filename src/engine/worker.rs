@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::script::{Batch, MAX_ROUND_TRIPS, Script};
+use super::batch::Batch;
+use super::script::{MAX_ROUND_TRIPS, Script};
 use super::session::Session;
 use super::timer::Timer;
 use crate::clock::{self, Epoch};

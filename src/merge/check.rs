@@ -101,6 +101,7 @@ fn number_out_of_range(part: &Part) -> Option<String> {
         ("cpu_us_per_request", generator.cpu_us_per_request),
         ("busiest_thread_pct", Some(generator.busiest_thread_pct)),
         ("run_queue_wait_pct", generator.run_queue_wait_pct),
+        ("occupied_pct", generator.occupied_pct),
         ("round_trip_ms", result.server.round_trip_ms),
     ];
     for summary in [&result.latency_ms, &result.service_time_ms, &result.lateness_ms, &result.wait_for_connection_ms]

@@ -140,6 +140,7 @@ fn generator(parts: &[Part]) -> Generator {
         cpu_us_per_request: (answered > 0).then(|| cpu_seconds * 1e6 / answered as f64),
         busiest_thread_pct: known().map(|result| result.generator.busiest_thread_pct).fold(0.0, f64::max),
         run_queue_wait_pct: known().filter_map(|result| result.generator.run_queue_wait_pct).reduce(f64::max),
+        occupied_pct: known().filter_map(|result| result.generator.occupied_pct).reduce(f64::max),
     }
 }
 

@@ -342,6 +342,7 @@ fn what_is_common_is_kept_and_the_worst_is_shown() {
         part.result.generator.cpu_seconds = cpu;
         part.result.generator.busiest_thread_pct = busiest;
         part.result.generator.run_queue_wait_pct = queue;
+        part.result.generator.occupied_pct = queue.map(|queue| queue + busiest);
         part.result.server.version = Some("17.1".to_owned());
         part.result.server.round_trip_ms = Some(cpu);
         part.result.server.max_connections = Some(cpu as u64);
@@ -354,7 +355,7 @@ fn what_is_common_is_kept_and_the_worst_is_shown() {
     parts[1].result.warnings.push("of one".to_owned());
     let result = merged(parts);
     assert_eq!((result.generator.cpu_seconds, result.generator.busiest_thread_pct), (4.0, 20.0));
-    assert_eq!(result.generator.run_queue_wait_pct, Some(4.0));
+    assert_eq!((result.generator.run_queue_wait_pct, result.generator.occupied_pct), (Some(4.0), Some(14.0)));
     // 4 s over 400 requests and 100 of the warm-up.
     assert_eq!(result.generator.cpu_us_per_request, Some(8_000.0));
     assert_eq!((result.server.version.as_deref(), result.server.max_connections), (Some("17.1"), None));

@@ -229,11 +229,17 @@ fn generator(record: &RunRecord, accounting: &Accounting) -> Generator {
     let cpu_seconds = record.process_cpu_ns as f64 / 1e9;
     let warmup = &record.recorder.warmup;
     let answered = accounting.answered() + warmup.ok + warmup.failed + warmup.unknown;
+    let occupied_ns = record.thread_run_queue_ns.as_ref().and_then(|queues| {
+        let sums = record.thread_cpu_ns.iter().zip(queues).map(|(cpu_ns, queue_ns)| cpu_ns + queue_ns);
+        sums.max()
+    });
     Generator {
         cpu_seconds,
         cpu_us_per_request: (answered > 0).then(|| cpu_seconds * 1e6 / answered as f64),
         busiest_thread_pct: worst_pct(&record.thread_cpu_ns),
         run_queue_wait_pct: record.thread_run_queue_ns.as_deref().map(worst_pct),
+        // The end of the window is measured by the thread itself, late where it has to wait.
+        occupied_pct: occupied_ns.map(|ns| (ns as f64 / window_ns * 100.0).min(100.0)),
     }
 }
 

@@ -1,11 +1,14 @@
 //! The messages are compared with those of postgres-protocol's own encoder and tokio-postgres' own conversions.
 
+use std::io::IoSlice;
+
 use bytes::BytesMut;
 use proptest::prelude::*;
 use tokio_postgres::types::{IsNull, ToSql, Type};
 
 use super::*;
-use crate::workload::payload::{MIN_BYTES, Sizes};
+use crate::engine::batch::{MAX_SLICES, Outgoing};
+use crate::workload::payload::{HEAD, MIN_BYTES, Sizes, TAIL};
 use crate::workload::request::RequestMaker;
 
 const NONCE: u64 = 0xabc;
