@@ -55,15 +55,20 @@ class Server:
     def program(self, name):
         return os.path.join(self.pg_bin, name)
 
-    def start(self):
-        data, log = os.path.join(self.folder, "data"), os.path.join(self.folder, "server.log")
-        owner = {} if self.account is None else dict(
+    def owner(self):
+        """What lets a process be the account's own."""
+        return {} if self.account is None else dict(
             user=self.account.pw_uid, group=self.account.pw_gid, extra_groups=[], cwd=self.folder)
-        with open(log, "wb") as output:
+
+    def start(self):
+        """Makes its files where there are none, and starts it."""
+        data, log, owner = os.path.join(self.folder, "data"), os.path.join(self.folder, "server.log"), self.owner()
+        with open(log, "ab") as output:
             # Whoever reaches the socket is trusted; only the owner of the folder (and root) can.
-            made = subprocess.run([self.program("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-locale",
-                                   "-E", "UTF8"], stdout=output, stderr=output, env=self.env, **owner)
-            if made.returncode == 0:
+            made = os.path.exists(data) or subprocess.run(
+                [self.program("initdb"), "-D", data, "-U", "postgres", "-A", "trust", "--no-locale", "-E", "UTF8"],
+                stdout=output, stderr=output, env=self.env, **owner).returncode == 0
+            if made:
                 settings = {**self.settings, "listen_addresses": "", "unix_socket_directories": self.folder}
                 self.process = subprocess.Popen(
                     [self.program("postgres"), "-D", data, *(f"--{key}={value}" for key, value in settings.items())],

@@ -6,7 +6,7 @@ use crate::plan::Fault;
 use crate::report::text;
 use crate::result::{RunResult, Status};
 
-/// DEGRADED, FAILED or INVALID.
+/// DEGRADED, FAILED, INVALID or LOST WRITES.
 pub const NOT_PASSED: u8 = 1;
 /// The command line makes no sense.
 pub const WRONG_USE: u8 = 2;
@@ -68,7 +68,7 @@ pub fn code_of(result: &RunResult, was_stopped: bool) -> u8 {
     match result.status {
         _ if was_stopped => INTERRUPTED,
         Status::Passed => 0,
-        Status::Degraded | Status::Failed | Status::Invalid => NOT_PASSED,
+        Status::Degraded | Status::Failed | Status::Invalid | Status::LostWrites => NOT_PASSED,
     }
 }
 

@@ -41,6 +41,7 @@ pub mod fleet;
 pub mod handover;
 pub mod merge;
 pub mod options;
+pub mod outages;
 pub mod outcome;
 pub mod plan;
 pub mod recorder;

@@ -39,7 +39,7 @@ pub const BUILD: &str = env!("POSTGRES_LOAD_TEST_BUILD");
                   to megabytes, two UPSERTs), as a TensorZero inference makes them. Requests are due at a steady rate \
                   whether or not earlier ones have been answered, and latency counts from the time a request was due.",
     after_help = "Durations: 60, 60s, 500ms, 5m, 1h, 1m30s (seconds without a unit). Sizes: KB of 1,024 bytes.\n\n\
-                  Exit codes: 0 PASSED; 1 DEGRADED, FAILED or INVALID; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
+                  Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
                   Examples:\n  \
                   load_test --ephemeral --rps 100 --duration 10 --output-size-kb 10 --raw-response-size-kb 10\n  \
                   load_test --setup --rps 50 --workers 4 --output-size-kb 10 --raw-response-size-kb 10\n  \
@@ -96,6 +96,12 @@ pub struct TargetOptions {
     #[arg(long, value_name = "DURATION")]
     pub statement_timeout: Option<String>,
 
+    /// After the run, compare the rows in the database with what was acknowledged, and look up the requests of which it
+    /// is not known whether they were committed. Takes up to 60 s; a server that is down is waited for. A difference is
+    /// LOST WRITES
+    #[arg(long)]
+    pub verify: bool,
+
     /// Name under which the connections show in pg_stat_activity
     #[arg(long, value_name = "NAME", default_value = "postgres_load_test")]
     pub application_name: String,
@@ -145,6 +151,20 @@ pub struct LoadOptions {
     /// Give up requests that are later than this, and count them as skipped [default: never]
     #[arg(long, value_name = "DURATION")]
     pub max_lag: Option<String>,
+
+    /// Isolation level of the transactions: read-committed, repeatable-read or serializable [default: the server's own]
+    #[arg(long, value_name = "LEVEL")]
+    pub isolation: Option<String>,
+
+    /// How often a request is tried where the server reports a serialization failure or a deadlock; its latency counts
+    /// from the time it was due to its last answer
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub max_tries: String,
+
+    /// End the run early once so many requests have failed, and report what was measured until then. Looked at once a
+    /// second [default without a value: 1]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
+    pub abort_on_errors: Option<String>,
 
     /// Threads that drive the workers [default: number of processors, at most --workers]
     #[arg(long, value_name = "N")]

@@ -54,6 +54,12 @@ impl Failure {
         self.sqlstate.is_some() && self.message.starts_with("PANIC: ")
     }
 
+    /// Whether the same transaction may succeed when it is tried again: a serialization failure or a deadlock, as
+    /// pgbench's `--max-tries` has it.
+    pub fn is_worth_a_retry(&self) -> bool {
+        !self.connection_lost && matches!(self.sqlstate.as_deref(), Some("40001" | "40P01"))
+    }
+
     /// Sorts the error with which a socket ended.
     pub fn of_socket(error: &std::io::Error) -> Self {
         Self::own(&format!("connection lost ({})", io_class(error.kind())), chain(error), true)
@@ -111,6 +117,7 @@ fn sqlstate_name(state: &str) -> Option<&'static str> {
         "22P02" | "22P05" => "invalid text",
         "23502" => "not-null violation",
         "23505" => "unique violation",
+        "23514" => "check violation",
         "25006" => "read-only transaction",
         "25P02" => "transaction already aborted",
         "25P03" => "idle-in-transaction timeout",
@@ -141,7 +148,7 @@ fn sqlstate_name(state: &str) -> Option<&'static str> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorCount {
     /// `request`: counted among failed or unknown; `warmup`: before the window; `connection`: a connection died
-    /// between requests, or could not be replaced.
+    /// between requests, or could not be replaced; `retry`: a try that was made again.
     pub origin: ErrorOrigin,
     /// What the class is called.
     pub class: String,
@@ -163,6 +170,8 @@ pub enum ErrorOrigin {
     Warmup,
     /// Opening a connection in place of a dead one.
     Connection,
+    /// Running a request that was then tried again (`--max-tries`).
+    Retry,
 }
 
 /// Counts errors by class. However many kinds of error there are, its size stays bounded.

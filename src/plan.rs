@@ -13,7 +13,7 @@ use crate::clock;
 use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::schema::Persistence;
 use crate::engine::EngineOptions;
-use crate::engine::script::SessionOptions;
+use crate::engine::script::{Isolation, SessionOptions};
 use crate::options::{CriteriaOptions, DEFAULT_POSTGRES_URL, LoadTestOptions};
 use crate::result::Config;
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
@@ -42,6 +42,10 @@ pub struct Plan {
     pub setup_only: bool,
     /// Empty the tables first.
     pub reset: bool,
+    /// Compare what is in the database with what was acknowledged.
+    pub verify: bool,
+    /// End the run once so many requests have failed.
+    pub abort_on_errors: Option<u64>,
     /// How load is driven.
     pub engine: EngineOptions,
     /// What requests write.
@@ -98,6 +102,8 @@ impl Plan {
         if options.output.output.is_some() && options.output.output == options.output.hdr_log {
             faults.add("--hdr-log", "is the same file as --output", "give each a file of its own");
         }
+        let abort_on_errors =
+            options.load.abort_on_errors.as_deref().map(|given| faults.whole("--abort-on-errors", given, 1..=u64::MAX));
         let (reset, warnings) = reset(options, share, start_at_unix_ns.is_some());
         let Some(target) = target.filter(|_| faults.0.is_empty()) else {
             return Err(faults.0);
@@ -107,6 +113,8 @@ impl Plan {
             setup,
             setup_only,
             reset,
+            verify: options.target.verify,
+            abort_on_errors,
             engine,
             workload,
             start_at_unix_ns,
@@ -123,11 +131,12 @@ impl Plan {
     }
 
     /// The same as part of a test that a coordinator leads: it sees to it that all tables are emptied before any part
-    /// begins, and it says when that is. So parts empty the tables unless `no_reset` says otherwise.
+    /// begins, and it says when that is. So parts empty the tables unless `no_reset` says otherwise. It also counts the errors of all parts.
     #[must_use]
     pub fn coordinated(mut self, share: Share, no_reset: bool) -> Self {
         self.engine.schedule.share = share;
         self.start_at_unix_ns = None;
+        self.abort_on_errors = None;
         self.reset = !no_reset;
         self.warnings.retain(|warning| warning != NOT_EMPTIED);
         self
@@ -135,7 +144,7 @@ impl Plan {
 
     /// What was asked for, as it stands in the result.
     pub fn config(&self, target: String) -> Config {
-        let EngineOptions { schedule, workers, threads, drain, max_lag, session } = &self.engine;
+        let EngineOptions { schedule, workers, threads, drain, max_lag, max_tries, session } = &self.engine;
         let (target_rps, arrival) = match schedule.pace {
             Pace::Open { rate, arrival } => (Some(rate.per_second()), Some(arrival)),
             Pace::Closed => (None, None),
@@ -160,6 +169,8 @@ impl Plan {
             pipeline: session.pipeline,
             prepared_statements: session.prepared,
             statement_timeout_seconds: session.statement_timeout.map(|timeout| timeout.as_secs_f64()),
+            isolation: session.isolation,
+            max_tries: *max_tries,
             seed: self.workload.seed,
             target,
             target_rps_per_vm: None,
@@ -260,6 +271,15 @@ fn engine(
         faults.add("--statement-timeout", "is below a millisecond", "give a longer one, or leave it out");
     }
     let warmup = faults.duration("--warmup", &load.warmup);
+    let isolation = load.isolation.as_deref().and_then(|given| {
+        let parsed = match given.to_ascii_lowercase().replace([' ', '_'], "-").as_str() {
+            "read-committed" => Ok(Isolation::ReadCommitted),
+            "repeatable-read" => Ok(Isolation::RepeatableRead),
+            "serializable" => Ok(Isolation::Serializable),
+            _ => Err("is no isolation level".to_owned()),
+        };
+        faults.take("--isolation", given, "give read-committed, repeatable-read or serializable", parsed)
+    });
     EngineOptions {
         schedule: Schedule {
             pace,
@@ -272,10 +292,12 @@ fn engine(
         threads: threads.min(workers),
         drain: faults.duration("--drain", &load.drain),
         max_lag,
+        max_tries: faults.whole("--max-tries", &load.max_tries, 1..=1_000) as u32,
         session: SessionOptions {
             prepared: !options.target.no_prepared_statements,
             pipeline: load.pipeline,
             statement_timeout,
+            isolation,
         },
     }
 }
@@ -395,6 +417,12 @@ mod tests {
             "yesterday",
             "--statement-timeout",
             "0",
+            "--isolation",
+            "splendid",
+            "--max-tries",
+            "0",
+            "--abort-on-errors",
+            "some",
             "--setup",
             "sideways",
             "--postgres-url",
@@ -404,7 +432,7 @@ mod tests {
         let mut flags: Vec<&str> = faults.iter().map(|fault| fault.flag).collect();
         flags.sort_unstable();
         flags.dedup();
-        assert_eq!(flags.len(), 21, "{faults:#?}");
+        assert_eq!(flags.len(), 24, "{faults:#?}");
         assert!(faults.iter().all(|fault| !fault.problem.is_empty() && !fault.remedy.is_empty()));
     }
 

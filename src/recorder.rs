@@ -6,6 +6,7 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::outages::Pulse;
 use crate::outcome::{ErrorOrigin, ErrorTable, Failure, Outcome};
 
 /// The greatest value that a histogram holds: a day, in microseconds.
@@ -257,9 +258,29 @@ pub struct Recorder {
     pub returned_due_ns: Vec<u64>,
     /// The latest due time of a request that was started or skipped, nanoseconds after T0.
     pub last_started_due_ns: Option<u64>,
+    /// When requests were acknowledged, and when there were errors.
+    pub pulse: Pulse,
+    /// Requests that were tried more than once.
+    pub retried: u64,
+    /// How often in all.
+    pub retries: u64,
+    /// Requests that may or may not have been committed, up to [`Self::MAX_UNSETTLED`] of them.
+    pub unsettled: Vec<Unsettled>,
+}
+
+/// A request of which it is not known what became of it, so that it can be looked up by its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    /// The slot that it was made for.
+    pub slot: u64,
+    /// The time in its ids, milliseconds since 1970.
+    pub unix_ms: u64,
 }
 
 impl Recorder {
+    /// More unsettled requests than this are only counted. Each costs 16 bytes.
+    pub const MAX_UNSETTLED: usize = 100_000;
+
     /// An empty recorder for requests of `phases` round trips (0 where the whole request is one).
     pub fn new(phases: usize) -> Self {
         Self {
@@ -273,6 +294,17 @@ impl Recorder {
             reconnects: 0,
             returned_due_ns: Vec::new(),
             last_started_due_ns: None,
+            pulse: Pulse::default(),
+            retried: 0,
+            retries: 0,
+            unsettled: Vec::new(),
+        }
+    }
+
+    /// A request ended without it being known whether it was committed.
+    pub fn unsettled(&mut self, request: Unsettled) {
+        if self.unsettled.len() < Self::MAX_UNSETTLED {
+            self.unsettled.push(request);
         }
     }
 
@@ -350,8 +382,17 @@ impl Recorder {
         }
     }
 
-    /// An attempt to replace a connection failed. True where the error is the first of its class.
-    pub fn reconnect_failed(&mut self, failure: &Failure) -> bool {
+    /// A try of a request failed, and is made again; `is_first` where it is the request's first one. True where the error
+    /// is the first of its class.
+    pub fn retry(&mut self, is_first: bool, failure: &Failure) -> bool {
+        self.retried += u64::from(is_first);
+        self.retries += 1;
+        self.errors.add(ErrorOrigin::Retry, failure)
+    }
+
+    /// An attempt to replace a connection failed `at_ns` after T0. True where the error is the first of its class.
+    pub fn reconnect_failed(&mut self, failure: &Failure, at_ns: u64) -> bool {
+        self.pulse.error(at_ns);
         self.errors.add(ErrorOrigin::Connection, failure)
     }
 
@@ -384,6 +425,11 @@ impl Recorder {
         self.reconnects += other.reconnects;
         self.returned_due_ns.extend(&other.returned_due_ns);
         self.last_started_due_ns = self.last_started_due_ns.max(other.last_started_due_ns);
+        self.pulse.merge(&other.pulse);
+        self.retried += other.retried;
+        self.retries += other.retries;
+        let room = Self::MAX_UNSETTLED.saturating_sub(self.unsettled.len());
+        self.unsettled.extend(other.unsettled.iter().take(room));
     }
 }
 

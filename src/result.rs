@@ -6,15 +6,19 @@
 mod assemble;
 mod decode;
 mod summary;
+mod verification;
 
 pub use assemble::{AccountingError, Context, assemble, assemble_lost};
 pub use summary::{Bounded, Summary};
+pub use verification::{TableRows, Verification};
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
 use crate::docker::ContainerUsage;
+use crate::engine::script::Isolation;
+use crate::outages::Outage;
 use crate::outcome::ErrorCount;
 use crate::recorder::{COARSE_DIGITS, Durations, Timeline};
 use crate::schedule::{Arrival, Share};
@@ -68,6 +72,14 @@ pub struct RunResult {
     pub errors: Vec<ErrorCount>,
     /// Connections opened in place of dead ones.
     pub reconnects: u64,
+    /// Requests that were tried more than once (`--max-tries`), the warm-up included.
+    pub retried: u64,
+    /// How often in all.
+    pub retries: u64,
+    /// Times of a second or more in which nothing was acknowledged, the first 100 of each machine.
+    pub outages: Vec<Outage>,
+    /// What the database holds of the run, with `--verify`.
+    pub verification: Option<Verification>,
     /// How hard the generator had to work.
     pub generator: Generator,
     /// CPU and memory of the container of `--docker-container`.
@@ -78,7 +90,7 @@ pub struct RunResult {
     pub warnings: Vec<String>,
     /// What to do about them.
     pub advice: Vec<String>,
-    /// PASSED, DEGRADED, FAILED or INVALID.
+    /// PASSED, DEGRADED, FAILED, INVALID or LOST WRITES.
     pub status: Status,
     /// Why, in one sentence.
     pub reason: String,
@@ -162,6 +174,8 @@ pub struct RunInfo {
     pub start_delay_ms: Option<f64>,
     /// Whether it was stopped before its time.
     pub interrupted: bool,
+    /// Why it ended itself before its time, where it did (`--abort-on-errors`).
+    pub aborted: Option<String>,
     /// Start of the measured window, seconds after T0.
     pub window_start_s: f64,
     /// Length of the measured window, seconds.
@@ -224,6 +238,10 @@ pub struct Config {
     pub prepared_statements: bool,
     /// Seconds.
     pub statement_timeout_seconds: Option<f64>,
+    /// `read-committed`, `repeatable-read` or `serializable`; `null` is the server's own.
+    pub isolation: Option<Isolation>,
+    /// How often a request may be tried.
+    pub max_tries: u32,
     /// What payloads and arrivals are a function of.
     pub seed: u64,
     /// Where the database is: host, port, name and user; never a password.
@@ -462,6 +480,9 @@ pub enum Status {
     Failed,
     /// The figures do not describe the database.
     Invalid,
+    /// The database does not hold what it has acknowledged (`--verify`).
+    #[serde(rename = "LOST WRITES")]
+    LostWrites,
 }
 
 impl std::fmt::Display for Status {
@@ -471,6 +492,7 @@ impl std::fmt::Display for Status {
             Self::Degraded => "DEGRADED",
             Self::Failed => "FAILED",
             Self::Invalid => "INVALID",
+            Self::LostWrites => "LOST WRITES",
         })
     }
 }
@@ -503,6 +525,7 @@ pub(crate) mod tests {
                 share: Share::WHOLE,
                 start_delay_ms: Some(0.1),
                 interrupted: false,
+                aborted: None,
                 window_start_s: 0.0,
                 window_seconds: 60.0,
                 warmup: WarmupCounts::default(),
@@ -526,6 +549,8 @@ pub(crate) mod tests {
                 pipeline: false,
                 prepared_statements: true,
                 statement_timeout_seconds: None,
+                isolation: None,
+                max_tries: 1,
                 seed: 1,
                 target: "postgres@localhost:5432/tensorzero_loadtest".to_owned(),
                 target_rps_per_vm: None,
@@ -553,6 +578,10 @@ pub(crate) mod tests {
             data_written_mb: 35.2,
             errors: Vec::new(),
             reconnects: 0,
+            retried: 0,
+            retries: 0,
+            outages: Vec::new(),
+            verification: None,
             generator: Generator::default(),
             container: None,
             histograms: Histograms::default(),

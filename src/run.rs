@@ -11,20 +11,26 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::clock::Epoch;
-use crate::database::connect::ConnectError;
+use crate::database::connect::{ConnectError, Connector};
 use crate::database::ephemeral::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
+use crate::database::link::Link;
 use crate::database::preflight::PoolerError;
 use crate::database::schema::SchemaError;
+use crate::database::verify;
 use crate::docker::{ContainerError, ContainerMonitor, ContainerSample, ContainerUsage};
 use crate::engine::{self, EngineDied, Event, PrepareError, Prepared, Running};
 use crate::plan::{Plan, Target};
-use crate::result::{self, AccountingError, Config, Context, RunResult, ServerInfo};
+use crate::result::{self, AccountingError, Config, Context, RunResult, ServerInfo, Verification};
+use crate::schedule::Share;
 use crate::verdict;
 use crate::workload::payload::Pool;
 use crate::workload::request::RequestMaker;
 
 /// How far ahead of "now" T0 lies, so that every thread is waiting for it.
 const HEAD_START: Duration = Duration::from_millis(20);
+
+/// How long [`Live::verify`] may take.
+pub const VERIFIED_WITHIN: Duration = verify::WITHIN;
 
 /// Connections that a throwaway server keeps beside those of the workers.
 const SPARE_CONNECTIONS: u32 = 20;
@@ -68,6 +74,7 @@ pub struct Ready {
     plan: Plan,
     database: Database,
     config: Config,
+    maker: RequestMaker,
     prepared: Prepared,
     container: Option<ContainerMonitor>,
 }
@@ -100,13 +107,13 @@ pub async fn prepare(plan: Plan, database: Database, pool: Pool, tell: Tell<'_>)
     tell(&format!("opening {} connections", plan.engine.workers));
     let nonce = RandomState::new().hash_one(std::process::id());
     let maker = RequestMaker::new(plan.workload.clone(), pool, nonce);
-    let prepared = engine::prepare(plan.engine.clone(), database.connector.clone(), maker).await?;
+    let prepared = engine::prepare(plan.engine.clone(), database.connector.clone(), maker.clone()).await?;
     let target = match &database.server {
         Some(_) => result::THROWAWAY_TARGET.to_owned(),
         None => database.connector.spec().describe(),
     };
     let config = plan.config(target);
-    Ok(Ready { plan, database, config, prepared, container })
+    Ok(Ready { plan, database, config, maker, prepared, container })
 }
 
 impl Ready {
@@ -166,9 +173,19 @@ impl Ready {
             watched: Watched { container: self.container, window_ns, ends_next: false, usage: None },
             plan: self.plan,
             config: self.config,
+            maker: self.maker,
             database: self.database,
+            failed: 0,
+            aborted: None,
         }
     }
+}
+
+/// Why a test ends early in which `failed` requests have failed, where `--abort-on-errors` says so.
+pub fn aborts(limit: Option<u64>, failed: u64) -> Option<String> {
+    let limit = limit.filter(|limit| failed >= *limit)?;
+    let failed = verdict::thousands(failed);
+    Some(format!("Ended early by --abort-on-errors {limit}: {failed} requests had failed"))
 }
 
 /// A run under way.
@@ -177,7 +194,34 @@ pub struct Live {
     watched: Watched,
     plan: Plan,
     config: Config,
+    maker: RequestMaker,
     database: Database,
+    /// Requests that have failed, the warm-up included.
+    failed: u64,
+    aborted: Option<String>,
+}
+
+/// Asks how many tickets all parts of a test have taken.
+pub struct TicketCounter {
+    connector: Connector,
+    before: u64,
+}
+
+impl TicketCounter {
+    /// How long [`Self::count`] may take.
+    pub const WITHIN: Duration = Duration::from_secs(15);
+
+    /// Tickets taken since the run began; `None` where the database does not tell in time.
+    pub async fn count(&self) -> Option<u64> {
+        let counted = async {
+            let mut link = Link::new(self.connector.connect().await.ok()?);
+            let taken = verify::tickets_taken(&mut link).await.ok();
+            link.close().await;
+            taken
+        };
+        let taken = tokio::time::timeout(Self::WITHIN, counted).await.ok().flatten()?;
+        Some(taken.saturating_sub(self.before))
+    }
 }
 
 /// A container and the window in which it counts.
@@ -233,6 +277,18 @@ impl Live {
     /// # Errors
     /// A generator thread has panicked.
     pub async fn next(&mut self) -> Result<Event, RunError> {
+        let event = self.next_event().await?;
+        if let Event::Second { recorded, .. } = &event {
+            self.failed = self.failed.saturating_add(recorded.interval().errors);
+            if let Some(reason) = aborts(self.plan.abort_on_errors, self.failed).filter(|_| self.aborted.is_none()) {
+                self.aborted = Some(reason);
+                self.stop(false);
+            }
+        }
+        Ok(event)
+    }
+
+    async fn next_event(&mut self) -> Result<Event, RunError> {
         loop {
             let Some((container, at_ns)) = self.watched.next_mark() else {
                 return Ok(self.running.next().await?);
@@ -250,11 +306,60 @@ impl Live {
         }
     }
 
+    /// Why the run ends itself, where it does.
+    pub fn aborted(&self) -> Option<&str> {
+        self.aborted.as_deref()
+    }
+
+    /// What the database holds of a run that has finished, where the plan asks for it. Takes up to [`VERIFIED_WITHIN`].
+    pub async fn verify(&self, record: &engine::RunRecord) -> Option<Verification> {
+        if !self.plan.verify {
+            return None;
+        }
+        let recorder = &record.recorder;
+        let counts = [&recorder.measured, &recorder.warmup];
+        let alone = self.plan.engine.schedule.share == Share::WHOLE;
+        let unix_ms = |after_t0_ns: u64| (record.epoch.unix_ns + after_t0_ns) / 1_000_000;
+        let claims = verify::Claims {
+            acknowledged: counts.iter().map(|counts| counts.ok).sum(),
+            unsettled: counts.iter().map(|counts| counts.unknown + counts.in_flight()).sum(),
+            unsettled_ids: recorder
+                .unsettled
+                .iter()
+                .map(|request| self.maker.inference_id(request.slot, request.unix_ms))
+                .collect(),
+            tag: self.maker.tag(),
+            unix_ms: (unix_ms(0), unix_ms(record.window_end_ns)),
+            experimentation: self.plan.workload.experimentation,
+            tickets_before: self.database.tickets_before.filter(|_| alone),
+            application_name: self.plan.application_name.clone(),
+        };
+        Some(verify::verify(&self.database.connector, &claims).await)
+    }
+
+    /// For asking how many tickets were taken once all parts of a test are over, where the plan says `--verify`.
+    pub fn ticket_counter(&self) -> Option<TicketCounter> {
+        let before = self.database.tickets_before?;
+        Some(TicketCounter { connector: self.database.connector.clone(), before })
+    }
+
+    /// [`Self::verify`] was given up.
+    pub fn unverified(&self, record: &engine::RunRecord) -> Option<Verification> {
+        let counts = [&record.recorder.measured, &record.recorder.warmup];
+        let acknowledged = counts.iter().map(|counts| counts.ok).sum();
+        let unsettled = counts.iter().map(|counts| counts.unknown + counts.in_flight()).sum();
+        self.plan.verify.then(|| Verification::failed(acknowledged, unsettled, "it was interrupted".to_owned()))
+    }
+
     /// The result of a run that has finished, judged. Removes the throwaway server.
     ///
     /// # Errors
     /// The requests do not add up, which is a bug.
-    pub fn conclude(self, record: &engine::RunRecord) -> Result<RunResult, RunError> {
+    pub fn conclude(
+        self,
+        record: &engine::RunRecord,
+        verification: Option<Verification>,
+    ) -> Result<RunResult, RunError> {
         let context = Context {
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             config: self.config,
@@ -262,6 +367,8 @@ impl Live {
             schedule: self.plan.engine.schedule,
             document_bytes: self.plan.workload.sizes.total(),
             container: self.watched.into_usage(),
+            verification,
+            aborted: self.aborted,
             warnings: self.database.warnings,
         };
         let mut result = result::assemble(record, context)?;

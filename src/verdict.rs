@@ -6,7 +6,7 @@
 mod advice;
 pub mod fleet;
 
-use crate::result::{Bounded, RunResult, ServerInfo, Status};
+use crate::result::{Bounded, RunResult, ServerInfo, Status, Verification};
 
 /// Lateness (p99) from which the generator is suspected, milliseconds …
 const LATENESS_LIMIT_MS: f64 = 5.0;
@@ -113,14 +113,24 @@ pub fn judge(result: &mut RunResult, criteria: &Criteria) {
 
 fn status(result: &RunResult, criteria: &Criteria) -> (Status, String) {
     let failed = result.throughput.failed_writes;
+    // A fact, whatever the figures are worth.
+    if let Some(difference) = result.verification.as_ref().and_then(Verification::difference) {
+        return (Status::LostWrites, sentence(&difference));
+    }
+    let most = result.errors.first().map(|error| format!("; most often: {}", error.class)).unwrap_or_default();
+    if let Some(reason) = &result.run.aborted {
+        return (Status::Failed, format!("{reason}{most}"));
+    }
     if let Some(reason) = invalid(result) {
         let also = if failed > 0 { format!(" Besides, {} writes failed.", thousands(failed)) } else { String::new() };
         return (Status::Invalid, format!("{reason}{also}"));
     }
+    if let Some(error) = result.verification.as_ref().and_then(|found| found.error.as_deref()) {
+        return (Status::Failed, format!("The rows could not be verified: {error}"));
+    }
     let total = result.throughput.total_requests;
     let error_rate_pct = failed as f64 / total.max(1) as f64 * 100.0;
     if error_rate_pct > criteria.max_error_rate_pct {
-        let most = result.errors.first().map(|error| format!("; most often: {}", error.class)).unwrap_or_default();
         let rate = format!("{} of {} writes failed ({error_rate_pct:.2}%)", thousands(failed), thousands(total));
         return (Status::Failed, format!("{rate}{most}"));
     }
@@ -213,11 +223,19 @@ pub(crate) fn warnings_of_figures(result: &RunResult) -> Vec<String> {
             thousands(accounting.unfinished)
         ));
     }
-    if accounting.unknown > 0 {
-        warnings.push(format!(
+    let settled = result.verification.as_ref().filter(|found| found.error.is_none());
+    match settled {
+        _ if accounting.unknown == 0 => {}
+        None => warnings.push(format!(
             "{} requests may or may not be in the database: their connection died after COMMIT may have been sent.",
             thousands(accounting.unknown)
-        ));
+        )),
+        Some(found) => warnings.push(format!(
+            "Of {} requests whose answer was lost, {} were committed after all, and {} were not.",
+            thousands(found.unsettled),
+            thousands(found.committed),
+            thousands(found.not_committed)
+        )),
     }
     if result.throughput.failed_writes > 0 {
         warnings.push("Latency includes the requests that failed, up to their error.".to_owned());
@@ -288,7 +306,7 @@ pub fn thousands(number: u64) -> String {
 mod tests {
     use super::*;
     use crate::recorder::Durations;
-    use crate::result::{Accounting, Summary, tests::sample};
+    use crate::result::{Accounting, Summary, TableRows, tests::sample};
 
     fn criteria() -> Criteria {
         Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() }
@@ -323,6 +341,30 @@ mod tests {
         };
         assert_eq!(judged(fail, &criteria()).0, Status::Failed);
         assert_eq!(judged(fail, &Criteria { max_error_rate_pct: 0.1, ..criteria() }).0, Status::Passed);
+    }
+
+    #[test]
+    fn what_the_database_lost_comes_before_everything_else() {
+        let lost = |r: &mut RunResult| {
+            r.generator.busiest_thread_pct = 97.0;
+            let tables = vec![TableRows { table: "chat_inference".to_owned(), rows: 5_999 }];
+            r.verification = Some(Verification { acknowledged: 6_000, tables, ..Verification::default() });
+        };
+        let (status, reason) = judged(lost, &criteria());
+        assert_eq!(status, Status::LostWrites);
+        assert!(reason.starts_with("1 of 6,000 committed requests are missing"), "{reason}");
+        let unverified =
+            |r: &mut RunResult| r.verification = Some(Verification::failed(6_000, 0, "it is down".to_owned()));
+        assert_eq!(judged(unverified, &criteria()).0, Status::Failed);
+    }
+
+    #[test]
+    fn a_run_that_ended_itself_has_failed_for_that_reason() {
+        let aborted = |r: &mut RunResult| {
+            r.run.aborted = Some("Ended early".to_owned());
+            r.accounting = Accounting::default();
+        };
+        assert_eq!(judged(aborted, &criteria()), (Status::Failed, "Ended early".to_owned()));
     }
 
     #[test]

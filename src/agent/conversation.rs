@@ -4,6 +4,7 @@
 //! nanoseconds of the wall clock where they go over the wire, and of the monotonic clock otherwise.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,7 +18,8 @@ use crate::database::conninfo::Environment;
 use crate::engine::{self, Incident};
 use crate::outcome::chain;
 use crate::plan::{Plan, Target};
-use crate::run::{self, Live, RunError};
+use crate::result::Verification;
+use crate::run::{self, Live, RunError, TicketCounter};
 use crate::signals::Stops;
 use crate::workload::payload::Pool;
 
@@ -58,6 +60,8 @@ pub(super) struct Conversation {
     channel: Channel,
     stops: Stops,
     open_files: Option<u64>,
+    /// After the run, where the plan says `--verify`.
+    tickets: Option<TicketCounter>,
 }
 
 /// What comes from outside.
@@ -70,7 +74,7 @@ enum Turn {
 impl Conversation {
     /// `open_files` is how many files the process may open.
     pub(super) fn new(channel: Channel, stops: Stops, open_files: Option<u64>) -> Self {
-        Self { channel, stops, open_files }
+        Self { channel, stops, open_files, tickets: None }
     }
 
     /// All phases, up to the result. Returns the number of that message.
@@ -151,9 +155,26 @@ impl Conversation {
                     }
                 }
                 engine::Event::Finished(record) => {
-                    let result = live.conclude(&record)?;
+                    self.tickets = live.ticket_counter();
+                    let verification = self.verify(&live, &record).await?;
+                    let result = live.conclude(&record, verification)?;
                     return Ok(self.channel.outbox.say(Event::Result(Box::new(result))));
                 }
+            }
+        }
+    }
+
+    /// Counts the rows of the run, unless it is told to make an end of it.
+    async fn verify(&mut self, live: &Live, record: &engine::RunRecord) -> Result<Option<Verification>, End> {
+        let mut verifying = pin!(live.verify(record));
+        loop {
+            let turn = tokio::select! {
+                verification = &mut verifying => return Ok(verification),
+                turn = next(&mut self.channel, &mut self.stops) => turn?,
+            };
+            // The window of this machine has closed already.
+            if !matches!(turn, Turn::Order(Order::Stop)) {
+                return Ok(live.unverified(record));
             }
         }
     }
@@ -161,8 +182,21 @@ impl Conversation {
     /// Stays for the coordinator's last pings, until it hangs up or says no more. `result` is the message that has to
     /// reach it; pongs that do not are no loss.
     pub(super) async fn linger(&mut self, result: u64) -> End {
-        // The orders that are still heard came too late to matter.
-        let reason = self.gone().await;
+        let reason = loop {
+            let order = tokio::select! {
+                biased;
+                reason = gone(&mut self.channel.gone) => break reason,
+                Some(order) = self.channel.orders.recv() => order,
+            };
+            // All others came too late to matter.
+            let (Order::CountTickets, Some(counter)) = (order, &self.tickets) else { continue };
+            let taken = tokio::select! {
+                biased;
+                reason = gone(&mut self.channel.gone) => break reason,
+                taken = counter.count() => taken,
+            };
+            self.channel.outbox.say(Event::Tickets { taken });
+        };
         match tokio::time::timeout(LAST_WORDS, self.channel.outbox.written(result)).await {
             Ok(()) => End::Done,
             Err(_) => End::Gone(reason),
@@ -226,6 +260,7 @@ fn out_of_turn(turn: &Turn, due: &str) -> End {
         Turn::Order(Order::SetUp) => "set_up",
         Turn::Order(Order::Connect) => "connect",
         Turn::Order(Order::Start { .. }) => "start",
+        Turn::Order(Order::CountTickets) => "count_tickets",
         Turn::Order(Order::Ping { .. }) => "ping",
     };
     End::Failed(format!("the order {order} came where {due} was due; are coordinator and agent of one version?"))

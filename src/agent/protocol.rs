@@ -12,6 +12,7 @@
 //! | `start` | waits for T0 on its own clock, then runs its share | `started`, a `second` each second, `result` |
 //! | `stop` | closes the window now, waits for what is in flight | `result` |
 //! | `abort` | abandons what is in flight | `result` |
+//! | `count_tickets` | after the result: reads how many tickets the whole test has taken | `tickets` |
 //! | `ping` | nothing | `pong`, at once |
 //!
 //! `failed` comes in place of any answer, and the agent ends after it. It ends at once, too, when its standard input
@@ -33,7 +34,7 @@ use crate::result::{Config, EncodedHistogram, RunResult, ServerInfo};
 use crate::schedule::Share;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How often each side says something.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -66,6 +67,8 @@ pub enum Order {
     Stop,
     /// Abandon what is in flight, send the result.
     Abort,
+    /// With `--verify`, once all machines have delivered: tell how many tickets the whole test has taken.
+    CountTickets,
     /// Answer at once.
     Ping {
         /// Comes back in the answer.
@@ -120,8 +123,13 @@ pub enum Event {
         /// The error's words.
         message: String,
     },
-    /// The run is over. The last answer.
+    /// The run is over. The last answer but `tickets`.
     Result(Box<RunResult>),
+    /// How many tickets all machines together have taken since the run began.
+    Tickets {
+        /// `null` where the database did not tell.
+        taken: Option<u64>,
+    },
     /// It cannot go on. The last answer.
     Failed {
         /// A sentence, with a remedy.
@@ -200,6 +208,8 @@ pub struct Snapshot {
     pub late: u64,
     /// Connections opened in place of dead ones.
     pub reconnects: u64,
+    /// Requests that were tried more than once, and how often in all.
+    pub retried: (u64, u64),
     /// The latest due time of a request that was started or skipped, nanoseconds after T0.
     pub last_started_due_ns: Option<u64>,
     /// Errors by class.
@@ -230,6 +240,7 @@ impl Snapshot {
             completed: recorded.ok_completed_in_window,
             late: recorded.late,
             reconnects: recorded.reconnects,
+            retried: (recorded.retried, recorded.retries),
             last_started_due_ns: recorded.last_started_due_ns,
             errors: recorded.errors.counts(),
             latency: EncodedHistogram::or_empty(&figures.latency),
@@ -252,6 +263,7 @@ impl Snapshot {
         recorder.ok_completed_in_window = self.completed;
         recorder.late = self.late;
         recorder.reconnects = self.reconnects;
+        (recorder.retried, recorder.retries) = self.retried;
         recorder.last_started_due_ns = self.last_started_due_ns;
         recorder.errors.merge(&self.errors);
         recorder.figures.latency = self.latency.decode()?;

@@ -21,6 +21,7 @@ use postgres_load_test::report::live_fleet::FleetProgress;
 use postgres_load_test::report::outputs::Outputs;
 use postgres_load_test::report::{preflight, text};
 use postgres_load_test::result::RunResult;
+use postgres_load_test::run::aborts;
 use postgres_load_test::signals::Stops;
 use postgres_load_test::{clock, handover};
 
@@ -143,8 +144,8 @@ async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Re
         return Ok(None);
     }
     outputs.begin_hdr_log(fleet.t0_unix_ns())?;
-    let stopped = drive(fleet, outputs, stops).await;
-    let result = fleet.conclude().await?;
+    let (stopped, aborted) = drive(fleet, outputs, stops).await;
+    let result = fleet.conclude(aborted).await?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
     let written = outputs.write(&result);
     say_result(&result, json)?;
@@ -210,10 +211,11 @@ fn machines(number: usize) -> String {
     if number == 1 { "1 machine".to_owned() } else { format!("{number} machines") }
 }
 
-/// Shows the run until it is over. The first signal stops it gently, the second one at once. Returns whether one came.
-async fn drive(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> bool {
+/// Shows the run until it is over. The first signal stops it gently, the second one at once. Returns whether one came,
+/// and why the test ended itself, where it did.
+async fn drive(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> (bool, Option<String>) {
     let mut screen = Screen::new(fleet);
-    let mut signals = 0;
+    let (mut signals, mut failed, mut aborted) = (0, 0u64, None);
     loop {
         let event = tokio::select! {
             event = fleet.next() => event,
@@ -225,14 +227,24 @@ async fn drive(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> b
             }
         };
         match event {
-            FleetEvent::Second { host, index, interval } => screen.progress.add(host, index, &interval),
+            FleetEvent::Second { host, index, interval } => {
+                failed = failed.saturating_add(interval.errors);
+                screen.progress.add(host, index, &interval);
+                let reason = aborts(fleet.plan().plan.abort_on_errors, failed).filter(|_| aborted.is_none());
+                if let Some(reason) = reason {
+                    fleet.stop(false);
+                    screen.progress.close();
+                    screen.print(&format!("{reason}; waiting for requests in flight"));
+                    aborted = Some(reason);
+                }
+            }
             FleetEvent::Incident { host, class, message } => screen.incident(fleet, host, &class, &message),
             FleetEvent::Delivered { host } => screen.progress.gone(host, "done"),
             FleetEvent::Lost { host } => screen.lost(fleet, host),
             FleetEvent::Finished => {
                 screen.seconds(outputs);
                 screen.end();
-                return signals > 0;
+                return (signals > 0, aborted);
             }
         }
         screen.seconds(outputs);

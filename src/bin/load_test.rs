@@ -104,7 +104,14 @@ async fn load_test(plan: Plan) -> Result<ExitCode> {
     }
     outputs.begin_hdr_log(live.epoch().unix_ns)?;
     let (record, stopped) = drive(&plan, &mut live, &mut outputs, &mut stops).await?;
-    let result = live.conclude(&record)?;
+    if plan.verify {
+        note("  Comparing the rows in the database with what was acknowledged...");
+    }
+    let (verification, stopped) = tokio::select! {
+        verification = live.verify(&record) => (verification, stopped),
+        () = stops.next() => (live.unverified(&record), true),
+    };
+    let result = live.conclude(&record, verification)?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
     let written = outputs.write(&result);
     say_result(&result, plan.json_output)?;
@@ -177,6 +184,7 @@ async fn drive(plan: &Plan, live: &mut Live, outputs: &mut Outputs, stops: &mut 
                 let interval = recorded.interval();
                 outputs.second(index, &interval);
                 screen.progress.add(index, &interval);
+                screen.aborting(live);
                 screen.show(live);
             }
             Event::Incident(incident) => screen.incident(&incident),
@@ -194,6 +202,7 @@ struct Screen {
     bar: Option<ProgressBar>,
     verbose: bool,
     lines: u64,
+    said_aborted: bool,
 }
 
 impl Screen {
@@ -204,7 +213,7 @@ impl Screen {
             bar.tick();
             bar
         });
-        Self { progress: Progress::new(seconds), bar, verbose: plan.verbose, lines: 0 }
+        Self { progress: Progress::new(seconds), bar, verbose: plan.verbose, lines: 0, said_aborted: false }
     }
 
     fn show(&mut self, live: &Live) {
@@ -226,6 +235,15 @@ impl Screen {
         };
         if self.verbose {
             self.print(&format!("error ({what}): {}: {}", failure.class, text::printable(&failure.message)));
+        }
+    }
+
+    /// Says so, once, where the run ends itself.
+    fn aborting(&mut self, live: &Live) {
+        if let Some(reason) = live.aborted().filter(|_| !self.said_aborted) {
+            self.said_aborted = true;
+            self.progress.close();
+            self.print(&format!("{reason}; waiting for requests in flight"));
         }
     }
 

@@ -3,6 +3,7 @@
 //! - [`conninfo`], [`passfile`], [`secret`]: what a connection string means. Pure.
 //! - [`tls`], [`connect`]: opening a connection. [`link`]: using one in a single task.
 //! - [`schema`]: the tables, and which are ours. [`preflight`]: what the server says of itself.
+//! - [`verify`]: what the database holds of a run.
 //! - [`ephemeral`]: the throwaway server.
 
 pub mod connect;
@@ -14,3 +15,4 @@ pub mod preflight;
 pub mod schema;
 pub mod secret;
 pub mod tls;
+pub mod verify;

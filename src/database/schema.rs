@@ -98,6 +98,11 @@ impl SchemaError {
     }
 }
 
+/// An error of a query that belongs to making the database ready, while it tried to do `what`.
+pub fn error(what: &str, error: &tokio_postgres::Error) -> SchemaError {
+    SchemaError::of(what, error)
+}
+
 /// The advisory lock under which the schema files make tables.
 const SET_UP_LOCK: i64 = 7_021_867_105_284;
 

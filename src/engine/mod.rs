@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::{self, Epoch};
 use crate::database::connect::Connector;
+use crate::outages::{Outage, Outages};
 use crate::recorder::{Recorder, Timeline};
 use crate::schedule::{Cursor, Schedule};
 use crate::workload::request::RequestMaker;
@@ -50,6 +51,8 @@ pub struct EngineOptions {
     pub drain: Duration,
     /// Slots later than this are given up.
     pub max_lag: Option<Duration>,
+    /// How often a request is tried at most, at least 1.
+    pub max_tries: u32,
     /// How requests are put on the wire.
     pub session: SessionOptions,
 }
@@ -71,6 +74,7 @@ pub struct Running {
     abort: watch::Sender<bool>,
     epoch: Epoch,
     /// An empty recorder goes back for each full one.
+    outages: Outages,
     spares: Vec<mpsc::UnboundedSender<Box<Recorder>>>,
     seconds: BTreeMap<u64, (usize, Box<Recorder>)>,
     total: Recorder,
@@ -102,6 +106,8 @@ pub struct RunRecord {
     pub recorder: Recorder,
     /// When requests of the window were completed.
     pub completed: Timeline,
+    /// Times in which nothing was acknowledged.
+    pub outages: Vec<Outage>,
     /// The names of the recorded round trips, in order.
     pub phase_names: Vec<String>,
     /// T0.
@@ -146,6 +152,7 @@ pub async fn prepare(
         end_ns: AtomicU64::new(options.schedule.end_ns()),
         process_cpu_at_t0_ns: AtomicU64::new(0),
         max_lag_ns: options.max_lag.map(clock::duration_ns),
+        max_tries: options.max_tries,
     });
     let (sender, mut events) = mpsc::unbounded_channel();
     let (closing, abort) = (watch::Sender::new(false), watch::Sender::new(false));
@@ -189,6 +196,7 @@ pub async fn prepare(
         spares,
         seconds: BTreeMap::new(),
         completed: Timeline::default(),
+        outages: Outages::default(),
         finished: Vec::new(),
         interrupted_at_ns: None,
     };
@@ -290,6 +298,7 @@ impl Running {
         let ended = self.finished.iter().filter(|record| record.last_second < *entry.key()).count();
         (entry.get().0 + ended >= threads).then(|| {
             let (index, (_, recorded)) = entry.remove_entry();
+            self.outages.add(&recorded.pulse, recorded.measured.ok + recorded.warmup.ok);
             Event::Second { index, recorded }
         })
     }
@@ -304,6 +313,7 @@ impl Running {
             // A request that started in the instant of the interrupt belongs to the window.
             window_end_ns = window_end_ns.max(last_ns + 1);
         }
+        let waited = [&recorder.measured, &recorder.warmup].iter().any(|counts| counts.in_flight() > 0);
         let run_queues: Vec<u64> = self.finished.iter().filter_map(|record| record.run_queue_ns).collect();
         Ok(RunRecord {
             phase_names: std::mem::take(&mut self.phase_names),
@@ -321,6 +331,7 @@ impl Running {
             thread_run_queue_ns: (run_queues.len() == self.finished.len()).then_some(run_queues),
             start_delay_ns: self.finished.iter().filter_map(|record| record.start_delay_ns).min(),
             completed: std::mem::take(&mut self.completed),
+            outages: std::mem::take(&mut self.outages).finish(window_end_ns, waited),
             recorder,
         })
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use postgres_protocol::message::frontend;
+use serde::{Deserialize, Serialize};
 
 use super::batch::{Batch, Bind};
 use crate::workload::Workload;
@@ -24,6 +25,31 @@ pub struct SessionOptions {
     pub pipeline: bool,
     /// The server cancels a statement that runs longer.
     pub statement_timeout: Option<Duration>,
+    /// Isolation level of the transactions; the server's own where absent.
+    pub isolation: Option<Isolation>,
+}
+
+/// Isolation levels that PostgreSQL tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// READ COMMITTED
+    ReadCommitted,
+    /// REPEATABLE READ
+    RepeatableRead,
+    /// SERIALIZABLE
+    Serializable,
+}
+
+impl Isolation {
+    /// As SQL has it.
+    fn sql(self) -> &'static str {
+        match self {
+            Self::ReadCommitted => "READ COMMITTED",
+            Self::RepeatableRead => "REPEATABLE READ",
+            Self::Serializable => "SERIALIZABLE",
+        }
+    }
 }
 
 /// A command that the server answers with CommandComplete.
@@ -93,7 +119,9 @@ impl Script {
         let name = |what: &str| if options.prepared { format!("loadtest_{nonce:x}_{what}") } else { String::new() };
 
         let mut steps = vec![Step::Begin];
-        script.opening = script.command(&name("begin"), "BEGIN");
+        let begin =
+            options.isolation.map_or("BEGIN".to_owned(), |level| format!("BEGIN ISOLATION LEVEL {}", level.sql()));
+        script.opening = script.command(&name("begin"), &begin);
         if let Some(timeout) = options.statement_timeout {
             steps.push(Step::SetTimeout);
             let text = format!("SET LOCAL statement_timeout = {}", timeout.as_millis().max(1));

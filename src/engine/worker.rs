@@ -19,7 +19,7 @@ use super::timer::Timer;
 use crate::clock::{self, Epoch};
 use crate::database::connect::Connector;
 use crate::outcome::{Failure, Outcome};
-use crate::recorder::{Instants, Recorder, Window};
+use crate::recorder::{Instants, Recorder, Unsettled, Window};
 use crate::schedule::{Cursor, Slot};
 use crate::workload::random::SplitMix64;
 use crate::workload::request::{Request, RequestMaker};
@@ -43,6 +43,8 @@ pub struct Shared {
     pub end_ns: AtomicU64,
     /// Slots later than this are given up, nanoseconds.
     pub max_lag_ns: Option<u64>,
+    /// How often a request is tried at most, where trying again may help.
+    pub max_tries: u32,
 }
 
 impl Shared {
@@ -95,6 +97,22 @@ impl Drop for Claim {
     fn drop(&mut self) {
         if !self.kept {
             self.recorder.borrow_mut().returned_due_ns.push(self.slot.due_ns);
+        }
+    }
+}
+
+/// A request that was handed to a connection. Unless it is settled when it is dropped (also where the worker is ended
+/// meanwhile), it may or may not be in the database.
+struct InFlight {
+    request: Unsettled,
+    recorder: Rc<RefCell<Recorder>>,
+    is_settled: bool,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.recorder.borrow_mut().unsettled(self.request);
         }
     }
 }
@@ -187,16 +205,42 @@ impl Worker {
             self.recorder.borrow_mut().skip(window, slot.due_ns, waited.then_some(lag_ns));
             return true;
         }
-        self.execute(slot, window, batch, claimed_ns, waited).await;
+        let request = Unsettled { slot: slot.number, unix_ms };
+        let in_flight = InFlight { request, recorder: Rc::clone(&self.recorder), is_settled: false };
+        self.execute(slot, window, batch, claimed_ns, waited, in_flight).await;
         true
     }
 
-    async fn execute(&mut self, slot: Slot, window: Window, batch: &Batch, claimed_ns: u64, waited: bool) {
-        let Some(session) = self.session.as_mut() else { return };
+    async fn execute(
+        &mut self,
+        slot: Slot,
+        window: Window,
+        batch: &Batch,
+        claimed_ns: u64,
+        waited: bool,
+        mut in_flight: InFlight,
+    ) {
+        let Some(session) = self.session.as_mut() else {
+            in_flight.is_settled = true;
+            return;
+        };
         self.recorder.borrow_mut().start(window, slot.due_ns);
         let t0_ns = self.epoch.mono_ns;
         let sent_ns = clock::now_ns();
-        let execution = session.run(&self.shared.script, batch, self.shared.maker.pool()).await;
+        let (mut last_sent_ns, mut tries) = (sent_ns, 1);
+        let execution = loop {
+            let execution = session.run(&self.shared.script, batch, self.shared.maker.pool()).await;
+            match &execution.outcome {
+                Outcome::Failed(failure) if failure.is_worth_a_retry() && tries < self.shared.max_tries => {
+                    if self.recorder.borrow_mut().retry(tries == 1, failure) {
+                        (self.incidents)(Incident::NewError(failure.clone()));
+                    }
+                    tries += 1;
+                    last_sent_ns = clock::now_ns();
+                }
+                _ => break execution,
+            }
+        };
         let done_ns = execution.done_ns;
 
         let instants = Instants { due: t0_ns + slot.due_ns, claimed: claimed_ns, sent: sent_ns, done: done_ns };
@@ -204,7 +248,7 @@ impl Worker {
         let done_in_window = (self.shared.warmup_ns..self.shared.end_ns()).contains(&done_after_t0_ns);
         let mut recorder = self.recorder.borrow_mut();
         if window == Window::Measured {
-            let mut since_ns = sent_ns;
+            let mut since_ns = last_sent_ns;
             let mut phases_ns = [0; MAX_ROUND_TRIPS];
             for (phase_ns, end_ns) in phases_ns.iter_mut().zip(&execution.ends_ns[..execution.round_trips]) {
                 *phase_ns = end_ns - since_ns;
@@ -213,7 +257,12 @@ impl Worker {
             recorder.phases(&phases_ns[..execution.round_trips]);
         }
         let is_news = recorder.finish(window, instants, waited, done_in_window, &execution.outcome);
+        match execution.outcome {
+            Outcome::Ok => recorder.pulse.ok(slot.due_ns, done_after_t0_ns),
+            _ => recorder.pulse.error(done_after_t0_ns),
+        }
         drop(recorder);
+        in_flight.is_settled = !matches!(execution.outcome, Outcome::Unknown(_));
         if let Outcome::Failed(failure) | Outcome::Unknown(failure) = execution.outcome {
             if failure.connection_lost {
                 self.session = None;
@@ -249,7 +298,7 @@ impl Worker {
         }
         // Died while idle: no request knows of it, so it is written down here.
         if let Some(failure) = self.session.take().and_then(|lost| lost.loss().cloned())
-            && self.recorder.borrow_mut().reconnect_failed(&failure)
+            && self.recorder.borrow_mut().reconnect_failed(&failure, self.now_ns())
         {
             (self.incidents)(Incident::ReconnectFailed(failure));
         }
@@ -270,7 +319,8 @@ impl Worker {
                 }
                 Err(error) => {
                     let failure = error.failure();
-                    if self.recorder.borrow_mut().reconnect_failed(&failure) {
+                    let at_ns = self.now_ns();
+                    if self.recorder.borrow_mut().reconnect_failed(&failure, at_ns) {
                         (self.incidents)(Incident::ReconnectFailed(failure));
                     }
                 }

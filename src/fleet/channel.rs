@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn noise_around_the_lines_is_passed_over() {
-        let noise = b"Welcome to \xff\xfe!\r\n{\"json\":1}\n  last login {\"agent\":1,\"event\":\"alive\"}\n\n{\"agent\":1,\"event\":\"set_up\"}\nbye";
+        let noise = b"Welcome to \xff\xfe!\r\n{\"json\":1}\n  last login {\"agent\":2,\"event\":\"alive\"}\n\n{\"agent\":2,\"event\":\"set_up\"}\nbye";
         let (events, reason) = hear(noise, b"").await;
         assert!(matches!(events[..], [Event::Alive, Event::SetUp]), "{events:?}");
         assert!(reason.contains("without a word"), "{reason}");
@@ -194,9 +194,9 @@ mod tests {
     #[tokio::test]
     async fn other_versions_and_rubbish_end_the_conversation() {
         for (line, part) in [
-            (&b"{\"agent\":2,\"event\":\"alive\"}\n"[..], "version 2"),
-            (b"{\"agent\":2,\"event\":\"sing\"}\n", "another version"),
-            (b"{\"agent\":1,\"event\":\"sing\"}\n", "not understood"),
+            (&b"{\"agent\":3,\"event\":\"alive\"}\n"[..], "version 3"),
+            (b"{\"agent\":3,\"event\":\"sing\"}\n", "another version"),
+            (b"{\"agent\":2,\"event\":\"sing\"}\n", "not understood"),
             (&[b'x'; MAX_LINE_BYTES + 1][..], "more than"),
         ] {
             let (events, reason) = hear(line, b"").await;

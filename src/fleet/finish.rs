@@ -9,23 +9,29 @@ use super::error::RUNNING;
 use super::listen::hear;
 use super::member::{self, Link, Member};
 use super::{Fleet, FleetError, ssh};
+use crate::agent::protocol::Order;
 use crate::merge::{self, Part};
 use crate::result::{Context, FailedVm, RunResult, assemble_lost};
+use crate::run::TicketCounter;
 use crate::verdict;
 
 /// How long an agent may take to end when its input has ended.
 const END_WITHIN: Duration = Duration::from_secs(3);
+
+/// How much longer than the work itself an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Said where `--host-keys off` was given.
 pub const HOST_KEYS_OFF: &str = "Host keys were not checked (--host-keys off): anybody between could have read the \
                                  connection string and its password.";
 
 impl Fleet {
-    /// The merged result, judged, with what was lost marked. Compares the clocks a last time before.
+    /// The merged result, judged, with what was lost marked. Compares the clocks a last time before. `aborted` tells why
+    /// the test was ended early, where it was.
     ///
     /// # Errors
     /// No machine has measured anything, or the results contradict themselves.
-    pub async fn conclude(&mut self) -> Result<RunResult, FleetError> {
+    pub async fn conclude(&mut self, aborted: Option<String>) -> Result<RunResult, FleetError> {
         self.compare_clocks().await;
         let (mut parts, mut missing) = (Vec::new(), Vec::new());
         for index in 0..self.members.len() {
@@ -46,12 +52,39 @@ impl Fleet {
             return Err(FleetError::Machines { phase: RUNNING, failures: missing });
         }
         let mut result = merge::merge(parts, missing)?;
+        result.run.aborted = aborted.or(result.run.aborted);
+        if let Some(verification) = &mut result.verification
+            && self.plan.plan.workload.rate_limiting
+        {
+            verification.tickets_taken = self.tickets().await;
+            if verification.tickets_taken.is_none() {
+                verification.error.get_or_insert("the tickets in resource_bucket could not be counted".to_owned());
+            }
+        }
         result.config.target_rps_per_vm = self.plan.rps_per_vm.or(result.config.target_rps_per_vm);
         if self.plan.ssh.host_keys == ssh::HostKeys::Off {
             result.warnings.push(HOST_KEYS_OFF.to_owned());
         }
         verdict::judge(&mut result, &self.plan.plan.criteria);
         Ok(result)
+    }
+
+    /// How many tickets the whole test has taken, from the first machine that can tell. What a lost machine has taken is
+    /// not known, so that then the number would prove nothing.
+    async fn tickets(&mut self) -> Option<u64> {
+        if self.members.iter().any(|member| !member.is_present()) {
+            return None;
+        }
+        for index in self.present() {
+            self.members[index].send(&Order::CountTickets);
+            let only = [index];
+            let answered = self.until_all(&only, |member| member.tickets.is_some());
+            let _ = tokio::time::timeout(TicketCounter::WITHIN + ANSWER_WITHIN, answered).await;
+            if let Some(taken) = self.members[index].tickets.flatten() {
+                return Some(taken);
+            }
+        }
+        None
     }
 
     /// What machine `index` measured, whole or until its last snapshot; `None` where it never began.
@@ -77,6 +110,8 @@ impl Fleet {
             schedule,
             document_bytes: ready.document_bytes,
             container: None,
+            verification: None,
+            aborted: None,
             warnings: ready.warnings.clone(),
         };
         let totals = &member.totals;

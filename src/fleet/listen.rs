@@ -55,7 +55,10 @@ impl Fleet {
         let order = if at_once { Order::Abort } else { Order::Stop };
         self.members.iter().filter(|member| member.is_present()).for_each(|member| member.send(&order));
         let engine = &self.plan.plan.engine;
-        let within = if at_once { ABORTED_WITHIN } else { engine.drain.saturating_add(RESULT_WITHIN) };
+        let within = match at_once {
+            true => ABORTED_WITHIN,
+            false => engine.drain.saturating_add(RESULT_WITHIN).saturating_add(self.verified_within()),
+        };
         let deadline = Instant::now().checked_add(within);
         self.deadline = match (self.deadline, deadline) {
             (Some(earlier), Some(deadline)) => Some(earlier.min(deadline)),
@@ -135,6 +138,7 @@ impl Fleet {
             Event::Ready(ready) => member.ready = Some(*ready),
             Event::Started { .. } => member.is_started = true,
             Event::Failed { message } => return Err(message),
+            Event::Tickets { taken } => member.tickets = Some(taken),
             Event::Incident { class, message } => return Ok(Some(FleetEvent::Incident { host, class, message })),
             Event::Second(snapshot) => {
                 let index = snapshot.index;

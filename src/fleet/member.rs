@@ -52,6 +52,8 @@ pub struct Member {
     pub totals: Totals,
     /// Its whole result.
     pub result: Option<RunResult>,
+    /// How many tickets the whole test has taken, and whether the answer is there.
+    pub(super) tickets: Option<Option<u64>>,
     /// Why nothing more is expected of it.
     pub lost: Option<String>,
     /// Ends its agent from beside; over within [`KILL_WITHIN`].
@@ -92,6 +94,7 @@ impl Member {
             known_before: None,
             totals: Totals::default(),
             result: None,
+            tickets: None,
             lost: None,
             killing: None,
             ended: false,

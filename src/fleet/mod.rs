@@ -31,6 +31,7 @@ use crate::clock::{duration_ns, now_ns};
 use crate::merge;
 use crate::recorder::Interval;
 use crate::result::FailedVm;
+use crate::run::VERIFIED_WITHIN;
 use channel::Heard;
 use clock::Reference;
 use connect::{Connected, binaries};
@@ -271,8 +272,15 @@ impl Fleet {
         }
         let engine = &self.plan.plan.engine;
         let planned = Duration::from_nanos(engine.schedule.end_ns()).saturating_add(engine.drain);
-        self.deadline = Instant::now().checked_add(head_start.saturating_add(planned).saturating_add(RESULT_WITHIN));
+        self.deadline = Instant::now().checked_add(
+            head_start.saturating_add(planned).saturating_add(RESULT_WITHIN).saturating_add(self.verified_within()),
+        );
         self.all_or(STARTING)
+    }
+
+    /// How much longer a result may take for the rows to be verified.
+    fn verified_within(&self) -> Duration {
+        if self.plan.plan.verify { VERIFIED_WITHIN } else { Duration::ZERO }
     }
 
     /// Places of the machines of which something is still expected.

@@ -44,6 +44,7 @@ pub struct Totals {
     completed: u64,
     late: u64,
     reconnects: u64,
+    retried: (u64, u64),
     last_started_due_ns: Option<u64>,
     errors: ErrorTable,
     figures: [Sparse; 5],
@@ -79,6 +80,8 @@ impl Totals {
         self.completed = self.completed.saturating_add(snapshot.completed);
         self.late = self.late.saturating_add(snapshot.late);
         self.reconnects = self.reconnects.saturating_add(snapshot.reconnects);
+        self.retried.0 = self.retried.0.saturating_add(snapshot.retried.0);
+        self.retried.1 = self.retried.1.saturating_add(snapshot.retried.1);
         self.last_started_due_ns = self.last_started_due_ns.max(snapshot.last_started_due_ns);
         self.errors.merge(&snapshot.errors);
         self.timeline.add(snapshot.index, snapshot.completed);
@@ -118,6 +121,7 @@ impl Totals {
         recorder.ok_completed_in_window = self.completed;
         recorder.late = self.late;
         recorder.reconnects = self.reconnects;
+        (recorder.retried, recorder.retries) = self.retried;
         recorder.last_started_due_ns = self.last_started_due_ns;
         recorder.errors.merge(&self.errors.counts());
         recorder

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use super::rates::{CommonTime, rates, timeline};
 use super::sums::Sums;
 use super::{MergeError, Part};
+use crate::outages::Outage;
 use crate::result::{
-    Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Throughput, VERSION, VmResult,
-    rfc3339,
+    Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Throughput, VERSION,
+    Verification, VmResult, rfc3339,
 };
 use crate::schedule::Share;
 use crate::verdict;
@@ -16,6 +17,8 @@ use crate::verdict;
 const NAMED: usize = 3;
 /// Warnings of single hosts that are repeated.
 const MAX_WARNINGS: usize = 40;
+/// Outages of one machine that are kept.
+const MAX_OUTAGES: usize = 100;
 /// Shares that are listed one by one where nobody delivered them.
 const MAX_LISTED_SHARES: usize = 20;
 
@@ -52,6 +55,10 @@ pub(super) fn combine(
         data_written_mb: sums.data_written_mb,
         errors: sums.errors.counts(),
         reconnects: sums.reconnects,
+        retried: sums.retried.0,
+        retries: sums.retried.1,
+        outages: outages(&parts),
+        verification: verification(&parts),
         generator: generator(&parts),
         container,
         histograms: sums.histograms(),
@@ -77,6 +84,7 @@ fn run(parts: &[Part], time: &CommonTime, sums: &Sums) -> RunInfo {
         share,
         start_delay_ms: delays.reduce(f64::max),
         interrupted: parts.iter().any(|part| part.result.run.interrupted),
+        aborted: parts.iter().find_map(|part| part.result.run.aborted.clone()),
         window_start_s: (time.span.start - time.t0_ns) as f64 / 1e9,
         window_seconds: time.seconds,
         warmup: sums.warmup,
@@ -122,6 +130,37 @@ fn server(parts: &[Part]) -> ServerInfo {
 fn throughput(parts: &[Part], time: &CommonTime, sums: &Sums) -> Throughput {
     let (actual_rps, offered_rps) = rates(parts, time);
     Throughput::new(&sums.accounting, actual_rps, offered_rps, sums.completed_in_window, timeline(parts, time))
+}
+
+/// Of all machines, in the order of their beginning, with the machines' names.
+fn outages(parts: &[Part]) -> Vec<Outage> {
+    let of = |part: &Part| {
+        let hostname = Some(part.hostname.clone());
+        let named = part.result.outages.iter().take(MAX_OUTAGES);
+        named.map(|outage| Outage { hostname: hostname.clone(), ..outage.clone() }).collect::<Vec<_>>()
+    };
+    let mut all: Vec<Outage> = parts.iter().flat_map(of).collect();
+    all.sort_by(|one, other| one.started_s.total_cmp(&other.started_s));
+    all
+}
+
+/// The sum, where it was asked for; what a lost machine has written nobody has counted.
+fn verification(parts: &[Part]) -> Option<Verification> {
+    if parts.iter().all(|part| part.result.verification.is_none()) {
+        return None;
+    }
+    let mut sum = Verification::default();
+    for part in parts {
+        match &part.result.verification {
+            Some(found) => sum.add(&part.hostname, found),
+            None => sum.add(&part.hostname, &Verification::failed(0, 0, "its rows were not counted".to_owned())),
+        }
+    }
+    // One machine alone is the whole test, and has counted the tickets, too.
+    if let [only] = parts {
+        sum.tickets_taken = only.result.verification.as_ref().and_then(|found| found.tickets_taken);
+    }
+    Some(sum)
 }
 
 /// CPU of all machines, the rest of the worst-off one. What a lost machine used is not known, so that its requests do

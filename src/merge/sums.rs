@@ -23,6 +23,8 @@ pub(super) struct Sums {
     pub data_written_mb: f64,
     /// Connections opened in place of dead ones.
     pub reconnects: u64,
+    /// Requests that were tried more than once, and how often in all.
+    pub retried: (u64, u64),
     /// By origin, class and state.
     pub errors: ErrorTable,
     latency: Durations,
@@ -52,6 +54,7 @@ impl Sums {
             completed_in_window: 0,
             data_written_mb: 0.0,
             reconnects: 0,
+            retried: (0, 0),
             errors: ErrorTable::default(),
             latency: Durations::default(),
             service: Durations::default(),
@@ -84,6 +87,8 @@ impl Sums {
         self.completed_in_window += result.throughput.completed_in_window;
         self.data_written_mb += result.data_written_mb;
         self.reconnects += result.reconnects;
+        self.retried.0 = self.retried.0.saturating_add(result.retried);
+        self.retried.1 = self.retried.1.saturating_add(result.retries);
         self.errors.merge(&result.errors);
     }
 

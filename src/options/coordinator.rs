@@ -24,7 +24,7 @@ use super::{
                   where it lacks it, and runs its share of one schedule; all start at the same instant. The results \
                   are merged exactly: counts are summed, histograms added, percentiles computed from the sum.",
     after_help = "Durations: 60, 60s, 500ms, 5m, 1h, 1m30s (seconds without a unit). Sizes: KB of 1,024 bytes.\n\n\
-                  Exit codes: 0 PASSED; 1 DEGRADED, FAILED or INVALID; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
+                  Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
                   Results of runs that were started by other means are merged with: coordinator merge FILE... (see \
                   coordinator merge --help)\n\n\
                   Examples:\n  \

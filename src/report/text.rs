@@ -3,9 +3,12 @@
 use std::io::{self, Write};
 
 use crate::outcome::ErrorOrigin;
-use crate::result::{Bounded, RunResult, Summary};
+use crate::result::{Bounded, RunResult, Summary, TableRows};
 use crate::schedule::Share;
 use crate::verdict::thousands;
+
+/// Outages that are listed.
+const MAX_OUTAGES: usize = 20;
 
 const RULE: &str = "============================================================";
 
@@ -86,6 +89,8 @@ pub fn report(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     latency(out, result)?;
     phases(out, result)?;
     requests(out, result)?;
+    outages(out, result)?;
+    verification(out, result)?;
     errors(out, result)?;
     resources(out, result)?;
     section(out, "DATA WRITTEN")?;
@@ -166,6 +171,8 @@ fn requests(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
         ("Skipped", accounting.skipped),
         ("Not started", accounting.not_started),
         ("Unfinished", accounting.unfinished),
+        ("Tried again", result.retried),
+        ("Retries", result.retries),
         ("Reconnects", result.reconnects),
     ] {
         if count > 0 {
@@ -176,6 +183,46 @@ fn requests(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
         line(out, "Warm-up (ok)", &thousands(result.run.warmup.ok))?;
     }
     Ok(())
+}
+
+fn outages(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+    if result.outages.is_empty() {
+        return Ok(());
+    }
+    section(out, "OUTAGES (nothing acknowledged for a second or more)")?;
+    for outage in result.outages.iter().take(MAX_OUTAGES) {
+        let host = outage.hostname.as_ref().map(|name| format!("{}: ", printable(name))).unwrap_or_default();
+        let error = outage.first_error_s.map_or("no error".to_owned(), |s| format!("first error at {s:.2} s"));
+        let end = outage.recovered_s.map_or("not recovered".to_owned(), |s| format!("recovered at {s:.2} s"));
+        let text = format!("{host}{:.2} s from {:.2} s on: {error}, {end}", outage.seconds, outage.started_s);
+        writeln!(out, "{}", wrapped(&text, "  ", "    "))?;
+    }
+    match result.outages.len().saturating_sub(MAX_OUTAGES) {
+        0 => Ok(()),
+        more => writeln!(out, "  and {more} more"),
+    }
+}
+
+fn verification(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+    let Some(found) = &result.verification else { return Ok(()) };
+    section(out, "VERIFICATION (warm-up included)")?;
+    line(out, "Acknowledged", &thousands(found.acknowledged))?;
+    if found.unsettled > 0 {
+        let settled = format!(
+            "{} ({} committed after all, {} not)",
+            thousands(found.unsettled),
+            thousands(found.committed),
+            thousands(found.not_committed)
+        );
+        line(out, "In doubt", &settled)?;
+    }
+    if let Some(error) = &found.error {
+        return writeln!(out, "{}", wrapped(error, "  Not verified: ", "    "));
+    }
+    for TableRows { table, rows } in &found.tables {
+        line(out, &printable(table), &thousands(*rows))?;
+    }
+    found.tickets_taken.map_or(Ok(()), |taken| line(out, "resource_bucket", &format!("{} tickets", thousands(taken))))
 }
 
 fn errors(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
@@ -189,6 +236,7 @@ fn errors(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
             ErrorOrigin::Request => "",
             ErrorOrigin::Warmup => " (warm-up)",
             ErrorOrigin::Connection => " (between requests)",
+            ErrorOrigin::Retry => " (tried again)",
         };
         writeln!(out, "  {:>8}  {}{state}{origin}", thousands(error.count), printable(&error.class))?;
         writeln!(out, "{}", wrapped(&error.example, "            e.g. ", "            "))?;

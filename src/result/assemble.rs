@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use super::{
     Accounting, Config, EncodedHistogram, FORMAT, Generator, Histograms, Phase, RunInfo, RunResult, ServerInfo, Status,
-    Summary, Throughput, VERSION, WarmupCounts, rfc3339,
+    Summary, Throughput, VERSION, Verification, WarmupCounts, rfc3339,
 };
 use crate::docker::ContainerUsage;
 use crate::engine::RunRecord;
+use crate::outages::Outage;
 use crate::recorder::{Recorder, Timeline};
 use crate::schedule::{Pace, Schedule};
 
@@ -34,6 +35,10 @@ pub struct Context {
     pub document_bytes: usize,
     /// CPU and memory of a container, where one was watched.
     pub container: Option<ContainerUsage>,
+    /// What the database holds of it, where that was asked.
+    pub verification: Option<Verification>,
+    /// Why the run ended itself before its time, where it did.
+    pub aborted: Option<String>,
     /// Said before the run.
     pub warnings: Vec<String>,
 }
@@ -89,6 +94,7 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
         interrupted: record.interrupted,
         start_delay_ns: record.start_delay_ns,
         generator: generator(record, &accounting),
+        outages: record.outages.clone(),
     };
     Ok(document(measured, accounting, context))
 }
@@ -137,6 +143,7 @@ pub fn assemble_lost(
         interrupted: false,
         start_delay_ns: None,
         generator: Generator::default(),
+        outages: Vec::new(),
     };
     (document(measured, accounting, context), planned.saturating_sub(scheduled))
 }
@@ -152,6 +159,7 @@ struct Measured<'a> {
     interrupted: bool,
     start_delay_ns: Option<u64>,
     generator: Generator,
+    outages: Vec<Outage>,
 }
 
 fn document(measured: Measured<'_>, accounting: Accounting, context: Context) -> RunResult {
@@ -176,6 +184,7 @@ fn document(measured: Measured<'_>, accounting: Accounting, context: Context) ->
             share: context.schedule.share,
             start_delay_ms: measured.start_delay_ns.map(|ns| ns as f64 / 1e6),
             interrupted: measured.interrupted,
+            aborted: context.aborted,
             window_start_s: measured.window_ns.start as f64 / 1e9,
             window_seconds,
             warmup: WarmupCounts {
@@ -198,6 +207,10 @@ fn document(measured: Measured<'_>, accounting: Accounting, context: Context) ->
         data_written_mb: accounting.ok as f64 * context.document_bytes as f64 / 1_048_576.0,
         errors: measured.recorder.errors.counts(),
         reconnects: measured.recorder.reconnects,
+        retried: measured.recorder.retried,
+        retries: measured.recorder.retries,
+        outages: measured.outages,
+        verification: context.verification,
         generator: measured.generator,
         container: context.container,
         histograms: Histograms {
@@ -264,6 +277,8 @@ mod tests {
             schedule: Schedule { pace, share, seed: 1, warmup_ns: SECOND, duration_ns: 10 * SECOND },
             document_bytes: 1 << 20,
             container: None,
+            verification: None,
+            aborted: None,
             warnings: vec!["said before".to_owned()],
         }
     }

@@ -10,6 +10,7 @@ use crate::database::ephemeral::ThrowawayServer;
 use crate::database::link::Link;
 use crate::database::preflight;
 use crate::database::schema;
+use crate::database::verify;
 use crate::plan::{Plan, Target};
 use crate::result::ServerInfo;
 use crate::schedule::Share;
@@ -35,6 +36,8 @@ pub struct Database {
     pub(super) info: ServerInfo,
     identity: Option<String>,
     pub(super) warnings: Vec<String>,
+    /// [`verify::tickets_taken`] before the run, where it will be asked for again.
+    pub(super) tickets_before: Option<u64>,
 }
 
 /// Connects, and asks what there is. Changes nothing. With `--setup` it is no error that the database is missing.
@@ -119,12 +122,18 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: &Pool, tell: Tell<'_>) 
         let alone = plan.engine.schedule.share == Share::WHOLE;
         schema::fill_pool(&mut link, plan.workload.seed, pool, alone).await?;
     }
+    let tickets_before = match plan.verify && plan.workload.rate_limiting && !plan.setup_only {
+        true => {
+            Some(verify::tickets_taken(&mut link).await.map_err(|error| schema::error("count the tickets", &error))?)
+        }
+        false => None,
+    };
     link.close().await;
     let mut warnings: Vec<String> = connector.warnings().iter().chain(&plan.warnings).cloned().collect();
     if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
         warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
     }
-    Ok(Database { connector, server, info, identity, warnings })
+    Ok(Database { connector, server, info, identity, warnings, tickets_before })
 }
 
 impl Database {

@@ -114,6 +114,20 @@ impl RequestMaker {
         &self.pool
     }
 
+    /// What the ids of all rows of this process have in common: bytes [`TAG_BYTES`] of each.
+    pub fn tag(&self) -> [u8; 4] {
+        ((self.nonce >> 32) as u32).to_be_bytes()
+    }
+
+    /// [`Request::inference_id`] of the request that was made for `slot` with `unix_ms`.
+    pub fn inference_id(&self, slot: u64, unix_ms: u64) -> Uuid {
+        row_id(unix_ms, self.tag(), &mut self.ids(slot))
+    }
+
+    fn ids(&self, slot: u64) -> SplitMix64 {
+        SplitMix64::for_slot(self.nonce ^ self.workload.seed, slot)
+    }
+
     /// Fills `request` with the contents for `slot`; the ids carry `unix_ms`, milliseconds since 1970.
     pub fn fill(&self, request: &mut Request, slot: u64, unix_ms: u64) {
         let random = &mut SplitMix64::for_slot(self.workload.seed, slot);
@@ -135,10 +149,10 @@ impl RequestMaker {
         let (temperature, max_tokens) = (random.between(0, 100), random.between(100, 4000));
         let env = pick(&ENVIRONMENTS, random);
 
-        let ids = &mut SplitMix64::for_slot(self.nonce ^ self.workload.seed, slot);
-        request.inference_id = uuid_v7(unix_ms, ids);
-        request.episode_id = uuid_v7(unix_ms, ids);
-        request.model_inference_id = uuid_v7(unix_ms, ids);
+        let ids = &mut self.ids(slot);
+        request.inference_id = row_id(unix_ms, self.tag(), ids);
+        request.episode_id = row_id(unix_ms, self.tag(), ids);
+        request.model_inference_id = row_id(unix_ms, self.tag(), ids);
         write_json(
             &mut request.inference_params,
             format_args!(
@@ -165,11 +179,30 @@ fn write_json(into: &mut String, json: std::fmt::Arguments<'_>) {
     let _ = into.write_fmt(json);
 }
 
+/// Where the tag of a process lies in the ids of its rows.
+pub const TAG_BYTES: std::ops::Range<usize> = 9..13;
+
 /// A UUID of version 7 (RFC 9562, section 5.7): 48 bits of time, 74 of chance.
 fn uuid_v7(unix_ms: u64, random: &mut SplitMix64) -> Uuid {
+    uuid_of(unix_ms, chance(random))
+}
+
+/// The same with 32 of the bits of chance in common with all rows of the process, by which they can be counted.
+fn row_id(unix_ms: u64, tag: [u8; 4], random: &mut SplitMix64) -> Uuid {
+    let mut bits = chance(random);
+    // The time and the version come before.
+    bits[TAG_BYTES.start - 6..TAG_BYTES.end - 6].copy_from_slice(&tag);
+    uuid_of(unix_ms, bits)
+}
+
+fn chance(random: &mut SplitMix64) -> [u8; 10] {
     let mut bits = [0u8; 10];
     bits[..8].copy_from_slice(&random.next_u64().to_be_bytes());
     bits[8..].copy_from_slice(&random.next_u64().to_be_bytes()[..2]);
+    bits
+}
+
+fn uuid_of(unix_ms: u64, bits: [u8; 10]) -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(unix_ms, &bits).into_uuid()
 }
 
@@ -212,6 +245,20 @@ mod tests {
                 assert_eq!(id.as_u128() >> 80, 1_700_000_000_123);
                 assert!(seen.insert(id));
             }
+        }
+    }
+
+    #[test]
+    fn the_ids_of_a_process_can_be_told_and_made_again() {
+        let (one, other) = (maker(1, 0x0123_4567_89AB_CDEF), maker(1, 0xFEDC_BA98_7654_3210));
+        assert_eq!(one.tag(), [0x01, 0x23, 0x45, 0x67]);
+        for slot in 0..100 {
+            let made = request(&one, slot);
+            for id in [made.inference_id, made.episode_id, made.model_inference_id] {
+                assert_eq!(id.as_bytes()[TAG_BYTES], one.tag());
+            }
+            assert_eq!(one.inference_id(slot, 1_700_000_000_123), made.inference_id);
+            assert_ne!(request(&other, slot).inference_id.as_bytes()[TAG_BYTES], one.tag());
         }
     }
 

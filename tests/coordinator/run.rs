@@ -47,3 +47,51 @@ fn a_machine_whose_load_test_is_stopped_there_counts_as_lost_from_then_on() {
     assert_eq!(fleet.rows("chat_inference"), count(&json, "ok"));
     fleet.assert_nothing_left();
 }
+
+#[test]
+fn rows_are_verified_for_each_share_and_tickets_for_all_together() {
+    let fleet = TestFleet::start();
+    let arguments = ["--rps", "20", "--duration", "2", "--warmup", "1", "--json-output", "--verify"];
+    let json = fleet.run(VMS, &arguments).expect_measured().json();
+    let (whole, machines) = (&json["verification"], json["per_vm_results"].as_array().unwrap());
+    assert_eq!(
+        (&whole["error"], &whole["acknowledged"], &whole["tickets_taken"]),
+        (&Value::Null, &180.into(), &180.into())
+    );
+    assert!(whole["tables"].as_array().unwrap().iter().all(|table| table["rows"] == 180), "{whole}");
+    for machine in machines {
+        let share = &machine["result"]["verification"];
+        assert_eq!((&share["acknowledged"], &share["tickets_taken"]), (&60.into(), &Value::Null));
+        assert!(share["tables"].as_array().unwrap().iter().all(|table| table["rows"] == 60), "{share}");
+    }
+    assert_ne!(json["status"], "LOST WRITES", "{}", json["reason"]);
+
+    // One machine's rows vanish: all tables and tickets of the others are as they should be.
+    fleet.psql(
+        "CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         DELETE FROM model_inference WHERE id = NEW.id; RETURN NULL; END $$",
+    );
+    fleet.psql(
+        "CREATE TRIGGER forget AFTER INSERT ON model_inference FOR EACH ROW WHEN (NEW.input_tokens % 5 = 0) \
+         EXECUTE FUNCTION forget()",
+    );
+    let json = fleet.run(VMS, &arguments).expect(1).json();
+    assert_eq!(json["status"], "LOST WRITES");
+    assert!(json["reason"].as_str().unwrap().contains("model_inference has"), "{}", json["reason"]);
+    assert_eq!(json["verification"]["tickets_taken"], 180);
+    fleet.assert_nothing_left();
+}
+
+#[test]
+fn errors_of_all_machines_together_end_the_test() {
+    let fleet = TestFleet::start();
+    fleet.psql("ALTER TABLE chat_inference ADD CHECK (function_name <> 'function_3') NOT VALID");
+    let arguments = ["--rps", "20", "--duration", "120", "--json-output", "--abort-on-errors", "6"];
+    let ran = fleet.run(VMS, &arguments).expect(1);
+    let json = ran.json();
+    assert_eq!((&json["status"], &json["success"]), (&Value::from("FAILED"), &Value::from(true)), "{}", json["reason"]);
+    assert!(json["reason"].as_str().unwrap().contains("--abort-on-errors 6"), "{}", json["reason"]);
+    assert!(count(&json, "failed") >= 6 && count(&json, "scheduled") < 3_600, "{}", json["accounting"]);
+    assert_adds_up(&json);
+    fleet.assert_nothing_left();
+}

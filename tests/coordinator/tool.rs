@@ -70,6 +70,10 @@ impl TestFleet {
         self.server.psql(&format!("SELECT count(*) FROM {table}")).parse().unwrap()
     }
 
+    pub fn psql(&self, sql: &str) -> String {
+        self.server.psql(sql)
+    }
+
     /// Connections of agents that the server still has.
     pub fn connections(&self) -> u64 {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'postgres_load_test'";

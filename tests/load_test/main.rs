@@ -12,3 +12,4 @@ mod pooler;
 mod schema;
 mod tool;
 mod usage;
+mod verify;

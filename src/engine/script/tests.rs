@@ -18,7 +18,7 @@ fn workload(sizes: Sizes, server_side_data: bool) -> Workload {
 }
 
 fn options(prepared: bool, pipeline: bool) -> SessionOptions {
-    SessionOptions { prepared, pipeline, statement_timeout: None }
+    SessionOptions { prepared, pipeline, statement_timeout: None, isolation: None }
 }
 
 /// JSON text as jsonb in binary.

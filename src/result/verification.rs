@@ -1,0 +1,177 @@
+//! What the database holds of a run, against what it acknowledged. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::verdict::{name_list, thousands};
+
+/// What was found in the database after the drain (`--verify`). The warm-up is part of all counts. Where there are
+/// several machines: the sum.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verification {
+    /// Requests whose COMMIT was acknowledged.
+    pub acknowledged: u64,
+    /// Requests that may or may not have been committed: unknown or unfinished.
+    pub unsettled: u64,
+    /// Those of them that were committed after all.
+    pub committed: u64,
+    /// Those of them that were not.
+    pub not_committed: u64,
+    /// Rows of this run, by table.
+    pub tables: Vec<TableRows>,
+    /// Requests that took a ticket from `resource_bucket` since the run began; `null` where it is not written, or where
+    /// other parts of the test write it at the same time.
+    pub tickets_taken: Option<u64>,
+    /// Why it could not be found out, where it could not.
+    pub error: Option<String>,
+}
+
+/// How many rows of a run a table holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRows {
+    /// Name of the table.
+    pub table: String,
+    /// Rows whose ids this run made.
+    pub rows: u64,
+}
+
+/// Tables that a sentence names.
+const NAMED: usize = 5;
+
+impl Verification {
+    /// One that could not be carried out.
+    pub fn failed(acknowledged: u64, unsettled: u64, error: String) -> Self {
+        Self { acknowledged, unsettled, error: Some(error), ..Self::default() }
+    }
+
+    /// How many requests at least, and at most, must be in the database.
+    fn bounds(&self) -> (u64, u64) {
+        let least = self.acknowledged.saturating_add(self.committed);
+        let looked_up = self.committed.saturating_add(self.not_committed);
+        (least, least.saturating_add(self.unsettled.saturating_sub(looked_up)))
+    }
+
+    /// What was found of each kind of row: table and count.
+    fn found(&self) -> impl Iterator<Item = (&str, u64)> {
+        let tickets = self.tickets_taken.map(|taken| ("resource_bucket (tickets)", taken));
+        self.tables.iter().map(|table| (table.table.as_str(), table.rows)).chain(tickets)
+    }
+
+    /// In which way the database does not hold what was acknowledged, as a sentence without its full stop; `None` where
+    /// it does, or where it is not known. Of several machines, those count whose rows could be counted.
+    pub fn difference(&self) -> Option<String> {
+        let (least, most) = self.bounds();
+        let expected = match most - least {
+            0 => thousands(least),
+            _ => format!("{} to {}", thousands(least), thousands(most)),
+        };
+        let told = |wrong: &dyn Fn(u64) -> bool| {
+            let texts: Vec<String> = self
+                .found()
+                .filter(|(_, rows)| wrong(*rows))
+                .map(|(table, rows)| format!("{table} has {}", thousands(rows)))
+                .collect();
+            name_list(&texts.iter().map(String::as_str).collect::<Vec<_>>(), NAMED)
+        };
+        let fewest = self.found().map(|(_, rows)| rows).min()?;
+        if fewest < least {
+            return Some(format!(
+                "{} of {} committed requests are missing in the database: of {expected}, {}",
+                thousands(least - fewest),
+                thousands(least),
+                told(&|rows| rows < least),
+            ));
+        }
+        let greatest = self.found().map(|(_, rows)| rows).max()?;
+        (greatest > most).then(|| {
+            format!(
+                "{} requests are in the database that were never acknowledged: of {expected}, {} (does another load \
+                 test write the same tables?)",
+                thousands(greatest - most),
+                told(&|rows| rows > most),
+            )
+        })
+    }
+
+    /// Adds another machine's part. Tickets are not counted by part.
+    pub fn add(&mut self, host: &str, other: &Self) {
+        self.acknowledged = self.acknowledged.saturating_add(other.acknowledged);
+        self.unsettled = self.unsettled.saturating_add(other.unsettled);
+        self.committed = self.committed.saturating_add(other.committed);
+        self.not_committed = self.not_committed.saturating_add(other.not_committed);
+        for theirs in &other.tables {
+            match self.tables.iter_mut().find(|mine| mine.table == theirs.table) {
+                Some(mine) => mine.rows = mine.rows.saturating_add(theirs.rows),
+                None => self.tables.push(theirs.clone()),
+            }
+        }
+        if let Some(error) = &other.error {
+            self.error.get_or_insert_with(|| format!("{host}: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn verified(acknowledged: u64, (unsettled, committed, not_committed): (u64, u64, u64), rows: u64) -> Verification {
+        let tables = ["chat_inference", "model_inference"].map(|table| TableRows { table: table.to_owned(), rows });
+        Verification {
+            acknowledged,
+            unsettled,
+            committed,
+            not_committed,
+            tables: tables.into(),
+            tickets_taken: Some(rows),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn every_acknowledged_request_must_be_there_and_no_other() {
+        for (found, is_right) in [
+            (verified(100, (0, 0, 0), 100), true),
+            (verified(100, (0, 0, 0), 99), false),
+            (verified(100, (0, 0, 0), 101), false),
+            // Two in doubt, one of them committed: exactly one more.
+            (verified(100, (2, 1, 1), 101), true),
+            (verified(100, (2, 1, 1), 100), false),
+            (verified(100, (2, 1, 1), 102), false),
+            // Five in doubt, and three of them not looked up.
+            (verified(100, (5, 1, 1), 101), true),
+            (verified(100, (5, 1, 1), 104), true),
+            (verified(100, (5, 1, 1), 105), false),
+        ] {
+            assert_eq!(found.difference().is_none(), is_right, "{found:?}: {:?}", found.difference());
+        }
+    }
+
+    #[test]
+    fn a_table_that_lost_rows_is_named_with_its_count() {
+        let mut found = verified(1_000, (0, 0, 0), 1_000);
+        found.tables[1].rows = 990;
+        let said = found.difference().unwrap();
+        assert!(said.starts_with("10 of 1,000 ") && said.ends_with("of 1,000, model_inference has 990"), "{said}");
+        found = verified(1_000, (0, 0, 0), 1_000);
+        found.tickets_taken = Some(1_004);
+        assert!(found.difference().unwrap().contains("resource_bucket (tickets) has 1,004"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_holds_for_each_machine_holds_for_the_sum(parts in prop::collection::vec((0u64..1_000, 0u64..50, 0u64..50), 1..6)) {
+            let mut sum = Verification::default();
+            for (host, (acknowledged, committed, not_committed)) in parts.iter().enumerate() {
+                let unsettled = committed + not_committed;
+                let mut part = verified(*acknowledged, (unsettled, *committed, *not_committed), acknowledged + committed);
+                part.tickets_taken = None;
+                prop_assert_eq!(part.difference(), None);
+                sum.add(&format!("h{host}"), &part);
+            }
+            prop_assert_eq!(sum.difference(), None);
+            sum.tables[0].rows += 1;
+            prop_assert!(sum.difference().is_some());
+        }
+    }
+}

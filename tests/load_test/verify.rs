@@ -1,0 +1,203 @@
+//! `--verify`: what the database holds against what was acknowledged; a durability test with a server that is killed.
+//! And what belongs to runs in which something breaks: outages, retries, an early end.
+
+use std::time::Duration;
+
+use postgres_load_test::database::ephemeral::ThrowawayOptions;
+use serde_json::Value;
+
+use crate::support::TestServer;
+use crate::tool::{assert_rows_match, count, rows, run, run_on, server_with_tables, start_on, wait_for_rows};
+
+fn verified(json: &Value, name: &str) -> u64 {
+    json["verification"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {}", json["verification"]))
+}
+
+/// All that was in doubt is settled, and everything else is as it should be.
+#[track_caller]
+fn assert_clean(json: &Value) {
+    let found = &json["verification"];
+    assert_eq!(found["error"], Value::Null, "{found}");
+    assert_ne!(json["status"], "LOST WRITES", "{} {found}", json["reason"]);
+    assert_eq!(verified(json, "unsettled"), verified(json, "committed") + verified(json, "not_committed"), "{found}");
+    let expected = verified(json, "acknowledged") + verified(json, "committed");
+    for table in found["tables"].as_array().unwrap() {
+        assert_eq!(table["rows"], expected, "{found}");
+    }
+    assert_eq!(verified(json, "tickets_taken"), expected, "{found}");
+}
+
+#[test]
+fn every_row_of_the_run_is_found_and_no_other() {
+    let server = server_with_tables();
+    let arguments = ["--rps", "50", "--duration", "2", "--warmup", "1", "--verify"];
+    for more in [&["--no-reset"][..], &["--no-reset", "--pipeline"], &["--no-reset", "--no-prepared-statements"]] {
+        let json = run_on(&server, &[&arguments[..], more].concat()).expect_measured().json();
+        assert_clean(&json);
+        assert_eq!(verified(&json, "acknowledged"), 150);
+        assert_eq!(json["verification"]["tables"].as_array().unwrap().len(), 3);
+    }
+    assert_eq!(rows(&server, "chat_inference"), 450);
+    let fewer = ["--no-rate-limiting", "--no-experimentation", "--server-side-data", "--rps", "max"];
+    let json = run_on(&server, &[&arguments[..], &fewer].concat()).expect_measured().json();
+    assert_eq!(json["verification"]["tables"].as_array().unwrap().len(), 2);
+    assert_eq!(json["verification"]["tickets_taken"], Value::Null);
+    assert_ne!(json["status"], "LOST WRITES", "{}", json["reason"]);
+    assert_eq!(verified(&json, "acknowledged"), rows(&server, "model_inference"));
+    let report = run(&["--verify", "--duration", "1", "--rps", "5", "--postgres-url", &server.url()]).expect_measured();
+    assert!(report.stdout.contains("VERIFICATION") && report.stdout.contains("5 tickets"), "{}", report.stdout);
+    let json = run_on(&server, &["--duration", "1", "--rps", "5"]).json();
+    assert_eq!(json["verification"], Value::Null);
+}
+
+#[test]
+fn rows_that_vanish_or_appear_behind_its_back_are_a_verdict_of_their_own() {
+    let server = server_with_tables();
+    server.psql(
+        "CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         DELETE FROM chat_inference WHERE id = NEW.id; RETURN NULL; END $$",
+    );
+    server.psql(
+        "CREATE TRIGGER forget AFTER INSERT ON chat_inference FOR EACH ROW WHEN (NEW.variant_name = 'variant_1') \
+         EXECUTE FUNCTION forget()",
+    );
+    let arguments = ["--rps", "100", "--duration", "2", "--verify"];
+    let json = run_on(&server, &arguments).expect(1).json();
+    let missing = 200 - rows(&server, "chat_inference");
+    assert!(missing > 0);
+    assert_eq!(json["status"], "LOST WRITES");
+    let reason = json["reason"].as_str().unwrap();
+    assert!(reason.starts_with(&format!("{missing} of 200 committed requests are missing")), "{reason}");
+    assert!(reason.contains("chat_inference has") && !reason.contains("model_inference"), "{reason}");
+
+    // Somebody else takes tickets.
+    server.psql("DROP TRIGGER forget ON chat_inference");
+    server.psql("SELECT reset_loadtest_tables()");
+    let started = start_on(&server, &arguments);
+    wait_for_rows(&server, "resource_bucket");
+    server.psql("UPDATE resource_bucket SET tickets = tickets - 7 WHERE key = (SELECT min(key) FROM resource_bucket)");
+    let json = started.finish().expect(1).json();
+    assert_eq!(json["status"], "LOST WRITES");
+    assert!(json["reason"].as_str().unwrap().starts_with("7 requests are in the database that were never"), "{json}");
+}
+
+/// COMMIT takes a second, and nobody waits for its answer.
+#[test]
+fn requests_in_doubt_are_looked_up_and_settled() {
+    let server = server_with_tables();
+    server.psql(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$",
+    );
+    server.psql(
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON chat_inference DEFERRABLE INITIALLY DEFERRED FOR EACH ROW \
+         EXECUTE FUNCTION slow()",
+    );
+    let arguments = ["--rps", "max", "--duration", "2500ms", "--workers", "8", "--drain", "0", "--verify"];
+    for more in [&[][..], &["--pipeline"]] {
+        let json = run_on(&server, &[&arguments[..], more].concat()).expect_measured().json();
+        assert_clean(&json);
+        assert_eq!(count(&json, "unfinished"), verified(&json, "unsettled"), "{}", json["accounting"]);
+        // The server goes on with a COMMIT although its client has hung up.
+        assert!(verified(&json, "committed") > 0, "{}", json["verification"]);
+    }
+}
+
+#[test]
+fn a_killed_server_keeps_what_it_acknowledged_with_synchronous_commit_and_is_found_out_without() {
+    for (synchronous_commit, keeps_all) in [("on", true), ("off", false)] {
+        let settings = [
+            ("synchronous_commit", synchronous_commit),
+            ("fsync", "on"),
+            // Without synchronous_commit, the log stays in memory for so long.
+            ("wal_writer_delay", "10s"),
+            ("wal_writer_flush_after", "1GB"),
+        ];
+        let mut server = TestServer::start_with(ThrowawayOptions {
+            settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            ..ThrowawayOptions::default()
+        });
+        run(&["--setup", "--duration", "0", "--postgres-url", &server.url()]).expect(0);
+        let started = start_on(&server, &["--rps", "200", "--duration", "7", "--workers", "8", "--verify"]);
+        wait_for_rows(&server, "chat_inference");
+        std::thread::sleep(Duration::from_millis(1_500));
+        server.kill();
+        server.start_again();
+        let ran = started.finish().expect(1);
+        let json = ran.json();
+        assert!(count(&json, "ok") > 200, "{}", json["accounting"]);
+        let outages = json["outages"].as_array().unwrap();
+        if keeps_all {
+            assert_clean(&json);
+            assert_rows_match(&server, &json);
+        } else {
+            assert_eq!(json["status"], "LOST WRITES", "{} {}", json["reason"], json["verification"]);
+            let expected = verified(&json, "acknowledged") + verified(&json, "committed");
+            assert!(rows(&server, "chat_inference") < expected, "{}", json["verification"]);
+        }
+        // A start that is quicker than a second is no outage.
+        for outage in outages {
+            let [started, recovered, length] =
+                ["started_s", "recovered_s", "seconds"].map(|name| outage[name].as_f64().unwrap());
+            assert!(started > 0.5 && recovered < 7.5 && (recovered - started - length).abs() < 0.001, "{outage}");
+            assert!(outage["first_error_s"].as_f64().unwrap() >= started, "{outage}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_stands_still_is_an_outage_with_its_length() {
+    let server = server_with_tables();
+    let started = start_on(&server, &["--rps", "100", "--duration", "7", "--workers", "4"]);
+    wait_for_rows(&server, "chat_inference");
+    std::thread::sleep(Duration::from_millis(1_000));
+    server.freeze();
+    std::thread::sleep(Duration::from_millis(2_500));
+    server.thaw();
+    let ran = started.finish();
+    let json = ran.json();
+    let outages = json["outages"].as_array().unwrap();
+    assert!(!outages.is_empty(), "{}", json["latency_ms"]);
+    let longest = outages.iter().map(|outage| outage["seconds"].as_f64().unwrap()).fold(0.0, f64::max);
+    assert!((2.4..6.0).contains(&longest), "{outages:?}");
+    assert!(outages.iter().all(|outage| outage["recovered_s"].is_number() && outage["hostname"].is_null()));
+    // The schedule did not wait.
+    assert_eq!(count(&json, "scheduled"), 700);
+    assert_rows_match(&server, &json);
+}
+
+#[test]
+fn a_run_ends_early_where_errors_are_to_end_it() {
+    let server = server_with_tables();
+    server.psql("ALTER TABLE chat_inference ADD CHECK (function_name <> 'function_3') NOT VALID");
+    let arguments = ["--rps", "100", "--duration", "60", "--abort-on-errors", "5"];
+    let ran = run_on(&server, &arguments).expect(1);
+    let json = ran.json();
+    assert_eq!((&json["status"], &json["run"]["interrupted"]), (&Value::from("FAILED"), &Value::from(true)));
+    let reason = json["reason"].as_str().unwrap();
+    assert!(reason.contains("--abort-on-errors 5") && reason.contains("check"), "{reason}");
+    assert!(count(&json, "failed") >= 5 && count(&json, "scheduled") < 3_000, "{}", json["accounting"]);
+    assert!(ran.stderr.contains("--abort-on-errors 5"), "{}", ran.stderr);
+    assert_rows_match(&server, &json);
+    // Fewer errors than that end nothing.
+    let json = run_on(&server, &["--rps", "50", "--duration", "1", "--abort-on-errors", "1000"]).expect(1).json();
+    assert_eq!((count(&json, "scheduled"), &json["run"]["aborted"]), (50, &Value::Null));
+}
+
+#[test]
+fn serialization_failures_are_tried_again_as_often_as_asked() {
+    let server = server_with_tables();
+    let arguments = ["--rps", "max", "--duration", "2", "--workers", "8", "--isolation", "repeatable-read", "--verify"];
+    // Ten hot rows and eight workers.
+    let once = run_on(&server, &arguments).expect(1).json();
+    assert!(count(&once, "failed") > 0, "{}", once["accounting"]);
+    assert!(once["errors"].to_string().contains("40001"), "{}", once["errors"]);
+    assert_eq!((&once["retried"], &once["retries"]), (&Value::from(0), &Value::from(0)));
+    assert_clean(&once);
+    let often = run_on(&server, &[&arguments[..], &["--max-tries", "1000"]].concat()).expect_measured().json();
+    let [retried, retries] = ["retried", "retries"].map(|name| often[name].as_u64().unwrap());
+    assert!(retried > 0 && retries >= retried, "{retried} {retries}");
+    assert_eq!(count(&often, "failed"), 0, "{}", often["errors"]);
+    assert!(often["errors"].as_array().unwrap().iter().all(|error| error["origin"] == "retry"), "{}", often["errors"]);
+    assert_eq!(often["config"]["isolation"], "repeatable-read");
+    assert_clean(&often);
+}
