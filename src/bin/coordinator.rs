@@ -1,7 +1,7 @@
 //! `coordinator`: parse → plan → fleet → drive → merge → print → exit code. Also `coordinator merge`.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -28,6 +28,9 @@ use postgres_load_test::{clock, handover};
 const PROGRAM: &str = "coordinator";
 const MERGE: &str = "merge";
 
+/// The longest list of hosts that is read, bytes.
+const MOST_LIST_BYTES: u64 = 16 << 20;
+
 /// Lines of the terminal that are not for machines.
 const OTHER_LINES: usize = 3;
 
@@ -49,8 +52,7 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(error) => return ExitCode::from(console::wrong_use(&error, PROGRAM)),
     };
-    let read_file = |path: &Path| std::fs::read_to_string(path);
-    let plan = match FleetPlan::resolve(&options, &secrets, clock::unix_ns(), &read_file) {
+    let plan = match FleetPlan::resolve(&options, &secrets, clock::unix_ns(), &read_list) {
         Ok(plan) => plan,
         Err(faults) => return ExitCode::from(console::refuse(&faults, PROGRAM)),
     };
@@ -62,6 +64,13 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => failure(&error),
     }
+}
+
+/// The text of a list of hosts; what is longer is none, such as a disk.
+fn read_list(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MOST_LIST_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_LIST_BYTES { Err(io::Error::other("it is longer than 16 MB")) } else { Ok(text) }
 }
 
 /// Merges the JSON results of load_test --share 1/N ... N/N into one, exactly

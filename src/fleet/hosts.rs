@@ -18,6 +18,9 @@ pub const MOST_HOSTS: usize = 10_000;
 /// The longest name that DNS can carry.
 const LONGEST_ADDRESS_BYTES: usize = 253;
 
+/// Faults that are told one by one: where a list is another file by mistake, every line of it is one.
+const MOST_FAULTS: usize = 20;
+
 /// One machine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Host {
@@ -42,7 +45,7 @@ impl fmt::Display for Host {
 /// # Errors
 /// All that is wrong with it, each a clause with the item and what to give instead.
 pub fn parse(text: &str, read_file: &dyn Fn(&Path) -> io::Result<String>) -> Result<Vec<Host>, Vec<String>> {
-    let mut list = List { hosts: Vec::new(), faults: Vec::new(), full: false };
+    let mut list = List { hosts: Vec::new(), faults: Vec::new(), further: 0, full: false };
     for item in items(text) {
         match item.strip_prefix('@') {
             Some(path) => list.add_file(path.trim(), read_file),
@@ -53,6 +56,9 @@ pub fn parse(text: &str, read_file: &dyn Fn(&Path) -> io::Result<String>) -> Res
     if list.hosts.is_empty() && list.faults.is_empty() {
         list.faults
             .push("--vms names no host: give for example vm1.example.com,root@10.0.0.2:2222 or @hosts.txt".into());
+    }
+    if list.further > 0 {
+        list.faults.push(format!("--vms: {} more items cannot be used either", list.further));
     }
     if list.faults.is_empty() { Ok(list.hosts) } else { Err(list.faults) }
 }
@@ -82,31 +88,38 @@ fn split_at_commas(line: &str) -> Vec<&str> {
 struct List {
     hosts: Vec<Host>,
     faults: Vec<String>,
+    /// How many faults there are beyond [`MOST_FAULTS`].
+    further: usize,
     /// Whether it has been said that there are too many.
     full: bool,
 }
 
 impl List {
+    fn fault(&mut self, what: String) {
+        if self.faults.len() < MOST_FAULTS { self.faults.push(what) } else { self.further += 1 }
+    }
+
     fn add_file(&mut self, path: &str, read_file: &dyn Fn(&Path) -> io::Result<String>) {
         if path.is_empty() {
-            self.faults.push("--vms: @ needs the path of a file behind it: give for example @hosts.txt".into());
+            self.fault("--vms: @ needs the path of a file behind it: give for example @hosts.txt".into());
             return;
         }
         let text = match read_file(Path::new(path)) {
             Ok(text) => text,
             Err(error) => {
                 let path = shown(path);
-                self.faults
-                    .push(format!("--vms: the file {path} cannot be read ({error}): give a file with one host a line"));
+                self.fault(format!(
+                    "--vms: the file {path} cannot be read ({error}): give a file with one host a line"
+                ));
                 return;
             }
         };
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let before = (self.hosts.len(), self.faults.len());
+        let before = (self.hosts.len(), self.faults.len() + self.further);
         for line in text.lines() {
             for item in items(line.split('#').next().unwrap_or_default()) {
                 if item.starts_with('@') {
-                    self.faults.push(format!(
+                    self.fault(format!(
                         "--vms: {} stands in the file {}, and files do not name files: give both in --vms itself",
                         shown(item),
                         shown(path)
@@ -116,8 +129,8 @@ impl List {
                 }
             }
         }
-        if before == (self.hosts.len(), self.faults.len()) {
-            self.faults.push(format!("--vms: the file {} names no host: give one a line", shown(path)));
+        if before == (self.hosts.len(), self.faults.len() + self.further) {
+            self.fault(format!("--vms: the file {} names no host: give one a line", shown(path)));
         }
     }
 
@@ -127,17 +140,18 @@ impl List {
             Err(Fault::TooMany) if self.full => {}
             Err(Fault::TooMany) => {
                 self.full = true;
-                self.faults.push(format!(
+                self.fault(format!(
                     "--vms: {} brings more than {MOST_HOSTS} hosts together: check the ranges for a digit too many",
                     shown(item)
                 ));
             }
-            Err(Fault::Wrong(what)) => self.faults.push(format!("--vms: {}: {what}", shown(item))),
+            Err(Fault::Wrong(what)) => self.fault(format!("--vms: {}: {what}", shown(item))),
         }
     }
 
     fn refuse_duplicates(&mut self) {
         let mut seen = HashMap::new();
+        let mut faults = Vec::new();
         for host in &self.hosts {
             let key = (host.user.as_deref(), host.address.to_ascii_lowercase(), host.port);
             match seen.get_mut(&key) {
@@ -148,13 +162,14 @@ impl List {
                 Some((first, told)) => {
                     *told = true;
                     let also = if *first == host.name { String::new() } else { format!(" (also as {})", host.name) };
-                    self.faults.push(format!(
+                    faults.push(format!(
                         "--vms names {first} more than once{also}: give each host once; for more load from one, raise \
                          --workers"
                     ));
                 }
             }
         }
+        faults.into_iter().for_each(|fault| self.fault(fault));
     }
 }
 
@@ -286,10 +301,11 @@ fn checked_address(address: &str) -> Result<(), String> {
     if let Some(c) = address.chars().find(|&c| !allowed(c)) {
         return Err(format!("a host cannot hold {c:?}: give a name, an alias of ssh's configuration or an IP address"));
     }
-    if address.len() > LONGEST_ADDRESS_BYTES {
-        return Err(format!("a host's name has at most {LONGEST_ADDRESS_BYTES} characters: check for a missing comma"));
-    }
-    Ok(())
+    if address.len() > LONGEST_ADDRESS_BYTES { Err(too_long()) } else { Ok(()) }
+}
+
+fn too_long() -> String {
+    format!("a host's name has at most {LONGEST_ADDRESS_BYTES} characters: check for a missing comma")
 }
 
 fn checked_ipv6(text: &str) -> Result<&str, String> {

@@ -7,6 +7,9 @@ use super::Environment;
 use super::syntax::Pairs;
 use super::values::Keyword;
 
+/// Faults that are told: where the text is something else altogether, there may be any number.
+const MOST_FAULTS: usize = 30;
+
 /// What becomes of a parameter.
 enum Support {
     /// It has the meaning that libpq gives it.
@@ -126,7 +129,7 @@ impl Parameters {
                 Some((name, ..)) => {
                     this.given.insert(name, Given { value, label: name, from_environment: false });
                 }
-                None => this.faults.push(unknown(&name)),
+                None => this.note(unknown(&name)),
             }
         }
         this.given.retain(|_, given| !given.value.is_empty());
@@ -141,8 +144,8 @@ impl Parameters {
             match support {
                 Honoured | Ignored => {}
                 Only(values, _) if values.contains(&given.value.as_str()) => {}
-                Only(values, reason) => self.faults.push(format!("{label} may only be {}: {reason}", or_list(values))),
-                Refused(reason) => self.faults.push(format!("{label} is not supported: {reason}")),
+                Only(values, reason) => self.note(format!("{label} may only be {}: {reason}", or_list(values))),
+                Refused(reason) => self.note(format!("{label} is not supported: {reason}")),
             }
         }
     }
@@ -161,7 +164,14 @@ impl Parameters {
     /// Notes a fault of a parameter, under the name by which it was given.
     pub(super) fn fault(&mut self, name: &'static str, problem: &str) {
         let label = self.given.get(name).map_or(name, |given| given.label);
-        self.faults.push(format!("{label} {problem}"));
+        self.note(format!("{label} {problem}"));
+    }
+
+    /// Notes a fault once, however many hosts or parameters have it.
+    fn note(&mut self, fault: String) {
+        if self.faults.len() < MOST_FAULTS && !self.faults.contains(&fault) {
+            self.faults.push(fault);
+        }
     }
 
     /// A word out of a fixed list; its absence and a fault both give `default`.

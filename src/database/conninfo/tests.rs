@@ -173,6 +173,19 @@ fn what_is_refused_is_named_with_a_remedy() {
     assert!(ConnectionSpec::parse("", &Environment::default()).unwrap_err().to_string().contains("user is missing"));
 }
 
+#[test]
+fn however_much_is_wrong_little_is_said() {
+    for text in [
+        format!("hostaddr={}", "x,".repeat(50_000)),
+        format!("host={} port={}", "h,".repeat(50_000), "0,".repeat(50_000)),
+        format!("postgres://h?{}", (0..20_000).map(|at| format!("a{}=1&", "b".repeat(at % 30))).collect::<String>()),
+        format!("postgres://h?{}", "q%5B0=1&".repeat(20_000)),
+    ] {
+        let error = ConnectionSpec::parse(&text, &environment()).unwrap_err();
+        assert!(error.to_string().len() < 4_000, "{error}");
+    }
+}
+
 proptest! {
     #[test]
     fn parsing_never_panics(text in any::<String>(), tail in "[a-z:/@?=&%,' \\[\\]\\\\]{0,40}") {

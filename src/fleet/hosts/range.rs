@@ -1,6 +1,6 @@
 //! Ranges in a host's name: `vm[01-16]`, `vm[1,3,7-9]`, several of them multiplied. Pure; counts before it builds.
 
-use super::Fault;
+use super::{Fault, LONGEST_ADDRESS_BYTES, too_long};
 
 /// All names of a pattern, in order, the last range counting fastest; at most `room` of them.
 pub(super) fn expand(pattern: &str, room: usize) -> Result<Vec<String>, Fault> {
@@ -14,6 +14,10 @@ pub(super) fn expand(pattern: &str, room: usize) -> Result<Vec<String>, Fault> {
     if count.is_none_or(|count| count > room) {
         return Err(Fault::TooMany);
     }
+    // Before they are built: a long name many times over takes all memory, and so does a number with many zeros.
+    if parts.iter().map(Part::longest).fold(0, usize::saturating_add) > LONGEST_ADDRESS_BYTES {
+        return Err(Fault::Wrong(too_long()));
+    }
     Ok(parts.iter().fold(vec![String::new()], |names, part| match part {
         Part::Literal(text) => names.into_iter().map(|name| name + text).collect(),
         Part::Range(spans) => names
@@ -26,6 +30,20 @@ pub(super) fn expand(pattern: &str, room: usize) -> Result<Vec<String>, Fault> {
 enum Part<'a> {
     Literal(&'a str),
     Range(Vec<Span>),
+}
+
+impl Part<'_> {
+    /// Bytes of its longest text.
+    fn longest(&self) -> usize {
+        match self {
+            Self::Literal(text) => text.len(),
+            Self::Range(spans) => spans.iter().map(|span| span.width.max(digits(span.last))).max().unwrap_or_default(),
+        }
+    }
+}
+
+fn digits(number: u64) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
 /// Numbers from `first` to `last`, both included, filled with zeros up to `width` digits.

@@ -132,6 +132,29 @@ fn all_faults_come_at_once() {
 }
 
 #[test]
+fn long_texts_are_refused_before_they_are_multiplied() {
+    let zeros = "0".repeat(100_000);
+    for text in [
+        // A width beyond 65,535 is also more than can be formatted.
+        format!("vm[{zeros}1-{zeros}9999]"),
+        format!("{}[1-9999]", "a".repeat(1_000_000)),
+        format!("vm[1-100]{}[1-100]", "a".repeat(250)),
+    ] {
+        let faults = faults(&text);
+        assert!(faults.len() == 1 && faults[0].contains("at most 253 characters"), "{faults:?}");
+        assert!(faults[0].len() < 300, "{faults:?}");
+    }
+    assert_eq!(parsed(&format!("{}[1-10]", "a".repeat(251))).len(), 10);
+}
+
+#[test]
+fn of_many_faults_some_are_told() {
+    let faults = faults(&"host:0,".repeat(1_000_000));
+    assert_eq!(faults.len(), MOST_FAULTS + 1);
+    assert!(faults[MOST_FAULTS].contains("999980 more"), "{faults:?}");
+}
+
+#[test]
 fn not_the_same_host_if_user_or_port_differ() {
     assert_eq!(parsed("a,b@a,a:22,a:23,c@a").len(), 5);
 }
