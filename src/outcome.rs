@@ -30,23 +30,36 @@ pub struct Failure {
     pub connection_lost: bool,
 }
 
+/// Characters of a server's message that are kept. One may be a megabyte long, and each class keeps one.
+const MAX_MESSAGE_CHARS: usize = 1_000;
+
+/// Characters of the name of a class.
+const MAX_CLASS_CHARS: usize = 60;
+
+/// Five letters or digits; a server that sends something else names no class of errors.
+const UNREADABLE_STATE: &str = "?????";
+
 impl Failure {
     /// Sorts an error that the server sent: the body of an ErrorResponse, which is fields of a letter and a text each
     /// (PostgreSQL's documentation, "Error and Notice Message Fields").
     pub fn of_server(body: &[u8]) -> Self {
         let field = |letter: u8| {
-            let text = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(&[letter]));
-            text.map(String::from_utf8_lossy)
+            let text = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(&[letter]))?;
+            // No character has more bytes than four, so that none of those that are kept is cut.
+            let text = String::from_utf8_lossy(&text[..text.len().min(4 * MAX_MESSAGE_CHARS + 4)]);
+            Some(text.chars().take(MAX_MESSAGE_CHARS).collect::<String>())
         };
         // In English; before PostgreSQL 9.6 there is only the one in the server's language.
         let severity = field(b'V').or_else(|| field(b'S')).unwrap_or_default();
         let connection_lost = matches!(&*severity, "FATAL" | "PANIC");
         let state = field(b'C').unwrap_or_default();
+        let is_state = state.len() == 5 && state.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let state = if is_state { state } else { UNREADABLE_STATE.to_owned() };
         let class = sqlstate_name(&state).map_or_else(|| format!("SQLSTATE {state}"), str::to_owned);
         let detail = field(b'D').map(|detail| format!(" ({detail})")).unwrap_or_default();
         // `is_panic` reads the severity.
         let message = format!("{severity}: {}{detail}", field(b'M').unwrap_or_default());
-        Self { sqlstate: Some(state.into_owned()), class, message, connection_lost }
+        Self { sqlstate: Some(state), class, message, connection_lost }
     }
 
     /// Whether the whole server went down with this error.
@@ -77,7 +90,10 @@ impl Failure {
 
     /// An error that this program itself raises, of a class of its own.
     pub fn own(class: &str, message: String, connection_lost: bool) -> Self {
-        Self { sqlstate: None, class: class.to_owned(), message, connection_lost }
+        // Some classes name what a server called its error.
+        let class = class.chars().filter(|c| !c.is_control()).take(MAX_CLASS_CHARS).collect();
+        let message = message.chars().take(MAX_MESSAGE_CHARS).collect();
+        Self { sqlstate: None, class, message, connection_lost }
     }
 }
 
@@ -194,7 +210,7 @@ impl ErrorTable {
     pub fn merge(&mut self, counts: &[ErrorCount]) {
         for count in counts {
             let key = (count.origin, count.class.clone(), count.sqlstate.clone());
-            self.count(key, count.count, count.example.clone());
+            self.count(key, count.count, count.example.chars().take(Self::MAX_EXAMPLE_CHARS).collect());
         }
     }
 
@@ -248,8 +264,16 @@ mod tests {
             assert!(Failure::of_server(fatal).connection_lost);
         }
         // Neither text that is not UTF-8 nor a message without fields is a reason to panic.
-        assert_eq!(Failure::of_server(b"M\xff\0C1\xfe\0").class, "SQLSTATE 1\u{fffd}");
+        assert_eq!(Failure::of_server(b"M\xff\0C1\xfe\0").class, "SQLSTATE ?????");
         assert_eq!(Failure::of_server(b"").message, ": ");
+    }
+
+    #[test]
+    fn a_server_cannot_fill_the_memory_with_its_errors() {
+        let endless = [b"C", &b"4".repeat(1 << 20)[..], b"\0M", "ü".repeat(1 << 19).as_bytes(), b"\0\0"].concat();
+        let failure = Failure::of_server(&endless);
+        assert_eq!((failure.sqlstate.as_deref(), &*failure.class), (Some("?????"), "SQLSTATE ?????"));
+        assert!(failure.message.ends_with('ü') && failure.message.chars().count() <= 1_002, "{}", failure.message);
     }
 
     #[test]
@@ -277,6 +301,15 @@ mod tests {
         let mut merged = table_of(&failures[..3]);
         merged.merge(&table_of(&failures[3..]).counts());
         assert_eq!(merged.counts(), table_of(&failures).counts());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_message_of_a_server_does_harm(body: Vec<u8>, tail in "[VSCMD]\\PC{0,20}") {
+            let body = [&body[..], b"\0", tail.as_bytes()].concat();
+            let failure = Failure::of_server(&body);
+            proptest::prop_assert_eq!(failure.sqlstate.map(|state| state.len()), Some(5));
+        }
     }
 
     #[test]
