@@ -322,7 +322,38 @@ pub(super) fn shortened(name: &str, width: usize) -> String {
 
 /// Text from a server, with what could steer a terminal made visible.
 pub fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// The same, cut after so many characters: text from another machine may be of any length.
+pub fn brief(text: &str, most: usize) -> String {
+    let mut brief: String = text.chars().take(most).collect();
+    if brief.len() < text.len() {
+        brief.push('…');
+    }
+    printable(&brief)
+}
+
+/// Whether a character could steer a terminal, or show a text as what it is not: control characters, and those that
+/// turn the direction of writing, break lines or show nothing.
+pub fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 #[cfg(test)]
@@ -376,5 +407,8 @@ mod tests {
     #[test]
     fn a_server_cannot_steer_the_terminal() {
         assert_eq!(printable("a\u{1b}[31mb\r\nc"), "a\\u{1b}[31mb\\r\\nc");
+        // An escape sequence in one character, and text that reads backwards.
+        assert_eq!(printable("\u{9b}2J\u{202e}DESSAP\u{2028}"), "\\u{9b}2J\\u{202e}DESSAP\\u{2028}");
+        assert_eq!((brief("\u{1b}abc", 2), brief("ab", 2)), ("\\u{1b}a…".to_owned(), "ab".to_owned()));
     }
 }
