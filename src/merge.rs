@@ -15,7 +15,9 @@ mod sums;
 mod tests;
 
 pub(crate) use belonging::{comparable, differences};
-pub(crate) use check::check;
+pub(crate) use check::{
+    MAX_COUNT, MAX_PHASES, check_whole, short, wrong_config, wrong_errors, wrong_name, wrong_server, wrong_text,
+};
 
 use crate::result::{ClockComparison, FailedVm, HistogramError, RunResult};
 use crate::schedule::Share;
@@ -187,7 +189,7 @@ fn same_share(hosts: &[String; 2], share: &Share) -> String {
 /// # Errors
 /// The results do not belong together, or one of them contradicts itself.
 pub fn merge(mut parts: Vec<Part>, missing: Vec<FailedVm>) -> Result<RunResult, MergeError> {
-    parts.iter().try_for_each(check)?;
+    parts.iter().try_for_each(check::check)?;
     if parts.iter().any(|part| !part.result.run.interrupted && part.lost.is_none()) {
         // Of a test that went on to its end, a part that was stopped is missing from then on.
         for part in parts.iter_mut().filter(|part| part.result.run.interrupted && part.lost.is_none()) {

@@ -45,8 +45,9 @@ pub const AGENT_SILENCE: Duration = Duration::from_millis(4_000);
 /// An agent that has heard nothing for so long stops. All is over within 10 s of a cut.
 pub const COORDINATOR_SILENCE: Duration = Duration::from_secs(6);
 
-/// The longest line that either side takes in, bytes.
-pub const MAX_LINE_BYTES: usize = 8 * 1024 * 1024;
+/// The longest line that either side takes in, bytes: many times the longest that is sent, which is a result of some
+/// 100 KB. A line takes up to sixteen times its length while it is being understood.
+pub const MAX_LINE_BYTES: usize = 1024 * 1024;
 
 /// What the coordinator sends.
 #[derive(Clone, Serialize, Deserialize)]

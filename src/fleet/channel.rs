@@ -7,10 +7,24 @@ use tokio::sync::{mpsc, watch};
 
 use crate::agent::protocol::{Event, Line, MAX_LINE_BYTES, Order, VERSION};
 use crate::clock::now_ns;
-use crate::report::text::printable;
+use crate::report::text::{brief, printable};
 
 /// How much of the agent's standard error is kept, bytes: its end tells why it ended.
 const STDERR_BYTES: usize = 2_000;
+
+/// What may be waiting to be heard of all machines together; a machine that says more has to wait.
+pub(super) const WAITING: usize = 64;
+
+/// An agent says some lines a second; one that says more than so many at once …
+const LINES_AT_ONCE: u64 = 1_000;
+/// … or a second, over a longer time, is none.
+const LINES_A_SECOND: u64 = 100;
+
+/// Characters of what the parser says of a line; it may repeat some of it.
+const ERROR_CHARS: usize = 200;
+
+/// A line buffer that has grown beyond this is given back, bytes.
+const KEPT_BUFFER: usize = 64 * 1024;
 
 /// Begins every line of an agent; what stands before it in the same line is somebody else's.
 const MARK: &[u8] = b"{\"agent\":";
@@ -66,23 +80,36 @@ pub fn open(
     stdin: impl AsyncWrite + Unpin + Send + 'static,
     stdout: impl AsyncBufRead + Unpin + Send + 'static,
     stderr: impl AsyncRead + Unpin + Send + 'static,
-    heard: mpsc::UnboundedSender<Heard>,
+    heard: mpsc::Sender<Heard>,
 ) -> Orders {
     let (lines, orders) = mpsc::unbounded_channel();
     tokio::spawn(write(stdin, orders));
     let (said, complaint) = watch::channel(String::new());
     tokio::spawn(keep_end(stderr, said));
     tokio::spawn(async move {
-        let tell = |at_ns, what| _ = heard.send(Heard { host, at_ns, what });
+        let ear = Ear { host, heard };
         let mut stdout = stdout;
-        if let Some(reason) = read(&mut stdout, |at_ns, event| tell(at_ns, What::Event(Box::new(event)))).await {
-            tell(now_ns(), What::Broken(reason));
+        if let Some(reason) = read(&mut stdout, &ear).await {
+            ear.tell(now_ns(), What::Broken(reason)).await;
             // To its end, so that it is known when the agent is gone.
             let _ = tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await;
         }
-        tell(now_ns(), What::Ended(farewell(complaint).await));
+        ear.tell(now_ns(), What::Ended(farewell(complaint).await)).await;
     });
     Orders { lines }
+}
+
+/// Where a machine's words go.
+struct Ear {
+    host: usize,
+    heard: mpsc::Sender<Heard>,
+}
+
+impl Ear {
+    /// Waits where much is waiting already. Where nobody listens any more there is nothing to tell.
+    async fn tell(&self, at_ns: u64, what: What) {
+        let _ = self.heard.send(Heard { host: self.host, at_ns, what }).await;
+    }
 }
 
 async fn write(mut stdin: impl AsyncWrite + Unpin, mut orders: mpsc::UnboundedReceiver<Vec<u8>>) {
@@ -95,10 +122,11 @@ async fn write(mut stdin: impl AsyncWrite + Unpin, mut orders: mpsc::UnboundedRe
 }
 
 /// Reads lines until the end. Returns why, where the agent itself is at fault.
-async fn read(mut stdout: impl AsyncBufRead + Unpin, mut tell: impl FnMut(u64, Event)) -> Option<String> {
-    let mut line = Vec::new();
+async fn read(mut stdout: impl AsyncBufRead + Unpin, ear: &Ear) -> Option<String> {
+    let (mut line, mut lines, begun_ns) = (Vec::new(), 0, now_ns());
     loop {
         line.clear();
+        line.shrink_to(KEPT_BUFFER);
         let read = (&mut stdout).take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut line).await;
         let at_ns = now_ns();
         match read {
@@ -110,29 +138,50 @@ async fn read(mut stdout: impl AsyncBufRead + Unpin, mut tell: impl FnMut(u64, E
             Ok(_) if line.last() != Some(&b'\n') => return None,
             Ok(_) => {}
         }
-        let Some(at) = line.windows(MARK.len()).position(|window| window == MARK) else { continue };
-        match serde_json::from_slice::<Line>(&line[at..]) {
-            Ok(Line { agent: VERSION, event }) => tell(at_ns, event),
-            Ok(Line { agent, .. }) => {
-                return Some(format!(
-                    "its load_test speaks version {agent} of the protocol, and this coordinator version {VERSION}; \
-                     leave out --deploy never, or install the same version"
-                ));
+        match understood(&line) {
+            Ok(None) => {}
+            Ok(Some(event)) => {
+                lines += 1;
+                if lines > LINES_AT_ONCE + at_ns.saturating_sub(begun_ns) / 1_000_000_000 * LINES_A_SECOND {
+                    return Some(format!("its load_test sent {lines} lines, far more than it could have to say"));
+                }
+                ear.tell(at_ns, What::Event(Box::new(event))).await;
             }
-            // A line of another version may well be of another form.
-            Err(_) if spoken_version(&line[at..]).is_some_and(|version| version != VERSION) => {
-                return Some("its load_test is of another version; leave out --deploy never".to_owned());
-            }
-            Err(error) => {
-                // What the agent means is lost, and with it whether the counts are whole.
-                return Some(format!("its load_test sent what is not understood ({error})"));
-            }
+            Err(reason) => return Some(reason),
         }
     }
 }
 
+/// What a line says; `None` where it is somebody else's.
+///
+/// # Errors
+/// It is an agent's, and what it means is lost, and with it whether the counts are whole.
+pub(super) fn understood(line: &[u8]) -> Result<Option<Event>, String> {
+    let Some(at) = line.windows(MARK.len()).position(|window| window == MARK) else { return Ok(None) };
+    match serde_json::from_slice::<Line>(&line[at..]) {
+        Ok(Line { agent: VERSION, event }) => Ok(Some(event)),
+        Ok(Line { agent, .. }) => Err(format!(
+            "its load_test speaks version {agent} of the protocol, and this coordinator version {VERSION}; leave out \
+             --deploy never, or install the same version"
+        )),
+        // A line of another version may well be of another form.
+        Err(_) if spoken_version(&line[at..]).is_some_and(|version| version != VERSION) => {
+            Err("its load_test is of another version; leave out --deploy never".to_owned())
+        }
+        Err(error) => {
+            let error = brief(&error.to_string(), ERROR_CHARS);
+            Err(format!("its load_test sent what is not understood ({error})"))
+        }
+    }
+}
+
+/// Of a line whose rest may be of any form.
 fn spoken_version(line: &[u8]) -> Option<u32> {
-    serde_json::from_slice::<serde_json::Value>(line).ok()?.get("agent")?.as_u64()?.try_into().ok()
+    #[derive(serde::Deserialize)]
+    struct Spoken {
+        agent: u32,
+    }
+    serde_json::from_slice(line).ok().map(|Spoken { agent }| agent)
 }
 
 /// Keeps the last bytes of what is read.
@@ -164,7 +213,7 @@ mod tests {
     use tokio::io::BufReader;
 
     async fn hear(stdout: &[u8], stderr: &[u8]) -> (Vec<Event>, String) {
-        let (heard, mut receiver) = mpsc::unbounded_channel();
+        let (heard, mut receiver) = mpsc::channel(1);
         let reader = BufReader::new(std::io::Cursor::new(stdout.to_vec()));
         let _orders = open(3, tokio::io::sink(), reader, std::io::Cursor::new(stderr.to_vec()), heard);
         let mut events = Vec::new();
@@ -198,9 +247,31 @@ mod tests {
             (b"{\"agent\":3,\"event\":\"sing\"}\n", "another version"),
             (b"{\"agent\":2,\"event\":\"sing\"}\n", "not understood"),
             (&[b'x'; MAX_LINE_BYTES + 1][..], "more than"),
+            (&[b"{\"agent\":1,\"event\":\"", &[b'\x9b'; 9_000][..], b"\"}\n"].concat(), "not understood"),
+            (&[b"{\"agent\":1,\"event\":\"", "\u{9b}2J".repeat(9_000).as_bytes(), b"\"}\n"].concat(), "not understood"),
         ] {
             let (events, reason) = hear(line, b"").await;
             assert!(events.is_empty() && reason.contains(part), "{reason}");
+            assert!(reason.len() < 1_000 && !reason.chars().any(crate::report::text::steers), "{reason:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_never_stops_talking_is_not_listened_to() {
+        let (events, reason) = hear(&b"{\"agent\":1,\"event\":\"alive\"}\n".repeat(100_000), b"").await;
+        assert!(events.len() < 10_000 && reason.contains("far more"), "{}: {reason}", events.len());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_does_harm(line: Vec<u8>, json in "[\\[{\",:a-z0-9\\]}]{0,80}", known in 0usize..11) {
+            let name = ["hello", "preflight", "set_up", "ready", "started", "second", "incident", "result", "failed", "pong", "alive"][known];
+            let whole = [
+                &line[..], b"\n{\"agent\":1", json.as_bytes(), b"\n", format!("{{\"agent\":1,\"event\":\"{name}\",{json}}}\n").as_bytes(),
+            ].concat();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let (_, reason) = runtime.block_on(hear(&whole, &line));
+            proptest::prop_assert!(!reason.chars().any(crate::report::text::steers), "{:?}", reason);
         }
     }
 }

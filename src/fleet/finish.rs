@@ -10,8 +10,8 @@ use super::listen::hear;
 use super::member::{self, Link, Member};
 use super::{Fleet, FleetError, ssh};
 use crate::agent::protocol::Order;
-use crate::merge::{self, Part};
-use crate::result::{Context, FailedVm, RunResult, assemble_lost};
+use crate::merge;
+use crate::result::{FailedVm, RunResult};
 use crate::run::TicketCounter;
 use crate::verdict;
 
@@ -35,9 +35,9 @@ impl Fleet {
         self.compare_clocks().await;
         let (mut parts, mut missing) = (Vec::new(), Vec::new());
         for index in 0..self.members.len() {
-            match self.part(index) {
+            match self.members[index].part(self.schedule(index), self.t0_unix_ns) {
                 // One that contradicts itself must not cost the results of all others.
-                Some(part) => match merge::check(&part) {
+                Some(part) => match merge::check_whole(&part) {
                     Ok(()) => parts.push(part),
                     Err(error) => missing.push(FailedVm { hostname: part.hostname, error: error.to_string() }),
                 },
@@ -85,42 +85,6 @@ impl Fleet {
             }
         }
         None
-    }
-
-    /// What machine `index` measured, whole or until its last snapshot; `None` where it never began.
-    fn part(&self, index: usize) -> Option<Part> {
-        let member = &self.members[index];
-        let hostname = member.host.name.clone();
-        let (clock, start_skew_ms) = (member.clock_comparison(), member.start_skew_ms());
-        let mut schedule = self.plan.plan.engine.schedule;
-        schedule.share = self.plan.share(index);
-        if let Some(result) = &member.result {
-            let (result, lost) = (result.clone(), member.lost.clone());
-            let planned =
-                schedule.scheduled_before(schedule.end_ns()).zip(schedule.scheduled_before(schedule.warmup_ns));
-            let planned = planned.map_or(0, |(until, before)| until - before);
-            let slots_lost = lost.as_ref().map_or(0, |_| planned.saturating_sub(result.accounting.scheduled));
-            return Some(Part { hostname, result, clock, start_skew_ms, lost, slots_lost });
-        }
-        let (hello, ready) = (member.hello.as_ref()?, member.ready.as_ref().filter(|_| member.is_started)?);
-        let context = Context {
-            hostname: hello.hostname.clone(),
-            config: ready.config.clone(),
-            server: ready.server.clone(),
-            schedule,
-            document_bytes: ready.document_bytes,
-            container: None,
-            verification: None,
-            aborted: None,
-            warnings: ready.warnings.clone(),
-        };
-        let totals = &member.totals;
-        // Its documents tell T0 as its own clock shows it, and so does this one.
-        let t0_there_ns = member.clock_at_start.map_or(self.t0_unix_ns, |clock| clock.there_ns(self.t0_unix_ns));
-        let known_ns = totals.seconds().saturating_mul(1_000_000_000);
-        let (result, slots_lost) =
-            assemble_lost(&totals.recorder(), totals.timeline(), &ready.phases, t0_there_ns, known_ns, context);
-        Some(Part { hostname, result, clock, start_skew_ms, lost: member.lost.clone(), slots_lost })
     }
 
     /// Ends everything on all machines and here, whatever is under way: agents, sessions, files.

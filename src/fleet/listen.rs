@@ -6,18 +6,20 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::channel::{Heard, What};
-use super::member::Member;
+use super::check::Expected;
+use super::member::{Member, News};
 use super::plan::OnHostLoss;
 use super::{Fleet, FleetEvent};
 use crate::agent::protocol::{Event, HEARTBEAT, Order};
 use crate::clock::now_ns;
-use crate::options::BUILD;
-use crate::report::text::printable;
+use crate::report::text::brief;
 
 /// How long after the end of the drain a result may take.
 pub(super) const RESULT_WITHIN: Duration = Duration::from_secs(20);
 /// Ticks further apart than this tell that this process itself did not run.
 const STALL: Duration = Duration::from_secs(1);
+/// Characters of a reason that a machine gives: some sentences.
+const REASON_CHARS: usize = 2_000;
 /// How long after an abort.
 const ABORTED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -72,7 +74,7 @@ impl Fleet {
         if member.lost.is_some() || member.result.is_some() {
             return;
         }
-        member.lost = Some(printable(&reason));
+        member.lost = Some(brief(&reason, REASON_CHARS));
         if !member.ended {
             member.end_agent();
         }
@@ -115,6 +117,8 @@ impl Fleet {
             }
             // What a machine says after it was given up comes too late to count.
             What::Event(_) if !member.is_present() => None,
+            // Of a machine that has delivered its result, only the time is still of interest.
+            What::Event(event) if member.result.is_some() && !matches!(*event, Event::Pong { .. }) => None,
             What::Event(event) => match self.answer(host, at_ns, *event) {
                 Ok(event) => event,
                 Err(reason) => {
@@ -125,46 +129,33 @@ impl Fleet {
         }
     }
 
+    /// What a machine's words are compared with.
+    fn expected(&self, host: usize) -> Expected {
+        let schedule = self.schedule(host);
+        let is_ordered = self.t0_unix_ns > 0;
+        let now_ns = self.reference.unix_ns_at(now_ns());
+        Expected {
+            schedule,
+            t0_there_ns: is_ordered.then(|| self.members[host].t0_there_ns(self.t0_unix_ns)),
+            since_t0_ns: if is_ordered { now_ns.saturating_sub(self.t0_unix_ns) } else { 0 },
+            stopped: self.stopped,
+        }
+    }
+
     /// # Errors
     /// The machine cannot go on, or says what cannot be.
     fn answer(&mut self, host: usize, at_ns: u64, event: Event) -> Result<Option<FleetEvent>, String> {
-        let member = &mut self.members[host];
-        match event {
-            Event::Alive => {}
-            Event::Pong { number, unix_ns } => member.pong(number, unix_ns, at_ns, &self.reference),
-            Event::Hello(hello) => member.greet(hello)?,
-            Event::Preflight(preflight) => member.preflight = Some(*preflight),
-            Event::SetUp => member.is_set_up = true,
-            Event::Ready(ready) => member.ready = Some(*ready),
-            Event::Started { .. } => member.is_started = true,
-            Event::Failed { message } => return Err(message),
-            Event::Tickets { taken } => member.tickets = Some(taken),
-            Event::Incident { class, message } => return Ok(Some(FleetEvent::Incident { host, class, message })),
-            Event::Second(snapshot) => {
-                let index = snapshot.index;
-                let interval = member
-                    .totals
-                    .add(&snapshot)
-                    .map_err(|error| format!("its snapshot of second {index} cannot be used: {error}"))?;
-                return Ok(Some(FleetEvent::Second { host, index, interval: Box::new(interval) }));
+        let expected = self.expected(host);
+        Ok(match self.members[host].answer(at_ns, event, &expected, &self.reference)? {
+            News::Nothing => None,
+            News::Second { index, interval } => Some(FleetEvent::Second { host, index, interval }),
+            News::Incident { class, message } => Some(FleetEvent::Incident { host, class, message }),
+            News::Delivered => Some(FleetEvent::Delivered { host }),
+            News::StoppedThere => {
+                self.abort_where_asked();
+                Some(FleetEvent::Lost { host })
             }
-            Event::Result(result) => {
-                if result.tool_build != BUILD || result.run.share != self.plan.share(host) {
-                    return Err("its result is that of another test".to_owned());
-                }
-                // Nobody here has asked for it: somebody has stopped it there. What it measured counts, and it is missing
-                // from then on.
-                let was_stopped_there = result.run.interrupted && !self.stopped;
-                member.result = Some(*result);
-                if was_stopped_there {
-                    member.lost = Some("its load_test was stopped on the machine itself (a signal)".to_owned());
-                    self.abort_where_asked();
-                    return Ok(Some(FleetEvent::Lost { host }));
-                }
-                return Ok(Some(FleetEvent::Delivered { host }));
-            }
-        }
-        Ok(None)
+        })
     }
 
     fn send_heartbeats(&mut self) {
@@ -204,10 +195,7 @@ impl Fleet {
 }
 
 /// What is heard next; `None` where a tick came first.
-pub(super) async fn hear(
-    heard: &mut mpsc::UnboundedReceiver<Heard>,
-    ticks: &mut tokio::time::Interval,
-) -> Option<Heard> {
+pub(super) async fn hear(heard: &mut mpsc::Receiver<Heard>, ticks: &mut tokio::time::Interval) -> Option<Heard> {
     tokio::select! {
         // What was said before the tick counts before the silence that it would find.
         biased;

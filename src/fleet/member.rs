@@ -8,19 +8,44 @@ use openssh::{Child, Session, Stdio};
 use tokio::task::JoinHandle;
 
 use super::channel::Orders;
+use super::check::{Expected, unbelievable};
 use super::clock::{Offset, Reference};
 use super::hosts::Host;
 use super::totals::Totals;
-use crate::agent::protocol::{AGENT_SILENCE, Hello, Order, Preflight, Ready};
+use crate::agent::protocol::{AGENT_SILENCE, Event, Hello, Order, Preflight, Ready};
 use crate::clock::{duration_ns, now_ns};
+use crate::merge::Part;
 use crate::options::BUILD;
-use crate::result::{ClockComparison, RunResult};
+use crate::recorder::Interval;
+use crate::report::text::brief;
+use crate::result::{ClockComparison, Context, RunResult, assemble_lost};
+use crate::schedule::Schedule;
 
 /// How long a program that was told to start may take to say its first word.
 const FIRST_WORD: Duration = Duration::from_secs(30);
 
 /// How long a process is given to be ended from beside.
 const KILL_WITHIN: Duration = Duration::from_secs(2);
+
+/// Characters of a class of errors, and of an error's words.
+const INCIDENT_CHARS: [usize; 2] = [100, 400];
+
+/// What of a machine's words concerns others.
+#[derive(Debug)]
+pub(super) enum News {
+    Nothing,
+    Second {
+        index: u64,
+        interval: Box<Interval>,
+    },
+    Incident {
+        class: String,
+        message: String,
+    },
+    Delivered,
+    /// It has delivered its result, and was stopped by somebody else than us.
+    StoppedThere,
+}
 
 /// One machine.
 #[derive(Debug)]
@@ -54,6 +79,8 @@ pub struct Member {
     pub result: Option<RunResult>,
     /// How many tickets the whole test has taken, and whether the answer is there.
     pub(super) tickets: Option<Option<u64>>,
+    /// Whether it said what cannot be, so that nothing it said counts.
+    pub(super) is_distrusted: bool,
     /// Why nothing more is expected of it.
     pub lost: Option<String>,
     /// Ends its agent from beside; over within [`KILL_WITHIN`].
@@ -95,6 +122,7 @@ impl Member {
             totals: Totals::default(),
             result: None,
             tickets: None,
+            is_distrusted: false,
             lost: None,
             killing: None,
             ended: false,
@@ -108,6 +136,98 @@ impl Member {
     /// Whether something is still expected of it.
     pub fn is_present(&self) -> bool {
         self.lost.is_none()
+    }
+
+    /// Takes in what it says.
+    ///
+    /// # Errors
+    /// It cannot go on, or says what cannot be.
+    pub(super) fn answer(
+        &mut self,
+        at_ns: u64,
+        event: Event,
+        expected: &Expected,
+        reference: &Reference,
+    ) -> Result<News, String> {
+        if let Event::Result(result) = &event
+            && (result.tool_build != BUILD || result.run.share != expected.schedule.share)
+        {
+            return Err("its result is that of another test".to_owned());
+        }
+        if let Some(reason) = unbelievable(self, &event, expected) {
+            self.is_distrusted = true;
+            return Err(reason);
+        }
+        match event {
+            Event::Alive => {}
+            Event::Pong { number, unix_ns } => self.pong(number, unix_ns, at_ns, reference),
+            Event::Hello(hello) => self.greet(hello)?,
+            Event::Preflight(preflight) => self.preflight = Some(*preflight),
+            Event::SetUp => self.is_set_up = true,
+            Event::Ready(ready) => self.ready = Some(*ready),
+            Event::Started { .. } => self.is_started = true,
+            Event::Failed { message } => return Err(message),
+            Event::Tickets { taken } => self.tickets = Some(taken),
+            Event::Incident { class, message } => {
+                let [class, message] = [brief(&class, INCIDENT_CHARS[0]), brief(&message, INCIDENT_CHARS[1])];
+                return Ok(News::Incident { class, message });
+            }
+            Event::Second(snapshot) => {
+                let index = snapshot.index;
+                let interval = self.totals.add(&snapshot).map_err(|error| {
+                    self.is_distrusted = true;
+                    format!("what its load_test says of second {index} cannot be so: {error}")
+                })?;
+                return Ok(News::Second { index, interval: Box::new(interval) });
+            }
+            Event::Result(result) => {
+                // Nobody here has asked for it: somebody has stopped it there. What it measured counts, and it is missing
+                // from then on.
+                let was_stopped_there = result.run.interrupted && !expected.stopped;
+                self.result = Some(*result);
+                if was_stopped_there {
+                    self.lost = Some("its load_test was stopped on the machine itself (a signal)".to_owned());
+                    return Ok(News::StoppedThere);
+                }
+                return Ok(News::Delivered);
+            }
+        }
+        Ok(News::Nothing)
+    }
+
+    /// What it measured, whole or until its last second; `None` where it never began, or said what cannot be.
+    pub(super) fn part(&self, schedule: Schedule, t0_unix_ns: u64) -> Option<Part> {
+        if self.is_distrusted {
+            return None;
+        }
+        let hostname = self.host.name.clone();
+        let (clock, start_skew_ms) = (self.clock_comparison(), self.start_skew_ms());
+        if let Some(result) = &self.result {
+            let (result, lost) = (result.clone(), self.lost.clone());
+            let planned =
+                schedule.scheduled_before(schedule.end_ns()).zip(schedule.scheduled_before(schedule.warmup_ns));
+            let planned = planned.map_or(0, |(until, before)| until - before);
+            let slots_lost = lost.as_ref().map_or(0, |_| planned.saturating_sub(result.accounting.scheduled));
+            return Some(Part { hostname, result, clock, start_skew_ms, lost, slots_lost });
+        }
+        let (hello, ready) = (self.hello.as_ref()?, self.ready.as_ref().filter(|_| self.is_started)?);
+        let context = Context {
+            hostname: hello.hostname.clone(),
+            config: ready.config.clone(),
+            server: ready.server.clone(),
+            schedule,
+            document_bytes: ready.document_bytes,
+            container: None,
+            verification: None,
+            aborted: None,
+            warnings: ready.warnings.clone(),
+        };
+        // Its documents tell T0 as its own clock shows it, and so does this one.
+        let t0_there_ns = self.t0_there_ns(t0_unix_ns);
+        let known_ns = self.totals.seconds().saturating_mul(1_000_000_000);
+        let (recorder, timeline) = (self.totals.recorder(), self.totals.timeline());
+        let (result, slots_lost) = assemble_lost(&recorder, timeline, &ready.phases, t0_there_ns, known_ns, context);
+        Some(Part { hostname, result, clock, start_skew_ms, lost: self.lost.clone(), slots_lost })
     }
 
     pub(super) fn send(&self, order: &Order) {
@@ -137,6 +257,11 @@ impl Member {
         if self.samples_wanted > 0 {
             self.ping();
         }
+    }
+
+    /// T0 as its own clock shows it, once it is ordered.
+    pub(super) fn t0_there_ns(&self, t0_unix_ns: u64) -> u64 {
+        self.clock_at_start.map_or(t0_unix_ns, |clock| clock.there_ns(t0_unix_ns))
     }
 
     /// What is being estimated: the offset before T0, or the one after the test.

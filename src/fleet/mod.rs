@@ -6,11 +6,14 @@
 
 pub mod binary;
 mod channel;
+mod check;
 pub mod clock;
 mod connect;
 pub mod deploy;
 mod error;
 mod finish;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod hosts;
 mod listen;
 mod member;
@@ -32,6 +35,7 @@ use crate::merge;
 use crate::recorder::Interval;
 use crate::result::FailedVm;
 use crate::run::VERIFIED_WITHIN;
+use crate::schedule::Schedule;
 use channel::Heard;
 use clock::Reference;
 use connect::{Connected, binaries};
@@ -103,8 +107,8 @@ pub struct Fleet {
     deploy: Arc<DeployOptions>,
     members: Vec<Member>,
     connecting: JoinSet<(usize, Result<Connected, String>)>,
-    speak: mpsc::UnboundedSender<Heard>,
-    heard: mpsc::UnboundedReceiver<Heard>,
+    speak: mpsc::Sender<Heard>,
+    heard: mpsc::Receiver<Heard>,
     ticks: tokio::time::Interval,
     last_ping: Instant,
     last_tick: Instant,
@@ -125,7 +129,7 @@ impl Fleet {
         let deploy =
             DeployOptions { remote_path: plan.remote_path.clone(), mode: plan.deploy, binaries: binaries(&plan)? };
         let sessions = Sessions::new(plan.ssh.clone())?;
-        let (speak, heard) = mpsc::unbounded_channel();
+        let (speak, heard) = mpsc::channel(channel::WAITING);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -232,6 +236,10 @@ impl Fleet {
         }
         // A database that has just been made could not be told from another before.
         self.lose_unlike(|member| member.ready.as_ref()?.database.clone(), |first, _, _| other_server(first));
+        self.lose_unlike(
+            |member| member.ready.as_ref().map(|ready| ready.phases.clone()),
+            |first, _, _| format!("its requests have other round trips than those of {first}"),
+        );
         // Found now, since results that cannot be merged would be found after the test.
         self.lose_unlike(
             |member| member.ready.as_ref().map(|ready| merge::comparable(&ready.config)),
@@ -258,7 +266,7 @@ impl Fleet {
         for index in &all {
             let member = &mut self.members[*index];
             member.clock_at_start = member.clock;
-            let at_unix_ns = member.clock.map_or(self.t0_unix_ns, |clock| clock.there_ns(self.t0_unix_ns));
+            let at_unix_ns = member.t0_there_ns(self.t0_unix_ns);
             member.send(&Order::Start { at_unix_ns });
         }
         let answered = self.until_all(&all, |member| member.is_started);
@@ -281,6 +289,11 @@ impl Fleet {
     /// How much longer a result may take for the rows to be verified.
     fn verified_within(&self) -> Duration {
         if self.plan.plan.verify { VERIFIED_WITHIN } else { Duration::ZERO }
+    }
+
+    /// A machine's part of the schedule.
+    fn schedule(&self, index: usize) -> Schedule {
+        Schedule { share: self.plan.share(index), ..self.plan.plan.engine.schedule }
     }
 
     /// Places of the machines of which something is still expected.

@@ -5,9 +5,24 @@
 use std::collections::BTreeMap;
 
 use crate::agent::protocol::Snapshot;
+use crate::merge::{MAX_COUNT, wrong_errors};
 use crate::outcome::ErrorTable;
 use crate::recorder::{Counts, Durations, Interval, Recorder, Timeline};
 use crate::result::{EncodedHistogram, HistogramError};
+
+/// Why a second cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SecondError {
+    /// A histogram is none of ours.
+    #[error("its histogram of {0} cannot be used: {1}")]
+    Histogram(&'static str, HistogramError),
+    /// Not what an agent would have recorded.
+    #[error("{0}")]
+    Contradiction(String),
+}
+
+/// Names of the histograms of a second, in the order of [`Totals::figures`].
+const FIGURES: [&str; 5] = ["latency", "service_time", "lateness", "wait", "warmup_latency"];
 
 /// A histogram as a map from its buckets' values to their counts.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,12 +77,27 @@ impl Totals {
     /// Adds a second, and tells what it was like.
     ///
     /// # Errors
-    /// A histogram in it is none of ours. Nothing of it has been added then.
-    pub fn add(&mut self, snapshot: &Snapshot) -> Result<Interval, HistogramError> {
+    /// It comes twice or late, contradicts itself, or counts more than there can be. Nothing of it has been added then.
+    pub fn add(&mut self, snapshot: &Snapshot) -> Result<Interval, SecondError> {
+        // Before anything is decoded: a histogram takes a thousand times the space of its text.
+        if let Some(wrong) = self.wrong(snapshot) {
+            return Err(SecondError::Contradiction(wrong));
+        }
         let encoded =
             [&snapshot.latency, &snapshot.service_time, &snapshot.lateness, &snapshot.wait, &snapshot.warmup_latency];
-        let decoded = encoded.iter().map(|encoded| decode(encoded)).collect::<Result<Vec<_>, _>>()?;
-        let phases = snapshot.phases.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+        let decoded = encoded
+            .into_iter()
+            .zip(FIGURES)
+            .map(|(encoded, name)| decode(encoded).map_err(|error| SecondError::Histogram(name, error)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let phases = snapshot
+            .phases
+            .iter()
+            .map(|encoded| decode(encoded).map_err(|error| SecondError::Histogram("a round trip", error)))
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some(wrong) = miscounted(snapshot, &decoded, &phases) {
+            return Err(SecondError::Contradiction(wrong));
+        }
         let add = |sums: &mut [Sparse], parts: &[Option<Durations>]| {
             for (sum, part) in sums.iter_mut().zip(parts) {
                 part.iter().for_each(|part| sum.add(part));
@@ -94,6 +124,33 @@ impl Totals {
         let errors = [measured.failed, measured.unknown, warmup.failed, warmup.unknown];
         let errors = errors.into_iter().fold(0, u64::saturating_add);
         Ok(Interval { latency, ok, errors, late: snapshot.late })
+    }
+
+    /// What is wrong with a second, as far as it can be seen without its histograms.
+    fn wrong(&self, snapshot: &Snapshot) -> Option<String> {
+        if snapshot.index < self.seconds {
+            return Some("it comes twice, or after a later one".to_owned());
+        }
+        if !snapshot.phases.is_empty() && snapshot.phases.len() != self.phases.len() {
+            return Some(format!("it has {} round trips instead of {}", snapshot.phases.len(), self.phases.len()));
+        }
+        let (measured, warmup) = (&snapshot.measured, &snapshot.warmup);
+        let counts = |sum: &Counts, one: &Counts| {
+            [(sum.ok, one.ok), (sum.failed, one.failed), (sum.unknown, one.unknown), (sum.skipped, one.skipped)]
+                .into_iter()
+                .chain([(sum.started, one.started)])
+                .collect::<Vec<_>>()
+        };
+        let others =
+            [(self.completed, snapshot.completed), (self.late, snapshot.late), (self.reconnects, snapshot.reconnects)];
+        let all = counts(&self.measured, measured).into_iter().chain(counts(&self.warmup, warmup)).chain(others);
+        if all.into_iter().any(|(sum, one)| sum.checked_add(one).is_none_or(|sum| sum > MAX_COUNT)) {
+            return Some("it counts more requests than there can be".to_owned());
+        }
+        if snapshot.completed > measured.ok + warmup.ok {
+            return Some("more requests were completed than were ok".to_owned());
+        }
+        wrong_errors(&snapshot.errors)
     }
 
     /// How many seconds since T0 are in it.
@@ -126,6 +183,32 @@ impl Totals {
         recorder.errors.merge(&self.errors.counts());
         recorder
     }
+}
+
+/// Every answered request of a second is in its histograms once.
+fn miscounted(snapshot: &Snapshot, figures: &[Option<Durations>], phases: &[Option<Durations>]) -> Option<String> {
+    let count = |durations: &Option<Durations>| {
+        let Some(Durations { histogram, past_range }) = durations else { return Some(0) };
+        histogram.len().checked_add(*past_range).filter(|count| *count <= MAX_COUNT)
+    };
+    let counts: Option<Vec<u64>> = figures.iter().map(count).collect();
+    let counts: Option<[u64; 5]> = counts.and_then(|counts| counts.try_into().ok());
+    let Some([latency, service, lateness, wait, warmup]) = counts else {
+        return Some("a histogram holds more values than there can be".to_owned());
+    };
+    let (answered, warmed_up, skipped) =
+        (snapshot.measured.answered(), snapshot.warmup.answered(), snapshot.measured.skipped);
+    // As in a result: a skipped request has a lateness where its worker was waiting for it.
+    let started = lateness + wait;
+    let is_right = [latency, service, warmup] == [answered, answered, warmed_up]
+        && (answered..=answered + skipped).contains(&started);
+    if !is_right {
+        return Some(format!(
+            "{answered} requests were answered (and {warmed_up} of the warm-up), and its histograms hold {latency} \
+             latencies, {service} service times, {started} starts, {warmup} latencies of the warm-up"
+        ));
+    }
+    phases.iter().any(|phase| count(phase).is_none()).then(|| "a round trip was made too often".to_owned())
 }
 
 /// `None` where nothing was recorded: most histograms of most seconds.

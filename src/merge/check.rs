@@ -1,26 +1,38 @@
 //! Whether one document is what this program could have written. Pure.
 
-use super::{MergeError, Part};
-use crate::recorder::Timeline;
-use crate::result::{FORMAT, RunResult, Summary, VERSION};
+use super::{MergeError, Part, sums};
+use crate::outcome::ErrorCount;
+use crate::recorder::{Durations, Timeline};
+use crate::report::text::steers;
+use crate::result::{Bounded, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION};
 
 /// No count of a document is greater. So many requests take years at the greatest rate, and the sum over as many
 /// machines as there can be shares still fits into 64 bits.
-pub(super) const MAX_COUNT: u64 = 100_000_000_000_000;
+pub(crate) const MAX_COUNT: u64 = 100_000_000_000_000;
 /// Into how many shares a test can be divided.
 const MAX_SHARES: u64 = 100_000;
 /// A request has five round trips at most.
-const MAX_PHASES: usize = 8;
+pub(crate) const MAX_PHASES: usize = 8;
 /// Classes of errors and warnings in a document; this program writes far fewer.
 const MAX_ENTRIES: usize = 1_000;
 /// Some thirty years, in seconds: longer than any window.
 const MAX_SECONDS: f64 = 1e9;
 /// A bin of the timeline is then a year long.
 const MAX_BIN_SECONDS: u64 = 1 << 25;
+/// No rate, size, duration or percentage of a document is greater.
+const MAX_NUMBER: f64 = 1e15;
+/// The longest name of anything, bytes: DNS has no longer one of a machine.
+const MAX_NAME: usize = 253;
+/// The longest sentence, bytes; a list of hosts in a connection string may be such.
+const MAX_TEXT: usize = 10_000;
+/// A document's own figures may differ from its histograms by so much: their precision and rounding, many times over.
+const FIGURES_WITHIN: f64 = 0.01;
+/// And by so many milliseconds where they are small.
+const FIGURES_WITHIN_MS: f64 = 0.01;
 
 /// Everything that can be seen without decoding histograms.
 pub(crate) fn check(part: &Part) -> Result<(), MergeError> {
-    let (result, host) = (&part.result, || part.hostname.clone());
+    let (result, host) = (&part.result, || short(&part.hostname));
     if result.format != FORMAT || result.version != VERSION {
         let found = format!("{} version {}", short(&result.format), result.version);
         return Err(MergeError::OtherFormat { host: host(), found });
@@ -34,8 +46,14 @@ pub(crate) fn check(part: &Part) -> Result<(), MergeError> {
     }
 }
 
+/// The same, and everything that its histograms show.
+pub(crate) fn check_whole(part: &Part) -> Result<(), MergeError> {
+    check(part)?;
+    sums::Sums::of(std::slice::from_ref(part)).map(drop)
+}
+
 /// A text from a document, in a length that fits a message.
-pub(super) fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     let mut short: String = text.chars().take(80).collect();
     if short.len() < text.len() {
         short.push('…');
@@ -49,7 +67,92 @@ fn contradiction(part: &Part) -> Option<String> {
     if share.of == 0 || share.of > MAX_SHARES || share.index >= share.of {
         return Some(format!("share {} of {}", share.index.saturating_add(1), share.of));
     }
-    number_out_of_range(part).or_else(|| figures_disagree(result))
+    text_out_of_range(part).or_else(|| number_out_of_range(part)).or_else(|| figures_disagree(result))
+}
+
+/// Names that no part of this program gives to anything, and texts of megabytes, which would be a report's.
+fn text_out_of_range(part: &Part) -> Option<String> {
+    let result = &part.result;
+    let names = [
+        ("name", &part.hostname),
+        ("hostname", &result.hostname),
+        ("tool_version", &result.tool_version),
+        ("tool_build", &result.tool_build),
+        ("started_at", &result.run.started_at),
+    ];
+    let phases = result.phases_ms.iter().take(MAX_PHASES).map(|phase| ("phase", &phase.name));
+    let container = result.container.iter().map(|container| ("container.name", &container.name));
+    let warnings = result.warnings.iter().take(MAX_ENTRIES).map(|text| ("warning", text));
+    let advice = result.advice.iter().take(MAX_ENTRIES).map(|text| ("advice", text));
+    let whys = result.container.iter().filter_map(|container| Some(("container.warning", container.warning.as_ref()?)));
+    let texts = warnings.chain(advice).chain(whys).chain([("reason", &result.reason)]);
+    let name = names.into_iter().chain(phases).chain(container).find_map(|(what, text)| wrong_name(what, text));
+    name.or_else(|| texts.into_iter().find_map(|(what, text)| wrong_text(what, text)))
+        .or_else(|| wrong_text("config.target", &result.config.target))
+        .or_else(|| wrong_server(&result.server))
+        .or_else(|| wrong_errors(&result.errors))
+}
+
+/// What is wrong with the name of something, where it is none that this program gives.
+pub(crate) fn wrong_name(what: &str, name: &str) -> Option<String> {
+    if name.len() > MAX_NAME {
+        return Some(format!("its {what} has {} bytes", name.len()));
+    }
+    name.chars().any(steers).then(|| format!("its {what} holds control characters"))
+}
+
+/// What is wrong with a text of which only the length is known beforehand.
+pub(crate) fn wrong_text(what: &str, text: &str) -> Option<String> {
+    (text.len() > MAX_TEXT).then(|| format!("its {what} has {} bytes", text.len()))
+}
+
+/// What is wrong with what a database is told to have said of itself.
+pub(crate) fn wrong_server(server: &ServerInfo) -> Option<String> {
+    let ServerInfo { version, max_connections, synchronous_commit, fsync, shared_buffers, tables, round_trip_ms } =
+        server;
+    let texts = [version, synchronous_commit, fsync, shared_buffers, tables];
+    let text = texts.into_iter().flatten().find_map(|text| wrong_text("server", text));
+    text.or_else(|| max_connections.filter(|most| *most > MAX_COUNT).map(|most| format!("max_connections is {most}")))
+        .or_else(|| wrong_number("round_trip_ms", *round_trip_ms))
+}
+
+/// What is wrong with options as a machine understands them.
+pub(crate) fn wrong_config(config: &Config) -> Option<String> {
+    let counts = [("workers", config.workers), ("threads", config.threads)];
+    let wrong = counts.into_iter().find(|(_, count)| *count as u64 > MAX_COUNT);
+    let numbers = [
+        ("target_rps", config.target_rps),
+        ("duration_seconds", Some(config.duration_seconds)),
+        ("input_size_kb", Some(config.input_size_kb)),
+        ("output_size_kb", Some(config.output_size_kb)),
+        ("raw_request_size_kb", Some(config.raw_request_size_kb)),
+        ("raw_response_size_kb", Some(config.raw_response_size_kb)),
+        ("warmup_seconds", Some(config.warmup_seconds)),
+        ("drain_seconds", Some(config.drain_seconds)),
+        ("max_lag_seconds", config.max_lag_seconds),
+        ("statement_timeout_seconds", config.statement_timeout_seconds),
+        ("target_rps_per_vm", config.target_rps_per_vm),
+        ("target_rps_total", config.target_rps_total),
+    ];
+    let wrong = wrong.map(|(name, count)| format!("{name} is {count}"));
+    wrong.or_else(|| numbers.into_iter().find_map(|(name, number)| wrong_number(name, number)))
+}
+
+/// What is wrong with counts of errors.
+pub(crate) fn wrong_errors(errors: &[ErrorCount]) -> Option<String> {
+    let sum = errors.iter().try_fold(0u64, |sum, error| sum.checked_add(error.count));
+    if errors.len() > MAX_ENTRIES || sum.is_none_or(|sum| sum > MAX_COUNT) {
+        return Some("it has more errors than there can be".to_owned());
+    }
+    errors.iter().find_map(|error| {
+        let state = error.sqlstate.as_ref().and_then(|state| wrong_name("sqlstate", state));
+        state.or_else(|| wrong_name("class", &error.class)).or_else(|| wrong_text("example", &error.example))
+    })
+}
+
+/// What is wrong with a number that cannot be below zero.
+pub(crate) fn wrong_number(name: &str, number: Option<f64>) -> Option<String> {
+    number.filter(|number| !(0.0..MAX_NUMBER).contains(number)).map(|number| format!("{name} is {number:e}"))
 }
 
 /// Numbers that are not finite, below zero, or absurdly large. After this, sums of counts cannot overflow.
@@ -74,8 +177,6 @@ fn number_out_of_range(part: &Part) -> Option<String> {
         ("completed_in_window", throughput.completed_in_window),
         ("total_requests", throughput.total_requests),
         ("reconnects", result.reconnects),
-        ("workers", config.workers as u64),
-        ("threads", config.threads as u64),
         ("slots_lost", part.slots_lost),
     ];
     for histogram in
@@ -89,9 +190,6 @@ fn number_out_of_range(part: &Part) -> Option<String> {
         ("window_start_s", Some(run.window_start_s)),
         ("window_seconds", Some(run.window_seconds)),
         ("start_delay_ms", run.start_delay_ms),
-        ("target_rps", config.target_rps),
-        ("duration_seconds", Some(config.duration_seconds)),
-        ("warmup_seconds", Some(config.warmup_seconds)),
         ("actual_rps", Some(throughput.actual_rps)),
         ("offered_rps", throughput.offered_rps),
         ("target_achieved_pct", throughput.target_achieved_pct),
@@ -102,8 +200,16 @@ fn number_out_of_range(part: &Part) -> Option<String> {
         ("busiest_thread_pct", Some(generator.busiest_thread_pct)),
         ("run_queue_wait_pct", generator.run_queue_wait_pct),
         ("occupied_pct", generator.occupied_pct),
-        ("round_trip_ms", result.server.round_trip_ms),
     ];
+    if let Some(container) = &result.container {
+        counts.push(("samples", container.samples));
+        numbers.extend([
+            ("cpu_percent_avg", container.cpu_percent_avg),
+            ("cpu_percent_max", container.cpu_percent_max),
+            ("memory_mib_avg", container.memory_mib_avg),
+            ("memory_mib_max", container.memory_mib_max),
+        ]);
+    }
     for summary in [&result.latency_ms, &result.service_time_ms, &result.lateness_ms, &result.wait_for_connection_ms]
         .into_iter()
         .chain(result.phases_ms.iter().take(MAX_PHASES).map(|phase| &phase.summary))
@@ -112,20 +218,18 @@ fn number_out_of_range(part: &Part) -> Option<String> {
         numbers.extend(summary.figures().map(|(name, bounded)| (name, bounded.value)));
     }
     let wrong_count = counts.into_iter().find(|(_, count)| *count > MAX_COUNT);
-    let wrong_number = numbers
-        .into_iter()
-        .find_map(|(name, number)| number.filter(|n| !(0.0..1e300).contains(n)).map(|number| (name, number)));
+    let wrong_number = numbers.into_iter().find_map(|(name, number)| wrong_number(name, number));
     let too_long = [run.window_start_s, run.window_seconds].into_iter().find(|seconds| *seconds > MAX_SECONDS);
     let sign_free = [part.start_skew_ms, part.clock.map(|c| c.offset_ms), part.clock.and_then(|c| c.offset_after_ms)];
     if let Some((name, count)) = wrong_count {
         Some(format!("{name} is {count}"))
-    } else if let Some((name, number)) = wrong_number {
-        Some(format!("{name} is {number}"))
+    } else if let Some(wrong) = wrong_number.or_else(|| wrong_config(config)) {
+        Some(wrong)
     } else if let Some(seconds) = too_long {
         Some(format!("its window reaches over {seconds:.0} s"))
     } else {
         let wild = sign_free.into_iter().flatten().find(|ms| !ms.is_finite() || ms.abs() > MAX_SECONDS * 1e3);
-        wild.map(|ms| format!("its clock is off by {ms} ms"))
+        wild.map(|ms| format!("its clock is off by {ms:e} ms"))
     }
 }
 
@@ -151,18 +255,54 @@ fn figures_disagree(result: &RunResult) -> Option<String> {
     if result.config.target_rps.is_some() != throughput.offered_rps.is_some() {
         return Some("it has a target rate and offered none, or the other way round".to_owned());
     }
-    let in_errors = result.errors.iter().try_fold(0u64, |sum, error| sum.checked_add(error.count));
-    if result.errors.len() > MAX_ENTRIES || in_errors.is_none_or(|sum| sum > MAX_COUNT) {
-        return Some("it has more errors than there can be".to_owned());
-    }
-    if result.warnings.len() > MAX_ENTRIES {
-        return Some(format!("it has {} warnings", result.warnings.len()));
+    if result.warnings.len() > MAX_ENTRIES || result.advice.len() > MAX_ENTRIES {
+        return Some(format!("it has {} warnings", result.warnings.len().max(result.advice.len())));
     }
     let (phases, histograms) = (result.phases_ms.len(), result.histograms.phases.len());
     if phases != histograms || phases > MAX_PHASES {
         return Some(format!("it has {phases} round trips and {histograms} histograms of them"));
     }
-    timeline_disagrees(&throughput.timeline, throughput.completed_in_window)
+    timeline_disagrees(&throughput.timeline, throughput.completed_in_window).or_else(|| rates_disagree(result))
+}
+
+/// Rates that do not follow from the counts beside them.
+fn rates_disagree(result: &RunResult) -> Option<String> {
+    let (accounting, given) = (&result.accounting, &result.throughput);
+    let per_second = |count: u64| {
+        let seconds = result.run.window_seconds;
+        if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
+    };
+    let offered = given.offered_rps.map(|_| per_second(accounting.scheduled));
+    let actual = per_second(given.completed_in_window);
+    let right = Throughput::new(accounting, actual, offered, given.completed_in_window, Timeline::default());
+    let rates = [
+        ("actual_rps", Some(given.actual_rps), Some(right.actual_rps)),
+        ("offered_rps", given.offered_rps, right.offered_rps),
+        ("target_achieved_pct", given.target_achieved_pct, right.target_achieved_pct),
+        ("success_rate", given.success_rate, right.success_rate),
+    ];
+    let wrong = rates.into_iter().find(|(_, given, right)| !alike(*given, *right));
+    wrong.map(|(name, ..)| format!("its {name} does not follow from its counts"))
+}
+
+/// Figures of a distribution that are not those of its histogram. `unanswered` count as slower than all.
+pub(super) fn summary_disagrees(given: &Summary, durations: &Durations, unanswered: u64) -> Option<&'static str> {
+    let right = Summary::new(durations, unanswered);
+    if given.count != right.count {
+        return Some("count");
+    }
+    let pairs = given.figures().into_iter().zip(right.figures());
+    let wrong = |(given, right): (Bounded, Bounded)| {
+        given.is_lower_bound != right.is_lower_bound || !alike(given.value, right.value)
+    };
+    pairs.map(|((name, given), (_, right))| (name, (given, right))).find(|(_, pair)| wrong(*pair)).map(|(name, _)| name)
+}
+
+fn alike(given: Option<f64>, right: Option<f64>) -> bool {
+    match (given, right) {
+        (Some(given), Some(right)) => (given - right).abs() <= FIGURES_WITHIN_MS.max(right.abs() * FIGURES_WITHIN),
+        (given, right) => given.is_none() && right.is_none(),
+    }
 }
 
 fn timeline_disagrees(timeline: &Timeline, completed: u64) -> Option<String> {

@@ -5,7 +5,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::check::MAX_COUNT;
+use super::check::{MAX_COUNT, summary_disagrees};
 use super::{MergeError, Part};
 use crate::outcome::ErrorTable;
 use crate::recorder::{Durations, coarse_histogram};
@@ -115,6 +115,19 @@ impl Sums {
         let started = on_time.zip(waited).map(|(on_time, waited)| on_time + waited);
         if !started.is_some_and(|started| (answered..=answered + accounting.skipped).contains(&started)) {
             return contradiction("lateness and of wait_for_connection", started);
+        }
+        let Accounting { skipped, not_started, unfinished, .. } = *accounting;
+        let result = &part.result;
+        for (name, summary, durations, unanswered) in [
+            ("latency", &result.latency_ms, &latency, accounting.unanswered()),
+            ("service time", &result.service_time_ms, &service, unfinished),
+            ("lateness", &result.lateness_ms, &lateness, 0),
+            ("wait for a connection", &result.wait_for_connection_ms, &wait, skipped + not_started),
+        ] {
+            if let Some(figure) = summary_disagrees(summary, durations, unanswered) {
+                let what = format!("the {figure} of its {name} is not that of its histogram");
+                return Err(MergeError::Contradiction { host: part.hostname.clone(), what });
+            }
         }
         for (sum, (phase, encoded)) in self.phases.iter_mut().zip(part.result.phases_ms.iter().zip(&encoded.phases)) {
             let histogram = encoded.decode_coarse().map_err(|source| unusable(part, &phase.name, source))?;

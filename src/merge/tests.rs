@@ -389,5 +389,6 @@ fn skipped_requests_may_have_a_lateness() {
     let mut lateness = parts[1].result.histograms.lateness.decode().unwrap();
     lateness.record_ns(5_000_000);
     parts[1].result.histograms.lateness = EncodedHistogram::new(&lateness);
+    parts[1].result.lateness_ms = Summary::new(&lateness, 0);
     assert_eq!(merged(parts).accounting.skipped, 3);
 }

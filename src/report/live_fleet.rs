@@ -9,6 +9,9 @@ use crate::recorder::Interval;
 /// Characters of a machine's name in its line.
 const NAME: usize = 24;
 
+/// Seconds that are waited with for a machine that does not tell its own: a second takes some hundred KB.
+const MOST_PENDING: usize = 60;
+
 /// Gathers the seconds of all machines.
 #[derive(Debug)]
 pub struct FleetProgress {
@@ -17,6 +20,8 @@ pub struct FleetProgress {
     machines: Vec<Machine>,
     /// Seconds that not all machines have reported yet.
     pending: BTreeMap<u64, Interval>,
+    /// Seconds before this one have been handed out.
+    told: u64,
 }
 
 #[derive(Debug)]
@@ -38,7 +43,7 @@ impl FleetProgress {
             seconds: 0,
             gone: None,
         });
-        Self { total: Progress::new(planned_seconds), machines: machines.collect(), pending: BTreeMap::new() }
+        Self { total: Progress::new(planned_seconds), machines: machines.collect(), pending: BTreeMap::new(), told: 0 }
     }
 
     /// Takes in second `index` of a machine.
@@ -46,7 +51,10 @@ impl FleetProgress {
         let Some(machine) = self.machines.get_mut(host) else { return };
         machine.progress.add(index, interval);
         machine.seconds = machine.seconds.max(index.saturating_add(1));
-        self.pending.entry(index).or_default().add(interval);
+        // What comes after the others were no longer kept waiting is in the machine's own line, and in its result.
+        if index >= self.told {
+            self.pending.entry(index).or_default().add(interval);
+        }
     }
 
     /// Nothing more will come of a machine: `why` is a word, such as `lost`.
@@ -66,8 +74,15 @@ impl FleetProgress {
     pub fn complete(&mut self) -> Vec<(u64, Interval)> {
         let there = self.machines.iter().filter(|machine| machine.gone.is_none());
         let until = there.map(|machine| machine.seconds).min().unwrap_or(u64::MAX);
+        let surplus = self.pending.len().saturating_sub(MOST_PENDING);
+        let overdue = surplus
+            .checked_sub(1)
+            .and_then(|at| self.pending.keys().nth(at))
+            .map_or(0, |index| index.saturating_add(1));
+        let until = until.max(overdue);
         let rest = self.pending.split_off(&until);
         let complete = std::mem::replace(&mut self.pending, rest);
+        self.told = self.told.max(complete.keys().next_back().map_or(0, |last| last.saturating_add(1)));
         complete.iter().for_each(|(index, interval)| self.total.add(*index, interval));
         complete.into_iter().collect()
     }
@@ -117,5 +132,21 @@ mod tests {
         assert_eq!((progress.total.requests(), progress.lost()), (10, 1));
         assert!(progress.line(0).starts_with("a ") && progress.line(0).contains("p50 2.0 ms"), "{}", progress.line(0));
         assert!(progress.line(1).ends_with("lost"));
+    }
+
+    #[test]
+    fn a_machine_that_tells_no_seconds_does_not_fill_the_memory() {
+        let mut progress = FleetProgress::new(["a", "b"], 1_000);
+        let mut seen = Vec::new();
+        for second in 0..500 {
+            progress.add(0, second, &interval(1));
+            seen.extend(progress.complete().into_iter().map(|(index, interval)| (index, interval.ok)));
+            assert!(progress.pending.len() <= MOST_PENDING);
+        }
+        // Each second once, also where it comes after all.
+        progress.add(1, 0, &interval(1));
+        progress.add(1, 499, &interval(1));
+        seen.extend(progress.complete().into_iter().map(|(index, interval)| (index, interval.ok)));
+        assert_eq!(seen, (0..500).map(|index| (index, if index == 499 { 2 } else { 1 })).collect::<Vec<_>>());
     }
 }

@@ -25,6 +25,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 const REASON_WITHIN: Duration = Duration::from_secs(2);
 /// Of a line more is not kept; of noise and of stderr, neither.
 const KEPT_BYTES: usize = 4096;
+/// The script tells six facts.
+const MOST_FACTS: usize = 20;
 
 /// What a host told before it said "ready".
 pub(super) struct Facts {
@@ -76,6 +78,7 @@ impl Channel {
             loop {
                 match self.ear.answer().await? {
                     ready if ready == "ready" => return Ok(()),
+                    answer if answers.len() >= MOST_FACTS => return Err(Cause::Nonsense(answer)),
                     answer => answers.push(answer),
                 }
             }

@@ -1,6 +1,8 @@
 //! What does not belong together, and what contradicts itself.
 
 use super::*;
+use crate::fleet::hostile::{spoil, told};
+use crate::report::text::steers;
 use crate::result::THROWAWAY_TARGET;
 
 /// What is done to the second of two documents, and what is said of it.
@@ -162,6 +164,22 @@ fn a_document_that_contradicts_itself_is_refused() {
         }),
         ("warnings", |p| p.result.warnings = vec![String::new(); 5_000]),
         ("workers", |p| p.result.config.workers = usize::MAX),
+        ("sizes", |p| p.result.config.output_size_kb = 1e300),
+        ("rates", |p| p.result.throughput.actual_rps *= 2.0),
+        ("offered", |p| p.result.throughput.offered_rps = Some(1.0)),
+        ("achieved", |p| p.result.throughput.target_achieved_pct = Some(200.0)),
+        ("success", |p| p.result.throughput.success_rate = None),
+        ("flattered", |p| p.result.latency_ms.p99 = Some(0.1)),
+        ("left out", |p| p.result.service_time_ms.max = None),
+        ("no bound", |p| p.result.latency_ms.p99_is_lower_bound ^= true),
+        ("beyond all measure", |p| p.result.data_written_mb = 1e300),
+        ("build", |p| p.result.tool_build = "\u{9b}2J".to_owned()),
+        ("hostname", |p| p.result.hostname = "\u{1b}[31mh".to_owned()),
+        ("endless hostname", |p| p.result.hostname = "h".repeat(1_000_000)),
+        ("round trip", |p| p.result.phases_ms[0].name = "\u{202e}".to_owned()),
+        ("endless warning", |p| p.result.warnings = vec!["w".repeat(1_000_000)]),
+        ("endless version", |p| p.result.server.version = Some("1".repeat(1_000_000))),
+        ("endless target", |p| p.result.config.target = "t".repeat(1_000_000)),
     ];
     for (name, change) in changes {
         let mut parts = two();
@@ -169,5 +187,44 @@ fn a_document_that_contradicts_itself_is_refused() {
         let error = merge(parts, Vec::new()).expect_err(name);
         assert!(matches!(error, MergeError::Contradiction { .. }), "{name}: {error:?}");
         assert!(error.to_string().starts_with("h2: its document contradicts itself ("), "{name}: {error}");
+        assert!(error.to_string().len() < 300 && !error.to_string().chars().any(steers), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_machine_with_an_endless_name_is_refused_in_few_words() {
+    let mut parts = two();
+    parts[1].hostname = "\u{9b}".repeat(1_000_000);
+    let error = merge(parts, Vec::new()).unwrap_err().to_string();
+    assert!(error.len() < 400 && error.contains("its name has"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn no_lie_in_a_document_does_harm(lies in prop::collection::vec((any::<usize>(), any::<usize>()), 1..4)) {
+        let mut document = serde_json::to_value(&two()[1].result).unwrap();
+        lies.into_iter().for_each(|(place, lie)| spoil(&mut document, place, lie));
+        let content = document.to_string();
+        if let Ok(mut parts) = files::read(&["-".into()], &mut content.as_bytes()) {
+            parts.truncate(1);
+            let _ = told(parts.clone());
+            parts.push(two().remove(0));
+            match merge(parts, Vec::new()) {
+                Ok(merged) => prop_assert!(merged.accounting.holds()),
+                Err(error) => prop_assert!(!error.is_bug() && error.to_string().len() < 3_000, "{}", error),
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_do_harm(before: Vec<u8>, cut in 0usize..4_000, byte: u8) {
+        let mut content = serde_json::to_vec(&two()[1].result).unwrap();
+        let cut = cut % content.len();
+        content[cut] = byte;
+        for content in [&before[..], &content[..], &[&before[..], b"\n", &content[..cut]].concat()] {
+            if let Err(error) = files::read(&["-".into()], &mut &content[..]) {
+                prop_assert!(error.to_string().len() < 1_000, "{}", error);
+            }
+        }
     }
 }

@@ -1,0 +1,158 @@
+//! Whether what a machine says can be so: it comes in its turn, and has no length and no number that nothing here has.
+//! Whoever holds a machine can say anything in its name. Pure.
+
+use super::member::Member;
+use crate::agent::protocol::{Event, Hello, Preflight, Ready};
+use crate::merge::{self, MAX_COUNT, MAX_PHASES, Part, short, wrong_config, wrong_name, wrong_server, wrong_text};
+use crate::result::RunResult;
+use crate::schedule::Schedule;
+
+/// Bytes of documents in a request: more than any options ask for.
+const MAX_DOCUMENT_BYTES: usize = 1 << 40;
+/// What a machine warns of before the load.
+const MAX_WARNINGS: usize = 100;
+/// A machine's seconds may be ahead of ours by so many, since clocks are compared only so well.
+const SECONDS_AHEAD: u64 = 10;
+/// T0 in a result is the one that was ordered, to the nanosecond; this much is rounding.
+const T0_WITHIN_NS: u64 = 1_000_000;
+/// A window may be longer or shorter than was ordered by so many seconds.
+const WINDOW_WITHIN_S: f64 = 0.001;
+
+/// What is known here of the test, to compare with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    /// The machine's part of the schedule.
+    pub schedule: Schedule,
+    /// Whether T0 has been ordered, and how it was told to this machine, nanoseconds since 1970.
+    pub t0_there_ns: Option<u64>,
+    /// Time since T0, nanoseconds; 0 before it.
+    pub since_t0_ns: u64,
+    /// Whether all machines have been told to stop.
+    pub stopped: bool,
+}
+
+/// What is wrong with an event, where it cannot be believed. The counts of a second are checked where they are added.
+pub(super) fn unbelievable(member: &Member, event: &Event, expected: &Expected) -> Option<String> {
+    if !in_turn(member, event, expected) {
+        return Some(format!("its load_test said \"{}\" out of turn", name(event)));
+    }
+    let wrong = match event {
+        Event::Hello(hello) => wrong_hello(hello),
+        Event::Preflight(preflight) => wrong_preflight(preflight),
+        Event::Ready(ready) => wrong_ready(ready),
+        Event::Second(snapshot) => {
+            let latest = expected.since_t0_ns / 1_000_000_000 + SECONDS_AHEAD;
+            let ahead = format!("it tells of second {}, and second {latest} cannot have been yet", snapshot.index);
+            (snapshot.index >= latest).then_some(ahead)
+        }
+        Event::Result(result) => wrong_result(member, result, expected),
+        Event::Tickets { taken } => {
+            taken.filter(|taken| *taken > MAX_COUNT).map(|taken| format!("{taken} tickets were taken"))
+        }
+        // Their texts are cut where they are shown.
+        Event::Incident { .. } | Event::Failed { .. } => None,
+        Event::SetUp | Event::Started { .. } | Event::Pong { .. } | Event::Alive => None,
+    };
+    wrong.map(|wrong| format!("what its load_test says cannot be so: {wrong}"))
+}
+
+/// The order in which an agent goes through the phases.
+fn in_turn(member: &Member, event: &Event, expected: &Expected) -> bool {
+    match event {
+        Event::Hello(_) => member.hello.is_none(),
+        Event::Preflight(_) => member.hello.is_some() && member.preflight.is_none(),
+        Event::SetUp => member.preflight.is_some() && !member.is_set_up,
+        Event::Ready(_) => member.is_set_up && member.ready.is_none(),
+        Event::Started { .. } => member.ready.is_some() && !member.is_started && expected.t0_there_ns.is_some(),
+        Event::Second(_) | Event::Incident { .. } | Event::Result(_) => member.is_started,
+        Event::Tickets { .. } => member.result.is_some() && member.tickets.is_none(),
+        Event::Failed { .. } | Event::Pong { .. } | Event::Alive => true,
+    }
+}
+
+fn name(event: &Event) -> &'static str {
+    match event {
+        Event::Hello(_) => "hello",
+        Event::Preflight(_) => "preflight",
+        Event::SetUp => "set_up",
+        Event::Ready(_) => "ready",
+        Event::Started { .. } => "started",
+        Event::Second(_) => "second",
+        Event::Incident { .. } => "incident",
+        Event::Result(_) => "result",
+        Event::Tickets { .. } => "tickets",
+        Event::Failed { .. } => "failed",
+        Event::Pong { .. } => "pong",
+        Event::Alive => "alive",
+    }
+}
+
+fn wrong_hello(hello: &Hello) -> Option<String> {
+    let names = [("build", &hello.build), ("version", &hello.tool_version), ("hostname", &hello.hostname)];
+    let wrong = names.into_iter().find_map(|(what, name)| wrong_name(what, name));
+    // To kill process 0 means one's own group.
+    wrong.or_else(|| (hello.pid == 0).then(|| "it is process number 0".to_owned()))
+}
+
+fn wrong_preflight(preflight: &Preflight) -> Option<String> {
+    let Preflight { server, database, target, workers } = preflight;
+    let server = server.as_ref().and_then(wrong_server);
+    let database = || database.as_ref().and_then(|database| wrong_text("database", database));
+    server
+        .or_else(database)
+        .or_else(|| wrong_text("target", target))
+        .or_else(|| (*workers as u64 > MAX_COUNT).then(|| format!("workers is {workers}")))
+}
+
+fn wrong_ready(ready: &Ready) -> Option<String> {
+    let Ready { config, server, database, phases, document_bytes, warnings } = ready;
+    if phases.len() > MAX_PHASES {
+        return Some(format!("its requests have {} round trips", phases.len()));
+    }
+    if *document_bytes > MAX_DOCUMENT_BYTES || warnings.len() > MAX_WARNINGS {
+        return Some(format!("requests of {document_bytes} bytes, {} warnings", warnings.len()));
+    }
+    let text = phases.iter().find_map(|phase| wrong_name("phase", phase));
+    text.or_else(|| warnings.iter().find_map(|warning| wrong_text("warning", warning)))
+        .or_else(|| database.as_ref().and_then(|database| wrong_text("database", database)))
+        .or_else(|| wrong_text("config.target", &config.target))
+        .or_else(|| wrong_config(config))
+        .or_else(|| wrong_server(server))
+}
+
+fn wrong_result(member: &Member, result: &RunResult, expected: &Expected) -> Option<String> {
+    let (schedule, run) = (&expected.schedule, &result.run);
+    let ready = member.ready.as_ref()?;
+    // What all machines had in common before the load they must have after it, or nothing of it could be merged.
+    let phases = result.phases_ms.iter().map(|phase| &phase.name);
+    if merge::comparable(&result.config) != merge::comparable(&ready.config)
+        || (result.config.workers, result.config.threads) != (ready.config.workers, ready.config.threads)
+        || !phases.eq(&ready.phases)
+    {
+        return Some("its result is of other options than it told before the load".to_owned());
+    }
+    if run.share != schedule.share || expected.t0_there_ns?.abs_diff(run.started_unix_ns) > T0_WITHIN_NS {
+        return Some("its result is of another share or another T0".to_owned());
+    }
+    let [start, length] = [schedule.warmup_ns, schedule.duration_ns].map(|ns| ns as f64 / 1e9);
+    let beyond = |seconds: f64, most: f64| seconds > most + WINDOW_WITHIN_S;
+    let cut = run.window_start_s < start - WINDOW_WITHIN_S || run.window_seconds < length - WINDOW_WITHIN_S;
+    if beyond(run.window_start_s, start)
+        || beyond(run.window_seconds, length)
+        || (cut && !run.interrupted && !expected.stopped)
+    {
+        let window = format!("{:e} s from {:e} s on", run.window_seconds, run.window_start_s);
+        return Some(format!("its result is of another window than was ordered: {window}"));
+    }
+    let part = Part {
+        hostname: member.host.name.clone(),
+        result: result.clone(),
+        clock: None,
+        start_skew_ms: None,
+        lost: None,
+        slots_lost: 0,
+    };
+    // Its name is said wherever the reason is.
+    let wrong = merge::check_whole(&part).err()?.to_string();
+    Some(wrong.strip_prefix(&format!("{}: ", short(&part.hostname))).unwrap_or(&wrong).to_owned())
+}
