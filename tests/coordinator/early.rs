@@ -175,7 +175,7 @@ fn more_connections_than_the_server_has_are_refused() {
 }
 
 /// In place of `load_test`; `body` is what it does as an agent.
-fn install_script(home: &Path, body: &str) {
+pub fn install_script(home: &Path, body: &str) {
     let folder = home.join("installed");
     fs::create_dir_all(&folder).unwrap();
     let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && exit 0\n{body}\n");

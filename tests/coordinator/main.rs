@@ -8,6 +8,7 @@ mod sshd;
 mod support;
 
 mod early;
+mod hostile;
 mod interrupts;
 mod loss;
 mod namespace;

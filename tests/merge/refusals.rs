@@ -39,6 +39,21 @@ fn results_that_do_not_belong_together_are_refused() {
         let changed = write(folder.path(), "changed.json", &changed);
         merge(&[one, &changed], b"").expect_refusal(3, &[&["elsewhere"], words].concat());
     }
+    // What steers a terminal comes out neither of a document's own words nor of the parser's about it.
+    for (pointer, value, words) in [
+        ("/hostname", json!("\u{1b}]0;owned\u{7}\u{9b}2J"), &["its name holds control characters"][..]),
+        ("/latency_ms/p99", json!(0.001), &["elsewhere", "the p99 of its latency is not that of its histogram"]),
+        ("/run/started_at", json!("x".repeat(1_000_000)), &["elsewhere", "its started_at has 1000000 bytes"]),
+        ("/status", json!("\u{1b}[31m\u{202e}PASSED"), &["is not a result", "\\u{1b}[31m"]),
+    ] {
+        let mut changed = original.clone();
+        changed["hostname"] = "elsewhere".into();
+        *changed.pointer_mut(pointer).unwrap() = value;
+        let ran = merge(&[one, &write(folder.path(), "changed.json", &changed)], b"");
+        ran.expect_refusal(3, words);
+        let wild = ran.stderr.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+        assert!(wild.is_none() && ran.stderr.len() < 1_000, "{wild:?}: {}", ran.stderr);
+    }
     let report = merge(&[one, two], b"").stdout;
     let cut = &std::fs::read(&files[1]).unwrap()[..2_000];
     for (content, words) in [
