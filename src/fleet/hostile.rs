@@ -104,6 +104,8 @@ pub fn honest() -> Vec<Event> {
         schedule: schedule(),
         document_bytes: 4_096,
         container: None,
+        verification: None,
+        aborted: None,
         warnings: vec!["autovacuum is off".to_owned()],
     };
     let (result, _) = assemble_lost(&whole, &timeline, &phases, T0_UNIX_NS, 11_000 * MS, context);

@@ -1,10 +1,11 @@
 //! Whether one document is what this program could have written. Pure.
 
 use super::{MergeError, Part, sums};
+use crate::outages::Outage;
 use crate::outcome::ErrorCount;
 use crate::recorder::{Durations, Timeline};
 use crate::report::text::steers;
-use crate::result::{Bounded, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION};
+use crate::result::{Bounded, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION, Verification};
 
 /// No count of a document is greater. So many requests take years at the greatest rate, and the sum over as many
 /// machines as there can be shares still fits into 64 bits.
@@ -15,6 +16,8 @@ const MAX_SHARES: u64 = 100_000;
 pub(crate) const MAX_PHASES: usize = 8;
 /// Classes of errors and warnings in a document; this program writes far fewer.
 const MAX_ENTRIES: usize = 1_000;
+/// Tables that a run writes.
+const MAX_TABLES: usize = 8;
 /// Some thirty years, in seconds: longer than any window.
 const MAX_SECONDS: f64 = 1e9;
 /// A bin of the timeline is then a year long.
@@ -91,6 +94,40 @@ fn text_out_of_range(part: &Part) -> Option<String> {
         .or_else(|| wrong_text("config.target", &result.config.target))
         .or_else(|| wrong_server(&result.server))
         .or_else(|| wrong_errors(&result.errors))
+        .or_else(|| result.run.aborted.as_ref().and_then(|text| wrong_text("aborted", text)))
+        .or_else(|| result.verification.as_ref().and_then(|found| wrong_verification(found, result)))
+        .or_else(|| wrong_outages(&result.outages))
+}
+
+/// What is wrong with what a machine tells of its rows.
+fn wrong_verification(found: &Verification, result: &RunResult) -> Option<String> {
+    if found.tables.len() > MAX_TABLES {
+        return Some(format!("it wrote {} tables", found.tables.len()));
+    }
+    let counts = [found.acknowledged, found.unsettled, found.committed, found.not_committed];
+    let rows = found.tables.iter().map(|table| table.rows).chain(found.tickets_taken).chain(counts);
+    let (account, warmup) = (&result.accounting, &result.run.warmup);
+    if let Some(count) = rows.max().filter(|count| *count > MAX_COUNT) {
+        return Some(format!("it verified {count} rows"));
+    }
+    if account.ok.checked_add(warmup.ok) != Some(found.acknowledged)
+        || found.committed.saturating_add(found.not_committed) > found.unsettled
+    {
+        return Some("it verified other requests than it ran".to_owned());
+    }
+    let name = found.tables.iter().find_map(|table| wrong_name("table", &table.table));
+    name.or_else(|| found.error.as_ref().and_then(|text| wrong_text("verification", text)))
+}
+
+fn wrong_outages(outages: &[Outage]) -> Option<String> {
+    if outages.len() > MAX_ENTRIES {
+        return Some(format!("it has {} outages", outages.len()));
+    }
+    outages.iter().find_map(|outage| {
+        let times = [Some(outage.started_s), outage.first_error_s, outage.recovered_s, Some(outage.seconds)];
+        let time = times.into_iter().find_map(|seconds| wrong_number("outage", seconds));
+        time.or_else(|| outage.hostname.as_ref().and_then(|name| wrong_name("hostname", name)))
+    })
 }
 
 /// What is wrong with the name of something, where it is none that this program gives.
@@ -177,6 +214,8 @@ fn number_out_of_range(part: &Part) -> Option<String> {
         ("completed_in_window", throughput.completed_in_window),
         ("total_requests", throughput.total_requests),
         ("reconnects", result.reconnects),
+        ("retried", result.retried),
+        ("retries", result.retries),
         ("slots_lost", part.slots_lost),
     ];
     for histogram in
