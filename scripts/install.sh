@@ -30,6 +30,7 @@ has_package() {
         iproute2) has ip ;;
         procps) has ps ;;
         util-linux) has setpriv ;;
+        libfaketime) compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null ;;
         *) has "$1" ;;
     esac
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that a change has to pass: format, lint, documentation, tests. The same here and in CI.
+# All that a change has to pass: format, lint, dependencies, documentation, tests. The same here and in CI.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/install.sh
@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage='Usage: scripts/test.sh [--quick]
 
-Installs what the tests need (Debian, Ubuntu), then runs format, lint, documentation and all tests.
+Installs what the tests need (Debian, Ubuntu), then runs format, lint, dependencies, documentation and all tests.
 
   --quick   install nothing; what needs a missing program fails or says SKIPPED
   --help    this text
@@ -44,12 +44,34 @@ install_hdr_python() {
     "$HDR_PYTHON" -m pip install --quiet --disable-pip-version-check hdrhistogram==0.10.8 pyyaml==6.0.3
 }
 
+# Licences, bans, sources and known vulnerabilities, by deny.toml. cargo-deny is used where somebody has installed it:
+# to build it would take longer than all tests do.
+check_dependencies() {
+    if ! has cargo-deny; then
+        if python3 -c 'import tomllib' 2>/dev/null; then
+            scripts/dependencies.py
+        else
+            echo 'SKIPPED licences, bans and sources: neither cargo-deny nor Python 3.11 is installed'
+        fi
+        echo 'SKIPPED advisories: cargo-deny is not installed (cargo install --locked cargo-deny)'
+        return
+    fi
+    cargo deny --locked check licenses bans sources
+    # What cannot be fetched is no vulnerability; but nobody is to think that it was looked for.
+    local output
+    if output=$(cargo deny --locked fetch db 2>&1); then
+        cargo deny --locked check --disable-fetch advisories
+    else
+        echo "SKIPPED advisories: the RustSec database cannot be had: $(tail -n1 <<<"$output")"
+    fi
+}
+
 require_rust
 export HDR_PYTHON=${HDR_PYTHON:-$(realpath -m "$target")/venv/bin/python}
 if [ -z "$quick" ]; then
     section install
     install_missing gcc libc6-dev postgresql postgresql-client pgbouncer openssh-server openssh-client docker.io \
-        python3-venv iproute2 parallel procps util-linux shellcheck busybox fish tcsh
+        python3-venv iproute2 parallel procps util-linux libfaketime shellcheck busybox fish tcsh
     install_hdr_python
 fi
 "$HDR_PYTHON" -c 'import hdrh.histogram' 2>/dev/null || unset HDR_PYTHON
@@ -72,6 +94,9 @@ for bench in bench/*.py; do
         "${HDR_PYTHON:-python3}" "$bench" --help >/dev/null
     fi
 done
+
+section dependencies
+check_dependencies
 
 section documentation
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
