@@ -9,6 +9,7 @@ mod faults;
 mod interrupts;
 mod output;
 mod pooler;
+mod role;
 mod schema;
 mod tool;
 mod usage;

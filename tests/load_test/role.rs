@@ -1,0 +1,185 @@
+//! `role.sql`: a role that runs load tests with exactly what it is given, and can do nothing else.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use crate::support::TestServer;
+use crate::tool::{Ran, SMALL, run};
+
+/// As psql runs the file; the server's account may not read this folder.
+fn role_sql(server: &TestServer, variables: &[&str]) -> Output {
+    let text = include_str!("../../role.sql");
+    let mut command = Command::new(server.server().program_dir().join("psql"));
+    command.args(["-X", "-q", "-f", "-"]);
+    variables.iter().for_each(|variable| _ = command.args(["-v", variable]));
+    command.arg(url(server, "owner")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[track_caller]
+fn grant(server: &TestServer, variables: &[&str]) {
+    let output = role_sql(server, variables);
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(output.status.success() && said.concat().is_empty(), "{said:?}");
+}
+
+fn url(server: &TestServer, role: &str) -> String {
+    server.url_of("load").replace("//postgres", &format!("//{role}"))
+}
+
+fn run_as(server: &TestServer, role: &str, arguments: &[&str]) -> Ran {
+    run(&[&["--json-output", "--postgres-url", &url(server, role)], &SMALL[..], arguments].concat())
+}
+
+/// A server whose tables belong to `owner`, who may make roles but is no superuser.
+fn server_with_owner() -> TestServer {
+    let server = TestServer::start();
+    server.psql("CREATE ROLE owner LOGIN CREATEROLE");
+    server.psql("CREATE DATABASE load OWNER owner");
+    run_as(&server, "owner", &["--setup", "--duration", "0"]).expect(0);
+    server.psql_in("load", "CREATE TABLE secrets (text text); INSERT INTO secrets VALUES ('precious')");
+    server
+}
+
+/// What psql says to `sql` as this role.
+fn try_as(server: &TestServer, role: &str, sql: &str) -> (bool, String) {
+    let psql = server.server().program_dir().join("psql");
+    let output =
+        Command::new(psql).args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, &url(server, role)]).output().unwrap();
+    (output.status.success(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn it_runs_every_kind_of_test_on_tables_of_somebody_else() {
+    let server = server_with_owner();
+    // Before, it can do nothing; role.sql gives it all, and more than once.
+    grant(&server, &["role=runner"]);
+    grant(&server, &["role=runner"]);
+    for more in [
+        &[][..],
+        &["--pipeline"],
+        &["--no-prepared-statements"],
+        &["--server-side-data"],
+        &["--server-side-data", "--seed", "2"],
+        &["--no-reset"],
+        // Tables that fit are left alone, so nothing is made.
+        &["--setup"],
+    ] {
+        let no_reset = more.contains(&"--no-reset");
+        let before = server.psql_in("load", "SELECT count(*) FROM chat_inference");
+        let arguments = [&["--rps", "50", "--duration", "1"], more].concat();
+        let json = run_as(&server, "runner", &arguments).expect_measured().json();
+        assert_eq!(json["accounting"]["ok"], 50, "{more:?}: {json}");
+        let kept = if no_reset { before.parse::<u64>().unwrap() } else { 0 };
+        let after: u64 = server.psql_in("load", "SELECT count(*) FROM chat_inference").parse().unwrap();
+        assert_eq!(after, kept + 50, "{more:?}");
+    }
+    let (done, error) = try_as(&server, "runner", "SELECT reset_loadtest_tables()");
+    assert!(done, "{error}");
+    assert_eq!(server.psql_in("load", "SELECT count(*) FROM model_inference"), "0");
+}
+
+#[test]
+fn it_can_do_nothing_else() {
+    let server = server_with_owner();
+    grant(&server, &["role=runner"]);
+    run_as(&server, "runner", &["--rps", "20", "--duration", "1"]).expect_measured();
+    for sql in [
+        "SELECT * FROM secrets",
+        "INSERT INTO secrets VALUES ('x')",
+        "TRUNCATE secrets",
+        "SELECT output FROM chat_inference",
+        "SELECT id FROM chat_inference",
+        "SELECT raw_response FROM model_inference",
+        "UPDATE chat_inference SET tags = '{}'",
+        "UPDATE resource_bucket SET key = 'x'",
+        "UPDATE variant_by_episode SET function_name = 'x'",
+        "UPDATE loadtest_payload_pool SET body = ''",
+        "TRUNCATE loadtest_payload_pool",
+        "DELETE FROM chat_inference",
+        "DELETE FROM model_inference",
+        "DELETE FROM resource_bucket",
+        "DELETE FROM variant_by_episode",
+        "DROP TABLE chat_inference",
+        "ALTER TABLE chat_inference ADD COLUMN x int",
+        "COMMENT ON TABLE chat_inference IS NULL",
+        "CREATE INDEX ON chat_inference (id)",
+        "CREATE TRIGGER t BEFORE INSERT ON chat_inference EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "CREATE TABLE x (x int)",
+        "CREATE TEMPORARY TABLE x (x int)",
+        "CREATE FUNCTION x() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE OR REPLACE FUNCTION reset_loadtest_tables() RETURNS void LANGUAGE sql AS ''",
+        "CREATE SCHEMA x",
+        "CREATE DATABASE x",
+        "CREATE ROLE x",
+        "SET ROLE owner",
+        "SET ROLE postgres",
+        "GRANT SELECT ON chat_inference TO PUBLIC; SELECT output FROM chat_inference",
+        "SELECT rolpassword FROM pg_authid",
+        "COPY (SELECT 1) TO '/tmp/postgres_load_test-role'",
+        "COPY resource_bucket FROM PROGRAM 'true'",
+        "SELECT pg_read_file('postgresql.conf')",
+        "ALTER SYSTEM SET fsync = off",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'postgres'; SELECT 1 / 0",
+    ] {
+        let (done, error) = try_as(&server, "runner", sql);
+        let refused = ["permission denied", "must be owner", "must be superuser", "denied", "only roles"];
+        assert!(!done, "{sql} was done");
+        let by_zero = sql.ends_with("1 / 0");
+        assert!(by_zero || refused.iter().any(|word| error.contains(word)), "{sql}: {error}");
+    }
+    assert_eq!(server.psql_in("load", "SELECT text FROM secrets"), "precious");
+    // The other kind of tables would have to be made.
+    run_as(&server, "runner", &["--setup", "unlogged", "--duration", "0"])
+        .expect_refusal(3, &["role", "must be owner"]);
+    assert_eq!(server.psql_in("load", "SELECT count(*) FROM chat_inference"), "20");
+}
+
+#[test]
+fn without_the_right_to_empty_the_tables_it_runs_without_emptying_them() {
+    let server = server_with_owner();
+    // What an earlier run of the file gave is taken back.
+    grant(&server, &["role=runner"]);
+    grant(&server, &["role=runner", "reset=no"]);
+    run_as(&server, "runner", &["--duration", "60"]).expect_refusal(3, &["empty the tables", "permission denied"]);
+    let json = run_as(&server, "runner", &["--no-reset", "--rps", "20", "--duration", "1"]).expect_measured().json();
+    assert_eq!(json["accounting"]["ok"], 20);
+    let (done, _) = try_as(&server, "runner", "SELECT reset_loadtest_tables()");
+    assert!(!done);
+    assert_eq!(server.psql_in("load", "SELECT count(*) FROM chat_inference"), "20");
+}
+
+#[test]
+fn a_role_that_nobody_gave_anything_writes_nothing() {
+    let server = server_with_owner();
+    server.psql("CREATE ROLE stranger LOGIN");
+    run_as(&server, "stranger", &["--duration", "60"]).expect_refusal(3, &["empty the tables", "permission denied"]);
+    let json = run_as(&server, "stranger", &["--no-reset", "--rps", "20", "--duration", "1"]).expect(1).json();
+    assert_eq!(json["accounting"]["failed"], 20);
+    assert_eq!(json["errors"][0]["class"], "permission denied");
+    assert_eq!(server.psql_in("load", "SELECT count(*) FROM chat_inference"), "0");
+}
+
+#[test]
+fn the_file_gives_nothing_on_tables_of_others() {
+    let server = server_with_owner();
+    server.psql_in("load", "COMMENT ON TABLE resource_bucket IS NULL");
+    let output = role_sql(&server, &["role=runner"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains("resource_bucket") && error.contains("--setup"), "{error}");
+    assert_eq!(server.psql("SELECT count(*) FROM pg_roles WHERE rolname = 'runner'"), "0");
+    let output = role_sql(&server, &[]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains("psql -v role=NAME"), "{error}");
+}
+
+#[test]
+fn names_that_need_quotes_are_names() {
+    let server = server_with_owner();
+    grant(&server, &["role=it's a \"role\""]);
+    assert_eq!(server.psql("SELECT count(*) FROM pg_roles WHERE rolname = 'it''s a \"role\"'"), "1");
+    let granted = "SELECT has_table_privilege('it''s a \"role\"', 'chat_inference', 'INSERT')";
+    assert_eq!(server.psql_in("load", granted), "t");
+}
