@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::plan::Fault;
 use crate::report::text;
-use crate::result::{RunResult, Status};
+use crate::result::{Accounting, RunResult, Status};
 
 /// DEGRADED, FAILED, INVALID or LOST WRITES.
 pub const NOT_PASSED: u8 = 1;
@@ -43,24 +43,42 @@ pub fn note(line: &str) {
 /// # Errors
 /// The disk is full, for one.
 pub fn say(text: &str) -> io::Result<()> {
+    write_out(text).map(|_| ())
+}
+
+/// Writes to stdout; false where nobody reads it any more.
+fn write_out(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(io::Error::new(error.kind(), format!("standard output cannot be written: {error}"))),
     }
 }
 
-/// Writes the result to stdout: as one JSON document, or as the report.
+/// Writes the result to stdout: as one JSON document, or as the report. Where nobody reads that any more, stderr tells
+/// what came out.
 ///
 /// # Errors
 /// As [`say`].
 pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
-    if json {
-        return say(&format!("{}\n", for_terminals(&serde_json::to_string(result)?)));
+    let is_read = if json {
+        write_out(&format!("{}\n", for_terminals(&serde_json::to_string(result)?)))?
+    } else {
+        let mut report = Vec::new();
+        text::report(&mut report, result)?;
+        write_out(&String::from_utf8_lossy(&report))?
+    };
+    if !is_read {
+        let Accounting { scheduled, ok, .. } = result.accounting;
+        note(&format!(
+            "Standard output was closed before the result was written: {ok} of {scheduled} requests were OK.\n\
+             STATUS: {} - {}",
+            result.status,
+            text::printable(&result.reason)
+        ));
     }
-    let mut report = Vec::new();
-    text::report(&mut report, result)?;
-    say(&String::from_utf8_lossy(&report))
+    Ok(())
 }
 
 /// JSON in which what could steer a terminal is written as an escape. It may stand within texts only, and means the

@@ -25,6 +25,7 @@
 //! - [`fleet`]: many machines: which, SSH to them, how the program gets there, and the phases that all go through
 //!   together. SSH lives only here; nothing here knows Postgres.
 //! - [`console`]: what both programs say, and the codes that they exit with.
+//! - [`machine`]: what this machine has of open files and memory, and whether a run gets by with it.
 //! - [`handover`]: takes passwords out of a process's arguments and environment.
 //!
 //! Pure modules know no tokio, no clock and no socket. `engine` knows nothing of options and reports. Only the binaries
@@ -39,6 +40,7 @@ pub mod docker;
 pub mod engine;
 pub mod fleet;
 pub mod handover;
+pub mod machine;
 pub mod merge;
 pub mod options;
 pub mod outages;

@@ -360,6 +360,8 @@ impl Live {
         record: &engine::RunRecord,
         verification: Option<Verification>,
     ) -> Result<RunResult, RunError> {
+        let mut warnings = self.database.warnings;
+        warnings.extend(record.epoch.warning_of_set(Epoch::now()));
         let context = Context {
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             config: self.config,
@@ -369,7 +371,7 @@ impl Live {
             container: self.watched.into_usage(),
             verification,
             aborted: self.aborted,
-            warnings: self.database.warnings,
+            warnings,
         };
         let mut result = result::assemble(record, context)?;
         verdict::judge(&mut result, &self.plan.criteria);

@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::channel::Channel;
-use super::machine;
 use super::protocol::{Event, Order, PlanOrder, Preflight, Ready, Snapshot};
 use crate::clock::{self, Epoch};
 use crate::database::conninfo::Environment;
 use crate::engine::{self, Incident};
+use crate::machine::{self, Room};
 use crate::outcome::chain;
 use crate::plan::{Plan, Target};
 use crate::result::Verification;
@@ -59,7 +59,6 @@ impl From<RunError> for End {
 pub(super) struct Conversation {
     channel: Channel,
     stops: Stops,
-    open_files: Option<u64>,
     /// After the run, where the plan says `--verify`.
     tickets: Option<TicketCounter>,
 }
@@ -72,9 +71,8 @@ enum Turn {
 }
 
 impl Conversation {
-    /// `open_files` is how many files the process may open.
-    pub(super) fn new(channel: Channel, stops: Stops, open_files: Option<u64>) -> Self {
-        Self { channel, stops, open_files, tickets: None }
+    pub(super) fn new(channel: Channel, stops: Stops) -> Self {
+        Self { channel, stops, tickets: None }
     }
 
     /// All phases, up to the result. Returns the number of that message.
@@ -84,7 +82,7 @@ impl Conversation {
             turn => return Err(out_of_turn(&turn, "plan")),
         };
         let plan = resolve(order)?;
-        machine::check_open_files(&plan.engine, self.open_files).map_err(End::Failed)?;
+        machine::check(&plan, &Room::of_process()).map_err(End::Failed)?;
         let drawing = draw(&plan);
 
         let reached = self.during(run::reach(&plan, None, &mut quiet)).await??;

@@ -19,10 +19,10 @@ pub mod protocol;
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use crate::machine::raise_open_files;
 use crate::signals::Stops;
 use channel::Channel;
 use conversation::{Conversation, End};
-pub use machine::raise_open_files;
 use protocol::Event;
 
 /// How an agent has ended.
@@ -50,15 +50,14 @@ pub async fn serve(
     output: impl Write + Send + 'static,
     on_hang: impl FnOnce() + Send + 'static,
 ) -> Ending {
-    let hello = machine::introduce();
-    let open_files = hello.open_files;
+    let hello = machine::introduce(raise_open_files());
     let opened = Stops::listen().and_then(|stops| Ok((stops, Channel::open(input, output, hello, on_hang)?)));
     let (stops, channel) = match opened {
         Ok(opened) => opened,
         Err(error) => return Ending::Abandoned(format!("the agent cannot listen: {error}")),
     };
     let outbox = channel.outbox.clone();
-    let mut conversation = Conversation::new(channel, stops, open_files);
+    let mut conversation = Conversation::new(channel, stops);
     let end = match conversation.run().await {
         Ok(result) => conversation.linger(result).await,
         Err(end) => end,

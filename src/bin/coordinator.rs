@@ -18,12 +18,12 @@ use postgres_load_test::merge::files::ReadError;
 use postgres_load_test::options::{CoordinatorOptions, MergeOptions};
 use postgres_load_test::report::fleet::{FleetHeader, fleet_header};
 use postgres_load_test::report::live_fleet::FleetProgress;
-use postgres_load_test::report::outputs::Outputs;
+use postgres_load_test::report::outputs::{Outputs, all_written};
 use postgres_load_test::report::{preflight, text};
 use postgres_load_test::result::RunResult;
 use postgres_load_test::run::aborts;
 use postgres_load_test::signals::Stops;
-use postgres_load_test::{clock, handover};
+use postgres_load_test::{clock, handover, machine};
 
 const PROGRAM: &str = "coordinator";
 const MERGE: &str = "merge";
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         }
     };
     // Some descriptors for each machine.
-    postgres_load_test::agent::raise_open_files();
+    machine::raise_open_files();
     let options = match CoordinatorOptions::parse_from_arguments(arguments) {
         Ok(options) => options,
         Err(error) => return ExitCode::from(console::wrong_use(&error, PROGRAM)),
@@ -110,7 +110,7 @@ fn merge(arguments: Vec<OsString>) -> u8 {
         Err(error) => return told(&error, COULD_NOT_RUN),
     };
     let written = outputs.write(&result);
-    match say_result(&result, options.json_output).map_err(anyhow::Error::from).and(written.map_err(Into::into)) {
+    match all_written(written, say_result(&result, options.json_output)) {
         Ok(()) => code_of(&result, false),
         Err(error) => told(&error, COULD_NOT_RUN),
     }
@@ -157,8 +157,7 @@ async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Re
     let result = fleet.conclude(aborted).await?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
     let written = outputs.write(&result);
-    say_result(&result, json)?;
-    written?;
+    all_written(written, say_result(&result, json))?;
     Ok(Some((result, stopped)))
 }
 

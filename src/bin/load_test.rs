@@ -18,12 +18,12 @@ use postgres_load_test::engine::{Event, Incident, RunRecord};
 use postgres_load_test::options::LoadTestOptions;
 use postgres_load_test::plan::Plan;
 use postgres_load_test::report::live::{Progress, container_text};
-use postgres_load_test::report::outputs::Outputs;
+use postgres_load_test::report::outputs::{Outputs, all_written};
 use postgres_load_test::report::text;
 use postgres_load_test::run::{self, Live, RunError};
 use postgres_load_test::signals::Stops;
 use postgres_load_test::workload::payload::Pool;
-use postgres_load_test::{clock, handover};
+use postgres_load_test::{clock, handover, machine};
 
 const PROGRAM: &str = "load_test";
 const AGENT: &str = "--agent";
@@ -54,6 +54,9 @@ fn main() -> ExitCode {
         Ok(plan) => plan,
         Err(faults) => return ExitCode::from(console::refuse(&faults, PROGRAM)),
     };
+    if let Err(lack) = machine::check(&plan, &machine::Room::of_process()) {
+        return failure(&anyhow::Error::msg(lack));
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error.into()),
@@ -114,8 +117,7 @@ async fn load_test(plan: Plan) -> Result<ExitCode> {
     let result = live.conclude(&record, verification)?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
     let written = outputs.write(&result);
-    say_result(&result, plan.json_output)?;
-    written?;
+    all_written(written, say_result(&result, plan.json_output))?;
     Ok(ExitCode::from(code_of(&result, stopped)))
 }
 

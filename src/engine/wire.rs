@@ -30,7 +30,7 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const TLS_CHUNK_BYTES: usize = 64 << 10;
 
 /// What a local socket takes without the server having read it.
-const SEND_BUFFER_BYTES: usize = 4 << 20;
+pub const SEND_BUFFER_BYTES: usize = 4 << 20;
 
 /// A connection that is ready for queries.
 pub struct Wire {

@@ -18,6 +18,22 @@ pub struct OutputError {
     source: io::Error,
 }
 
+/// All that could not be written at the end of a run, in one sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct UnwrittenError(Vec<String>);
+
+/// What came of writing the files and of saying the result: a disk that is full may fail both, and either's failure is
+/// to be told.
+///
+/// # Errors
+/// What failed.
+pub fn all_written(files: Result<(), UnwrittenError>, said: io::Result<()>) -> Result<(), UnwrittenError> {
+    let mut failures = files.err().map_or_else(Vec::new, |error| error.0);
+    failures.extend(said.err().map(|error| error.to_string()));
+    if failures.is_empty() { Ok(()) } else { Err(UnwrittenError(failures)) }
+}
+
 const OUTPUT: &str = "--output";
 const HDR_LOG: &str = "--hdr-log";
 
@@ -80,13 +96,17 @@ impl Outputs {
     ///
     /// # Errors
     /// It cannot be written, or the log could not.
-    pub fn write(&mut self, result: &RunResult) -> Result<(), OutputError> {
-        if let Some(file) = &mut self.json {
+    pub fn write(&mut self, result: &RunResult) -> Result<(), UnwrittenError> {
+        let json_failure = self.json.as_mut().and_then(|file| {
             let written = truncate(file)
                 .and_then(|()| file.write_all(format!("{}\n", serde_json::to_string_pretty(result)?).as_bytes()));
-            written.map_err(|source| cannot_write(OUTPUT, source))?;
+            written.map_err(|source| cannot_write(OUTPUT, source)).err()
+        });
+        let failures: Vec<_> = [json_failure, self.hdr_failure.take()].into_iter().flatten().collect();
+        if failures.is_empty() {
+            return Ok(());
         }
-        self.hdr_failure.take().map_or(Ok(()), Err)
+        Err(UnwrittenError(failures.iter().map(ToString::to_string).collect()))
     }
 }
 

@@ -61,9 +61,14 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
+    /// How long the pool of a run is, in bytes.
+    pub fn bytes_for(sizes: &Sizes) -> usize {
+        sizes.largest().saturating_sub(MIN_BYTES) + SPARE_BYTES
+    }
+
     /// The pool of a run: a function of the seed and of the largest size.
     pub fn generate(seed: u64, sizes: &Sizes) -> Self {
-        let length = sizes.largest().saturating_sub(MIN_BYTES) + SPARE_BYTES;
+        let length = Self::bytes_for(sizes);
         let mut random = SplitMix64::new(seed ^ 0x9A71_0AD5);
         let mut text = Vec::with_capacity(length + 8);
         while text.len() < length {

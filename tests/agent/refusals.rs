@@ -127,7 +127,7 @@ fn too_few_open_files_are_told_before_anything_happens() {
         &["ulimit -n", "--workers", "100 files"],
     );
     // What is said to be enough is enough.
-    let needed = 2 * 20 + 6 * 2 + 48;
+    let needed = 3 * 20 + 6 * 2 + 48;
     agent = Agent::start_command(&mut command_with_open_files(needed));
     agent.plan(plan(&server, &["--workers", "20", "--threads", "2", "--rps", "100", "--duration", "1"]));
     agent.set_up();

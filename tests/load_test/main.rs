@@ -8,6 +8,7 @@ mod data;
 mod faults;
 mod interrupts;
 mod output;
+mod own_side;
 mod pooler;
 mod role;
 mod schema;

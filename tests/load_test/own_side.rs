@@ -1,0 +1,282 @@
+//! Faults of our own side: what runs out or changes on the machine that makes the load.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::TestServer;
+use crate::tool::{
+    Ran, SMALL, assert_rows_match, command, count, rows, run, server_with_tables, start_command, wait_for_rows,
+    wait_until,
+};
+
+/// `command` as the last word of a shell's script, with its arguments and surroundings.
+fn under_shell(script: &str, command: &Command) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &format!("{script}; exec \"$0\" \"$@\"")]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.stdin(Stdio::null());
+    shell
+}
+
+fn on(server: &TestServer, arguments: &[&str]) -> Command {
+    command(&[&["--json-output", "--postgres-url", &server.url()], &SMALL[..], arguments].concat())
+}
+
+/// With mounts of its own. `None`, with the reason told, where they are not permitted.
+fn with_mounts(test: &str, script: &str, command: &Command) -> Option<Command> {
+    // Root needs no more, and would lose its way to the server's socket as root of a world of its own.
+    let options = if rustix::process::geteuid().is_root() { &["--mount"][..] } else { &["--mount", "--map-root-user"] };
+    let tried = Command::new("unshare").args(options).arg("true").output().unwrap();
+    if !tried.status.success() {
+        let reason = String::from_utf8_lossy(&tried.stderr);
+        // Past the harness, which would hide it.
+        let _ = writeln!(std::io::stderr(), "SKIPPED load_test::own_side::{test}: no mounts here: {}", reason.trim());
+        return None;
+    }
+    let inner = under_shell(&format!("set -e; {script}"), command);
+    let mut outer = Command::new("unshare");
+    outer.args(options).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer.stdin(Stdio::null());
+    Some(outer)
+}
+
+fn finish(command: &mut Command) -> Ran {
+    start_command(command).finish()
+}
+
+#[test]
+fn too_few_open_files_are_told_before_anything_happens() {
+    let server = server_with_tables();
+    server.psql("INSERT INTO variant_by_episode VALUES ('mine', gen_random_uuid(), 'mine')");
+    let arguments = ["--workers", "100", "--threads", "2", "--rps", "100", "--duration", "60"];
+    let ran = finish(&mut under_shell("ulimit -n 200", &on(&server, &arguments)));
+    let ran = ran.expect_refusal(3, &["200 files", "100 workers", "ulimit -n", "at least 360", "lower --workers"]);
+    assert_eq!(rows(&server, "variant_by_episode"), 1, "the tables were emptied for a run that never came: {ran:?}");
+    // It takes no worker to make tables.
+    let set_up = ["--setup", "--duration", "0", "--workers", "100"];
+    finish(&mut under_shell("ulimit -n 200", &on(&server, &set_up))).expect(0);
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_as_far_as_it_goes() {
+    let server = server_with_tables();
+    let arguments = ["--workers", "8", "--rps", "50", "--duration", "1"];
+    let ran = finish(&mut under_shell("ulimit -S -n 40", &on(&server, &arguments)));
+    assert_eq!(count(&ran.expect_measured().json(), "ok"), 50);
+}
+
+/// The worst that there is: every socket full, so that every worker watches it with a second descriptor.
+#[test]
+fn as_many_open_files_as_it_asks_for_are_enough() {
+    const WORKERS: usize = 60;
+    let server = server_with_tables();
+    let limit = WORKERS * 3 + 2 * 6 + 48;
+    let mut command = on(&server, &["--workers", "60", "--threads", "2", "--rps", "60", "--duration", "600"]);
+    // More than a socket takes.
+    command.args(["--pipeline", "--output-size-kb", "8192", "--raw-response-size-kb", "8192"]);
+    let started = start_command(&mut under_shell(&format!("ulimit -n {limit}"), &command));
+    let connected = "SELECT count(*) >= 60 FROM pg_stat_activity WHERE application_name = 'postgres_load_test'";
+    wait_until("all are connected", || server.psql(connected) == "t");
+    server.freeze();
+    // Some may have been served by then.
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", started.id())).map_or(0, Iterator::count);
+    wait_until("most sockets are full", || descriptors() > WORKERS * 2 + WORKERS * 3 / 4);
+    let most = descriptors();
+    started.signal(Signal::INT);
+    started.signal(Signal::TERM);
+    let json = started.finish().expect(130).json();
+    server.thaw();
+    assert!(most <= limit, "{most} of {limit}");
+    assert_eq!((count(&json, "failed"), count(&json, "unknown")), (0, 0), "{}", json["errors"]);
+    assert!(count(&json, "unfinished") as usize >= WORKERS / 2, "{}", json["accounting"]);
+}
+
+#[test]
+fn too_little_memory_is_told_before_anything_happens() {
+    let folder = tempfile::tempdir().unwrap();
+    let meminfo = folder.path().join("meminfo");
+    std::fs::write(&meminfo, "MemTotal: 1000000 kB\nMemFree: 900000 kB\nMemAvailable:   307200 kB\n").unwrap();
+    let script = format!("mount --bind '{}' /proc/meminfo", meminfo.display());
+    let server = server_with_tables();
+    let test = "too_little_memory_is_told_before_anything_happens";
+    let tried = |arguments: &[&str]| {
+        let command = with_mounts(test, &script, &on(&server, arguments))?;
+        Some(finish(&mut { command }))
+    };
+    let many = ["--workers", "4000", "--rps", "100", "--duration", "60"];
+    let Some(ran) = tried(&many) else { return };
+    ran.expect_refusal(3, &["this machine has 300 MB more", "lower --workers (10", "larger machine"]);
+    let large = ["--output-size-kb", "200000", "--duration", "60", "--workers", "2"];
+    tried(&large).unwrap().expect_refusal(3, &["300 MB", "--output-size-kb", "(393 MB of it)"]);
+    // What fits is run.
+    let json = tried(&["--rps", "50", "--duration", "1", "--threads", "2"]).unwrap().expect_measured().json();
+    assert_eq!(count(&json, "ok"), 50);
+}
+
+#[test]
+fn the_limit_of_a_control_group_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = folder.path().join("tree");
+    let group = tree.join("box");
+    std::fs::create_dir_all(&group).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(group.join(name), text).unwrap();
+    write("memory.max", "209715200\n");
+    write("memory.current", "157286400\n");
+    write("memory.stat", "inactive_file 10485760\nactive_file 10485760\n");
+    // As a process in /box of a machine with control groups of version 2 sees it.
+    let (groups, mounts) = (folder.path().join("cgroup"), folder.path().join("mountinfo"));
+    std::fs::write(&groups, "0::/box\n").unwrap();
+    std::fs::write(&mounts, format!("30 22 0:27 / {} rw - cgroup2 cgroup2 rw\n", tree.display())).unwrap();
+    let script = format!(
+        "mount --bind '{}' /proc/$$/cgroup; mount --bind '{}' /proc/$$/mountinfo",
+        groups.display(),
+        mounts.display()
+    );
+    let server = server_with_tables();
+    let command = on(&server, &["--workers", "1000", "--threads", "2", "--duration", "60"]);
+    let Some(mut command) = with_mounts("the_limit_of_a_control_group_counts", &script, &command) else { return };
+    finish(&mut command).expect_refusal(3, &["the control group", "70 MB more", "--workers", "raise its memory limit"]);
+}
+
+#[test]
+fn a_disk_that_fills_up_under_load_costs_neither_the_run_nor_the_report() {
+    let server = server_with_tables();
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let (json, log) = (disk.join("r.json"), disk.join("log.hdr"));
+    // One page: enough for the log's header and its first lines, and neither for all of it nor for the document.
+    let script = format!("mount -t tmpfs -o size=4k none '{}'", disk.display());
+    let arguments = ["--rps", "300", "--duration", "20", "--output", path(&json), "--hdr-log", path(&log)];
+    let test = "a_disk_that_fills_up_under_load_costs_neither_the_run_nor_the_report";
+    let Some(mut command) = with_mounts(test, &script, &on(&server, &arguments)) else { return };
+    let ran = finish(&mut command).expect(3);
+    assert_eq!(count(&ran.json(), "scheduled"), 6_000);
+    for part in ["--output cannot be written", "--hdr-log cannot be written", "No space left"] {
+        assert!(ran.stderr.contains(part), "{part:?} is missing from {:?}", ran.stderr);
+    }
+    assert_rows_match(&server, &ran.json());
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn an_output_that_cannot_take_the_report_is_named() {
+    let server = server_with_tables();
+    let url = server.url();
+    let arguments = ["--rps", "50", "--duration", "1", "--postgres-url", &url, "--output", "/dev/full"];
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let ran = |json: &[&str]| -> Ran {
+        command(&[&arguments[..], &SMALL, json].concat()).stdout(full()).output().unwrap().into()
+    };
+    // The report's header comes before the load.
+    ran(&[]).expect_refusal(3, &["standard output cannot be written"]);
+    assert_eq!(rows(&server, "chat_inference"), 0);
+    // The document comes after it, and both failures are told.
+    ran(&["--json-output"]).expect_refusal(3, &["--output cannot be written", "standard output cannot be written"]);
+    assert_eq!(rows(&server, "chat_inference"), 50);
+}
+
+#[test]
+fn a_result_that_nobody_reads_is_told_on_stderr() {
+    let server = server_with_tables();
+    for json in [&[][..], &["--json-output"]] {
+        let url = server.url();
+        let arguments = [&["--rps", "50", "--duration", "2", "--postgres-url", &url], &SMALL[..], json].concat();
+        let mut child =
+            command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("load_test starts");
+        drop(child.stdout.take());
+        let ran = Ran::from(child.wait_with_output().unwrap()).expect_measured();
+        for part in ["Standard output was closed", "100 of 100 requests were OK", "STATUS: "] {
+            assert!(ran.stderr.contains(part), "{part:?} is missing from {:?}", ran.stderr);
+        }
+        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+        // The code is the verdict's.
+        assert_eq!(ran.code == Some(0), ran.stderr.contains("STATUS: PASSED"), "{ran:?}");
+        assert_eq!(rows(&server, "chat_inference"), 100);
+    }
+}
+
+/// Debian's `libfaketime`, which answers for the C library when it is asked for the time of day.
+fn libfaketime() -> PathBuf {
+    let names = ["libfaketime.so.1", "libfaketimeMT.so.1"];
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let found =
+        folders.flat_map(|folder| names.map(|name| folder.join("faketime").join(name))).find(|path| path.exists());
+    found.expect("no libfaketime in /usr/lib/*/faketime: run scripts/test.sh, which installs it")
+}
+
+/// A run whose wall clock is set while it goes on. The monotonic clock is left alone, as in life.
+fn with_clock_set(set: &str) -> (TestServer, Value) {
+    let server = server_with_tables();
+    let folder = tempfile::tempdir().unwrap();
+    let offset = folder.path().join("offset");
+    std::fs::write(&offset, "+0\n").unwrap();
+    let mut command = on(&server, &["--rps", "100", "--duration", "4", "--workers", "4"]);
+    command.env("LD_PRELOAD", libfaketime()).env("FAKETIME_TIMESTAMP_FILE", &offset);
+    command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+    let started = start_command(&mut command);
+    wait_for_rows(&server, "chat_inference");
+    std::thread::sleep(Duration::from_millis(500));
+    std::fs::write(&offset, format!("{set}\n")).unwrap();
+    let json = started.finish().expect_measured().json();
+    (server, json)
+}
+
+#[test]
+fn a_wall_clock_that_is_set_changes_nothing_but_is_warned_of() {
+    for (set, expected) in [
+        ("-3600", Some("The wall clock was set back by 3600.0 s during the run;")),
+        ("+3600", Some("The wall clock was set forward by 3600.0 s during the run, or the machine slept;")),
+        ("+0", None),
+    ] {
+        let (server, json) = with_clock_set(set);
+        let warnings = json["warnings"].to_string();
+        match expected {
+            Some(warning) => assert!(warnings.contains(warning), "{set}: {warnings}"),
+            None => assert!(!warnings.contains("wall clock"), "{set}: {warnings}"),
+        }
+        assert_eq!((count(&json, "scheduled"), count(&json, "ok")), (400, 400), "{set}: {json}");
+        assert_eq!(json["run"]["window_seconds"], 4.0);
+        // Whatever the day says: no request took an hour, or less than nothing.
+        let max = json["latency_ms"]["max"].as_f64().unwrap();
+        assert!((0.0..60_000.0).contains(&max), "{set}: {max}");
+        assert_rows_match(&server, &json);
+        // Ids begin with the time of day, by T0 and the schedule: they have gone on.
+        let times = "SELECT ('x' || lpad(replace(left(id::text, 13), '-', ''), 16, '0'))::bit(64)::bigint AS ms";
+        let span = server.psql(&format!("SELECT max(ms) - min(ms) FROM ({times} FROM chat_inference) AS ids"));
+        assert!((3_900..4_100).contains(&span.parse::<i64>().unwrap()), "{set}: {span} ms");
+    }
+}
+
+#[test]
+fn what_is_needed_is_said_with_all_that_is_short() {
+    // Both at once, without a server: nothing is connected to.
+    let arguments = ["--workers", "100000", "--threads", "1024", "--postgres-url", "postgresql://nowhere.invalid/db"];
+    let folder = tempfile::tempdir().unwrap();
+    let meminfo = folder.path().join("meminfo");
+    std::fs::write(&meminfo, "MemAvailable: 1024000 kB\n").unwrap();
+    let script = format!("ulimit -n 1000; mount --bind '{}' /proc/meminfo", meminfo.display());
+    let test = "what_is_needed_is_said_with_all_that_is_short";
+    let Some(mut command) = with_mounts(test, &script, &command(&arguments)) else { return };
+    finish(&mut command).expect_refusal(3, &["1000 files", "this machine has 1000 MB more", "--workers", "--threads"]);
+    run(&["--workers", "0"]).expect_refusal(2, &["--workers"]);
+}
