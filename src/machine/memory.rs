@@ -295,9 +295,16 @@ mod tests {
     fn run(workers: usize, threads: usize, largest: usize) -> (EngineOptions, Workload) {
         let schedule =
             Schedule { pace: Pace::Closed, share: Share::WHOLE, seed: 1, warmup_ns: 0, duration_ns: 1_000_000_000 };
-        let session = SessionOptions { prepared: true, pipeline: false, statement_timeout: None };
-        let engine =
-            EngineOptions { schedule, workers, threads, drain: std::time::Duration::ZERO, max_lag: None, session };
+        let session = SessionOptions { prepared: true, pipeline: false, statement_timeout: None, isolation: None };
+        let engine = EngineOptions {
+            schedule,
+            workers,
+            threads,
+            drain: std::time::Duration::ZERO,
+            max_lag: None,
+            max_tries: 1,
+            session,
+        };
         let sizes = Sizes { input: 1_024, output: largest, raw_request: 1_024, raw_response: largest };
         let workload = Workload { sizes, rate_limiting: true, experimentation: true, server_side_data: false, seed: 1 };
         (engine, workload)
