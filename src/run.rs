@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::clock::Epoch;
 use crate::database::connect::{ConnectError, Connector};
 use crate::database::ephemeral::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
-use crate::database::link::Link;
+use crate::database::link::{Link, LinkError};
 use crate::database::preflight::PoolerError;
 use crate::database::schema::SchemaError;
 use crate::database::verify;
@@ -43,6 +43,8 @@ pub enum RunError {
     Throwaway(#[from] ThrowawayError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Silent(#[from] LinkError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
     #[error(transparent)]
@@ -214,7 +216,7 @@ impl TicketCounter {
     /// Tickets taken since the run began; `None` where the database does not tell in time.
     pub async fn count(&self) -> Option<u64> {
         let counted = async {
-            let mut link = Link::new(self.connector.connect().await.ok()?);
+            let mut link = Link::open(&self.connector).await.ok()?;
             let taken = verify::tickets_taken(&mut link).await.ok();
             link.close().await;
             taken

@@ -7,8 +7,11 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use super::connect::Driver;
+use tokio_postgres::error::SqlState;
+
+use super::connect::{ConnectError, Connector, Driver};
 
 /// The I/O half of a connection.
 pub struct Io {
@@ -81,40 +84,96 @@ pub struct Link {
     pub client: tokio_postgres::Client,
     /// Moves bytes.
     pub io: Io,
+    /// How long [`Link::run`] waits.
+    limit: Option<Duration>,
+}
+
+/// Why there is no answer to what was asked through a [`Link`].
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The server's error, or how the connection ended.
+    #[error(transparent)]
+    Database(#[from] tokio_postgres::Error),
+    /// The connection is open, and nothing came.
+    #[error(
+        "there was no answer within {0:?}; is the server busy or cut off, or a pooler before it paused or full? \
+         (A question is waited for as long as connect_timeout in --postgres-url allows)"
+    )]
+    Silent(Duration),
+}
+
+impl LinkError {
+    /// The server's error code, where the failure is the server's answer.
+    pub fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::Database(error) => error.code(),
+            Self::Silent(_) => None,
+        }
+    }
 }
 
 impl Link {
-    /// Puts the two halves together.
-    pub fn new((client, driver): (tokio_postgres::Client, Driver)) -> Self {
-        Self { client, io: Io::new(driver) }
-    }
-
-    /// Runs what `work` does with the client. Where the server ended the connection instead of answering, the
-    /// error is the server's own.
+    /// Connects. A question may take as long as connecting may (`connect_timeout`).
     ///
     /// # Errors
-    /// The driver's.
-    pub async fn run<'a, F, T>(
-        &'a mut self,
-        work: impl FnOnce(&'a tokio_postgres::Client) -> F,
-    ) -> Result<T, tokio_postgres::Error>
+    /// No connection.
+    pub async fn open(connector: &Connector) -> Result<Self, ConnectError> {
+        let (client, driver) = connector.connect().await?;
+        Ok(Self { client, io: Io::new(driver), limit: connector.spec().connect_timeout })
+    }
+
+    /// Runs what `work` does with the client: a question that is answered at once. Where the server ended the
+    /// connection instead of answering, the error is the server's own. Where it does not answer in time, the connection
+    /// is given up.
+    ///
+    /// # Errors
+    /// The driver's, or that the time is over.
+    pub async fn run<'a, F, T>(&'a mut self, work: impl FnOnce(&'a tokio_postgres::Client) -> F) -> Result<T, LinkError>
     where
         F: Future<Output = Result<T, tokio_postgres::Error>>,
     {
-        let result = self.io.drive(work(&self.client)).await;
+        let limit = self.limit;
+        self.run_within(limit, work).await
+    }
+
+    /// As [`Link::run`], for work that takes the server some time: as long as `limit`, or as it takes.
+    ///
+    /// # Errors
+    /// As of [`Link::run`].
+    pub async fn run_within<'a, F, T>(
+        &'a mut self,
+        limit: Option<Duration>,
+        work: impl FnOnce(&'a tokio_postgres::Client) -> F,
+    ) -> Result<T, LinkError>
+    where
+        F: Future<Output = Result<T, tokio_postgres::Error>>,
+    {
+        let working = self.io.drive(work(&self.client));
+        let result = match limit {
+            None => working.await,
+            Some(limit) => match tokio::time::timeout(limit, working).await {
+                Ok(result) => result,
+                Err(_) => {
+                    // An answer that still comes would be taken for that to the next question.
+                    self.io.state = State::Ended(None);
+                    return Err(LinkError::Silent(limit));
+                }
+            },
+        };
         match result {
             Err(error) if error.is_closed() => Err(match &mut self.io.state {
                 State::Ended(cause) => cause.take().unwrap_or(error),
                 State::Open(_) => error,
-            }),
-            result => result,
+            }
+            .into()),
+            result => Ok(result?),
         }
     }
 
     /// Says good-bye to the server, so that it does not log a lost connection.
     pub async fn close(self) {
-        let Self { client, mut io } = self;
+        let Self { client, mut io, .. } = self;
         drop(client);
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), io.until_ended()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), io.until_ended()).await;
     }
 }

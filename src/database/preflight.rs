@@ -6,13 +6,20 @@ use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
 use super::connect::{ConnectError, Connector};
-use super::link::Link;
+use super::link::{Link, LinkError};
 use crate::result::ServerInfo;
 
 /// Asks for the settings that explain the figures. What the server does not tell is left out.
-pub async fn server_info(link: &mut Link) -> ServerInfo {
+///
+/// # Errors
+/// It says nothing at all.
+pub async fn server_info(link: &mut Link) -> Result<ServerInfo, LinkError> {
+    let version = match first_value(link, "SHOW server_version").await {
+        Err(silent @ LinkError::Silent(_)) => return Err(silent),
+        version => version.ok().flatten(),
+    };
     let mut info = ServerInfo {
-        version: show(link, "server_version").await,
+        version,
         max_connections: show(link, "max_connections").await.and_then(|text| text.parse().ok()),
         synchronous_commit: show(link, "synchronous_commit").await,
         fsync: show(link, "fsync").await,
@@ -28,7 +35,7 @@ pub async fn server_info(link: &mut Link) -> ServerInfo {
     }
     round_trips.sort_by(f64::total_cmp);
     info.round_trip_ms = round_trips.get(round_trips.len() / 2).copied();
-    info
+    Ok(info)
 }
 
 /// Names server and database, the same for every machine that reaches the same: when the server process began, and
@@ -45,7 +52,7 @@ async fn show(link: &mut Link, setting: &str) -> Option<String> {
     first_value(link, &sql).await.ok().flatten()
 }
 
-async fn first_value(link: &mut Link, sql: &str) -> Result<Option<String>, tokio_postgres::Error> {
+async fn first_value(link: &mut Link, sql: &str) -> Result<Option<String>, LinkError> {
     let messages = link.run(async |client| client.simple_query(sql).await).await?;
     Ok(messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
@@ -59,6 +66,9 @@ pub enum PoolerError {
     /// No second connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The server says nothing at all.
+    #[error(transparent)]
+    Silent(#[from] LinkError),
     /// A prepared statement was not there when it was used.
     #[error(
         "a pooler in transaction mode (PgBouncer?) stands between, and prepared statements get lost in it; \
@@ -76,8 +86,12 @@ pub enum PoolerError {
 /// Statements get lost, or there is no second connection to be had.
 pub async fn check_prepared_statements(link: &mut Link, connector: &Connector) -> Result<(), PoolerError> {
     let pid = "SELECT pg_backend_pid()";
-    let Ok(Some(first_pid)) = first_value(link, pid).await else { return Ok(()) };
-    let mut second = Link::new(connector.connect().await?);
+    let first_pid = match first_value(link, pid).await {
+        Ok(Some(first_pid)) => first_pid,
+        Err(silent @ LinkError::Silent(_)) => return Err(silent.into()),
+        _ => return Ok(()),
+    };
+    let mut second = Link::open(connector).await?;
     let second_pid = first_value(&mut second, pid).await;
     let shared_backend = matches!(second_pid, Ok(Some(second_pid)) if second_pid == first_pid);
     let lost = shared_backend && statements_get_lost(link, &mut second).await;
@@ -86,7 +100,7 @@ pub async fn check_prepared_statements(link: &mut Link, connector: &Connector) -
 }
 
 async fn statements_get_lost(link: &mut Link, second: &mut Link) -> bool {
-    let missing = |error: &tokio_postgres::Error| {
+    let missing = |error: &LinkError| {
         matches!(error.code(), Some(code) if *code == SqlState::INVALID_SQL_STATEMENT_NAME
             || *code == SqlState::DUPLICATE_PSTATEMENT)
     };

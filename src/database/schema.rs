@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use super::connect::{ConnectError, ConnectErrorKind, Connector};
-use super::link::Link;
+use super::link::{Link, LinkError};
 use crate::outcome::chain;
 use crate::workload::payload::Pool;
 use crate::workload::{POOL_TABLE, TABLES};
@@ -87,7 +87,7 @@ pub enum SchemaError {
 }
 
 impl SchemaError {
-    fn of(what: &str, error: &tokio_postgres::Error) -> Self {
+    fn of(what: &str, error: &LinkError) -> Self {
         let (what, cause) = (what.to_owned(), chain(error));
         match error.code() {
             Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Self::NotAllowed { what, cause },
@@ -99,7 +99,7 @@ impl SchemaError {
 }
 
 /// An error of a query that belongs to making the database ready, while it tried to do `what`.
-pub fn error(what: &str, error: &tokio_postgres::Error) -> SchemaError {
+pub fn error(what: &str, error: &LinkError) -> SchemaError {
     SchemaError::of(what, error)
 }
 
@@ -109,6 +109,9 @@ const SET_UP_LOCK: i64 = 7_021_867_105_284;
 /// How long a table that another session holds is waited for.
 const LOCK_TIMEOUT: &str = "10s";
 
+/// How long the server may take to make the tables, to empty them or to fill the pool.
+const WORK_LIMIT: Duration = Duration::from_secs(600);
+
 /// How long to wait before a database is tried to be created again.
 const CREATE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -117,23 +120,23 @@ const CREATE_PAUSE: Duration = Duration::from_millis(200);
 /// # Errors
 /// No connection, or the database could not be made.
 pub async fn connect(connector: &Connector, create: bool) -> Result<Link, SchemaError> {
-    match connector.connect().await {
+    match Link::open(connector).await {
         Err(error) if create && error.kind() == ConnectErrorKind::DatabaseMissing => {
             create_database(connector).await?;
-            Ok(Link::new(connector.connect().await?))
+            Ok(Link::open(connector).await?)
         }
-        connected => Ok(Link::new(connected?)),
+        connected => Ok(connected?),
     }
 }
 
 async fn create_database(connector: &Connector) -> Result<(), SchemaError> {
     let name = connector.spec().dbname.clone();
     // Every cluster has `postgres` unless somebody dropped it, and then `template1`.
-    let mut link = match connector.with_dbname("postgres").connect().await {
+    let mut link = match Link::open(&connector.with_dbname("postgres")).await {
         Err(error) if error.kind() == ConnectErrorKind::DatabaseMissing => {
-            Link::new(connector.with_dbname("template1").connect().await?)
+            Link::open(&connector.with_dbname("template1")).await?
         }
-        connected => Link::new(connected?),
+        connected => connected?,
     };
     let created = run_create(&mut link, &name).await;
     link.close().await;
@@ -144,7 +147,7 @@ async fn run_create(link: &mut Link, name: &str) -> Result<(), SchemaError> {
     let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
     let mut attempts_left = 20;
     loop {
-        let created = link.run(async |client| client.batch_execute(&statement).await).await;
+        let created = link.run_within(Some(WORK_LIMIT), async |client| client.batch_execute(&statement).await).await;
         let Err(error) = created else { return Ok(()) };
         match error.code() {
             // Another host was first.
@@ -216,19 +219,20 @@ async fn fits(link: &mut Link, kind: Persistence) -> Result<bool, SchemaError> {
 }
 
 async fn make(link: &mut Link, kind: Persistence) -> Result<(), SchemaError> {
-    let wrong = |error: tokio_postgres::Error| SchemaError::of("make the tables", &error);
+    let wrong = |error: LinkError| SchemaError::of("make the tables", &error);
+    let limit = Some(WORK_LIMIT);
     // The lock is that of the schema files, taken beforehand so that a process that had to wait looks again instead of
     // making anew what the other one has just made. With a stricter isolation it would see what was there before.
     let begin = format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; \
          SELECT pg_advisory_xact_lock({SET_UP_LOCK})"
     );
-    link.run(async |client| client.batch_execute(&begin).await).await.map_err(wrong)?;
+    link.run_within(limit, async |client| client.batch_execute(&begin).await).await.map_err(wrong)?;
     if fits(link, kind).await? {
         return link.run(async |client| client.batch_execute("COMMIT").await).await.map_err(wrong);
     }
     // The file's BEGIN only earns a notice, and its COMMIT ends the transaction.
-    link.run(async |client| client.batch_execute(kind.sql()).await).await.map_err(wrong)
+    link.run_within(limit, async |client| client.batch_execute(kind.sql()).await).await.map_err(wrong)
 }
 
 /// Checks that all tables that a run needs are there and ours.
@@ -266,7 +270,7 @@ pub async fn reset(link: &mut Link, within: Option<Duration>) -> Result<(), Sche
         .map_or(String::new(), |within| format!("SET LOCAL statement_timeout = '{}ms'; ", within.as_millis().max(1)));
     let tables = TABLES.join(", ");
     let sql = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; {limit}TRUNCATE {tables}; COMMIT");
-    let emptied = link.run(async |client| client.batch_execute(&sql).await).await;
+    let emptied = link.run_within(Some(WORK_LIMIT), async |client| client.batch_execute(&sql).await).await;
     if let Err(error) = emptied {
         let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;
         return Err(SchemaError::of("empty the tables", &error));
@@ -282,7 +286,7 @@ pub async fn reset(link: &mut Link, within: Option<Duration>) -> Result<(), Sche
 pub async fn fill_pool(link: &mut Link, seed: u64, pool: &Pool, alone: bool) -> Result<(), SchemaError> {
     use tokio_postgres::types::Type;
     let (seed, length) = (seed as i64, pool.sql_length());
-    let wrong = |error: tokio_postgres::Error| SchemaError::of("fill the pool for --server-side-data", &error);
+    let wrong = |error: LinkError| SchemaError::of("fill the pool for --server-side-data", &error);
     let there = "SELECT 1 FROM loadtest_payload_pool WHERE seed = $1 AND length = $2";
     let rows = link
         .run(async |client| client.query_typed(there, &[(&seed, Type::INT8), (&length, Type::INT4)]).await)
@@ -290,13 +294,14 @@ pub async fn fill_pool(link: &mut Link, seed: u64, pool: &Pool, alone: bool) -> 
         .map_err(wrong)?;
     if rows.is_empty() {
         if alone {
-            link.run(async |client| client.execute_typed("DELETE FROM loadtest_payload_pool", &[]).await)
+            let delete = "DELETE FROM loadtest_payload_pool";
+            link.run_within(Some(WORK_LIMIT), async |client| client.execute_typed(delete, &[]).await)
                 .await
                 .map_err(wrong)?;
         }
         let fill = "INSERT INTO loadtest_payload_pool (seed, length, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
         let text = pool.text();
-        link.run(async |client| {
+        link.run_within(Some(WORK_LIMIT), async |client| {
             client.execute_typed(fill, &[(&seed, Type::INT8), (&length, Type::INT4), (&text, Type::BYTEA)]).await
         })
         .await

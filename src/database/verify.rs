@@ -6,7 +6,7 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::connect::Connector;
-use super::link::Link;
+use super::link::{Link, LinkError};
 use crate::outcome::chain;
 use crate::result::{TableRows, Verification};
 use crate::workload::request::TAG_BYTES;
@@ -67,13 +67,13 @@ pub async fn verify(connector: &Connector, claims: &Claims) -> Verification {
 }
 
 async fn look(connector: &Connector, claims: &Claims) -> Result<Verification, String> {
-    let mut link = Link::new(connector.connect().await.map_err(|error| chain(&error))?);
+    let mut link = Link::open(connector).await.map_err(|error| chain(&error))?;
     let found = look_with(&mut link, claims).await.map_err(|error| chain(&error));
     link.close().await;
     found
 }
 
-async fn look_with(link: &mut Link, claims: &Claims) -> Result<Verification, tokio_postgres::Error> {
+async fn look_with(link: &mut Link, claims: &Claims) -> Result<Verification, LinkError> {
     if claims.unsettled > 0 {
         let _ =
             tokio::time::timeout(OPEN_TRANSACTIONS_WITHIN, until_none_is_open(link, &claims.application_name)).await;
@@ -115,7 +115,7 @@ async fn until_none_is_open(link: &mut Link, application_name: &str) {
 }
 
 /// Rows whose ids were made by this process in this run.
-async fn rows(link: &mut Link, table: &str, id: &str, claims: &Claims) -> Result<u64, tokio_postgres::Error> {
+async fn rows(link: &mut Link, table: &str, id: &str, claims: &Claims) -> Result<u64, LinkError> {
     let sql = format!(
         "SELECT count(*) FROM {table} WHERE {id} BETWEEN $1::uuid AND $2::uuid \
          AND substring(uuid_send({id}) from {} for {}) = $3",
@@ -134,7 +134,7 @@ async fn rows(link: &mut Link, table: &str, id: &str, claims: &Claims) -> Result
 ///
 /// # Errors
 /// The driver's.
-pub async fn tickets_taken(link: &mut Link) -> Result<u64, tokio_postgres::Error> {
+pub async fn tickets_taken(link: &mut Link) -> Result<u64, LinkError> {
     count(link, "SELECT coalesce(sum(1001 - tickets), 0)::bigint FROM resource_bucket", &[]).await
 }
 
@@ -142,8 +142,9 @@ async fn count(
     link: &mut Link,
     sql: &str,
     parameters: &[(&(dyn ToSql + Sync), Type)],
-) -> Result<u64, tokio_postgres::Error> {
-    let rows = link.run(async |client| client.query_typed(sql, parameters).await).await?;
+) -> Result<u64, LinkError> {
+    // Counting takes as long as the tables are large.
+    let rows = link.run_within(Some(WITHIN), async |client| client.query_typed(sql, parameters).await).await?;
     let found: Option<i64> = rows.first().map(|row| row.try_get(0)).transpose()?;
     Ok(found.and_then(|count| u64::try_from(count).ok()).unwrap_or_default())
 }

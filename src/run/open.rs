@@ -52,9 +52,8 @@ pub async fn reach(plan: &Plan, server: Option<ThrowawayServer>, tell: Tell<'_>)
     };
     tell(&format!("connecting to {}", spec.describe()));
     let connector = Connector::new(spec, &plan.application_name)?;
-    let found = match connector.connect().await {
-        Ok(connected) => {
-            let mut link = Link::new(connected);
+    let found = match Link::open(&connector).await {
+        Ok(mut link) => {
             let found = look(plan, &mut link, &connector).await?;
             link.close().await;
             Some(found)
@@ -66,7 +65,7 @@ pub async fn reach(plan: &Plan, server: Option<ThrowawayServer>, tell: Tell<'_>)
 }
 
 async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Found, RunError> {
-    let info = preflight::server_info(link).await;
+    let info = preflight::server_info(link).await?;
     let identity = preflight::identity(link).await;
     if plan.engine.session.prepared && !plan.setup_only {
         preflight::check_prepared_statements(link, connector).await?;
