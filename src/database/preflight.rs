@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use super::connect::{ConnectError, Connector};
 use super::link::{Link, LinkError};
+use crate::outcome::chain;
 use crate::result::ServerInfo;
 
 /// Asks for the settings that explain the figures. What the server does not tell is left out.
@@ -69,12 +70,37 @@ pub enum PoolerError {
     /// The server says nothing at all.
     #[error(transparent)]
     Silent(#[from] LinkError),
+    /// A transaction of several statements is refused.
+    #[error(
+        "a pooler in statement mode (PgBouncer?) stands between, which refuses transactions of several round trips \
+         ({0}); set its pool_mode to transaction or session, connect past it, or add --no-prepared-statements \
+         --pipeline"
+    )]
+    RefusesTransactions(String),
     /// A prepared statement was not there when it was used.
     #[error(
         "a pooler in transaction mode (PgBouncer?) stands between, and prepared statements get lost in it; \
          add --no-prepared-statements"
     )]
     LosesStatements,
+}
+
+/// Finds out whether a transaction may go on from one round trip to the next: poolers in statement mode end the connection
+/// at its BEGIN.
+///
+/// # Errors
+/// It may not, or there is no answer.
+pub async fn check_transactions(link: &mut Link) -> Result<(), PoolerError> {
+    match link.run(async |client| client.batch_execute("BEGIN").await).await {
+        Err(error) if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) => {
+            return Err(PoolerError::RefusesTransactions(chain(&error)));
+        }
+        Err(silent @ LinkError::Silent(_)) => return Err(silent.into()),
+        // Whatever else is wrong is told where it is met.
+        _ => {}
+    }
+    let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;
+    Ok(())
 }
 
 /// Finds out whether prepared statements survive between here and the server.

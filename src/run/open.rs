@@ -67,6 +67,9 @@ pub async fn reach(plan: &Plan, server: Option<ThrowawayServer>, tell: Tell<'_>)
 async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Found, RunError> {
     let info = preflight::server_info(link).await?;
     let identity = preflight::identity(link).await;
+    if !plan.engine.session.pipeline && !plan.setup_only {
+        preflight::check_transactions(link).await?;
+    }
     if plan.engine.session.prepared && !plan.setup_only {
         preflight::check_prepared_statements(link, connector).await?;
     }
