@@ -73,6 +73,8 @@ pub struct Worker {
     closing: watch::Receiver<bool>,
     epoch: Epoch,
     jitter: SplitMix64,
+    /// How many attempts to connect there were since a connection last proved to be of use.
+    fruitless: u32,
 }
 
 /// A claimed slot. Unless it is kept, it is handed back when it is dropped: also where the worker is ended meanwhile.
@@ -135,7 +137,7 @@ impl Worker {
         epoch: Epoch,
     ) -> Self {
         let jitter = SplitMix64::new(clock::now_ns());
-        Self { shared, recorder, incidents, session: Some(session), timer, closing, epoch, jitter }
+        Self { shared, recorder, incidents, session: Some(session), timer, closing, epoch, jitter, fruitless: 0 }
     }
 
     /// Runs requests until the window closes, and finishes the one in hand.
@@ -263,13 +265,19 @@ impl Worker {
         }
         drop(recorder);
         in_flight.is_settled = !matches!(execution.outcome, Outcome::Unknown(_));
-        if let Outcome::Failed(failure) | Outcome::Unknown(failure) = execution.outcome {
-            if failure.connection_lost {
-                self.session = None;
-            }
-            if is_news {
-                (self.incidents)(Incident::NewError(failure));
-            }
+        let lost = match &execution.outcome {
+            Outcome::Ok => false,
+            Outcome::Failed(failure) | Outcome::Unknown(failure) => failure.connection_lost,
+        };
+        if lost {
+            self.session = None;
+        } else {
+            self.fruitless = 0;
+        }
+        if let Outcome::Failed(failure) | Outcome::Unknown(failure) = execution.outcome
+            && is_news
+        {
+            (self.incidents)(Incident::NewError(failure));
         }
     }
 
@@ -291,7 +299,9 @@ impl Worker {
         }
     }
 
-    /// Replaces the connection where it is gone, however often it takes; false where the window closed meanwhile.
+    /// Replaces the connection where it is gone, however often it takes; false where the window closed meanwhile. The
+    /// first attempt is made at once. Connections that are lost before a request was answered on them count as failed
+    /// attempts, or a load without pauses would open one after the other.
     async fn ensure_connected(&mut self) -> bool {
         if self.session.as_ref().is_some_and(|session| session.loss().is_none()) {
             return true;
@@ -302,8 +312,18 @@ impl Worker {
         {
             (self.incidents)(Incident::ReconnectFailed(failure));
         }
-        for attempt in 0u32.. {
+        loop {
             let end_ns = self.epoch.mono_ns + self.shared.end_ns();
+            let attempt = self.fruitless;
+            self.fruitless = attempt.saturating_add(1);
+            if attempt > 0 {
+                let pause = self.backoff(attempt - 1);
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.timer.until(end_ns) => return false,
+                    _ = self.closing.changed() => return false,
+                }
+            }
             let shared = &self.shared;
             let open = Session::open(&shared.connector, &shared.script);
             let opened = tokio::select! {
@@ -325,14 +345,7 @@ impl Worker {
                     }
                 }
             }
-            let pause = self.backoff(attempt);
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.timer.until(end_ns) => return false,
-                _ = self.closing.changed() => return false,
-            }
         }
-        false
     }
 
     /// Doubles from 50 ms to 2 s, of which a random half is taken off, so that workers do not come back all at once.
