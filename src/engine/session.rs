@@ -232,8 +232,9 @@ pub enum OpenError {
     Prepare(Failure),
     /// A connection, but no answer while the statements were prepared.
     #[error(
-        "the server did not prepare the statements within {PREPARE_SECONDS} s; is a table locked by another session? \
-         Wait for it, or end it (see pg_locks)"
+        "the server did not prepare the statements within {PREPARE_SECONDS} s; is a table locked by another session \
+         (see pg_locks)? Wait for it, or end it. Or has a pooler in session mode fewer connections than workers? Lower \
+         --workers, or raise its pool"
     )]
     PrepareTimeout,
 }
@@ -257,11 +258,12 @@ impl OpenError {
             Self::PrepareTimeout => Failure::own("no answer while preparing", self.to_string(), true),
             Self::System(_) => Failure::own("cannot connect (system)", self.to_string(), true),
             Self::Connect(error) => {
-                let class = match error.sqlstate() {
-                    Some(state) => format!("cannot connect ({:?}, {})", error.kind(), state.code()),
+                let sqlstate = error.sqlstate().map(|state| state.code().to_owned());
+                let class = match &sqlstate {
+                    Some(state) => format!("cannot connect ({:?}, {state})", error.kind()),
                     None => format!("cannot connect ({:?})", error.kind()),
                 };
-                Failure::own(&class, error.to_string(), true)
+                Failure { sqlstate, ..Failure::own(&class, error.to_string(), true) }
             }
         }
     }
