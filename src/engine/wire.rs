@@ -88,9 +88,15 @@ impl Wire {
                 }
             }
             while !self.take_answers(&mut answer, &mut completed) {
-                if self.poll_input(cx).is_pending() {
-                    let Some(error) = &broken else { return Poll::Pending };
-                    self.end = Some(Failure::of_socket(error));
+                let is_pending = self.poll_input(cx).is_pending();
+                match &broken {
+                    None if is_pending => return Poll::Pending,
+                    // The system tells an error once. Who reads after it is told that the stream has ended; that the
+                    // server has ended it is only so where it was closed before we wrote.
+                    Some(error) if is_pending || self.is_closed() && error.kind() != io::ErrorKind::BrokenPipe => {
+                        self.end = Some(Failure::of_socket(error));
+                    }
+                    _ => {}
                 }
             }
             Poll::Ready(())
@@ -188,6 +194,11 @@ impl Wire {
             })
             .await;
         }
+    }
+
+    /// Whether the stream came to its end without a word.
+    fn is_closed(&self) -> bool {
+        self.end.as_ref() == Some(&Failure::closed())
     }
 
     /// Reads more, or finds that there is no more to come.
