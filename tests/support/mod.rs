@@ -2,11 +2,41 @@
 
 #![allow(dead_code)] // Every test binary uses a part of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use postgres_load_test::database::ephemeral::{Signal, ThrowawayOptions, ThrowawayServer};
+
+/// A version of PostgreSQL to test with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// The newest that is installed on this machine.
+    Installed,
+    /// PostgreSQL 18.
+    Eighteen,
+}
+
+/// The folder with the programs of PostgreSQL 18: `PG18_BINDIR`, or where scripts/test.sh puts them. `None` where
+/// `PG18_BINDIR` is `none`, which leaves it out.
+///
+/// # Panics
+/// It is not there.
+pub fn postgres_18() -> Option<PathBuf> {
+    let folder = match std::env::var_os("PG18_BINDIR") {
+        Some(text) if text == "none" => return None,
+        Some(text) => PathBuf::from(text),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("postgres-18").join("bin"),
+    };
+    let folder = folder.canonicalize().unwrap_or(folder);
+    assert!(
+        folder.join("postgres").is_file(),
+        "PostgreSQL 18 is not in {}: scripts/test.sh puts it there. PG18_BINDIR names another folder with its \
+         programs; PG18_BINDIR=none leaves it out",
+        folder.display()
+    );
+    Some(folder)
+}
 
 /// A throwaway server with a test's conveniences; every fault is a panic. Gone when dropped.
 pub struct TestServer {

@@ -1,0 +1,203 @@
+//! PgBouncer between the program and the server: its three modes, its end, its pauses, and a pool that is too small.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::support::TestServer;
+use crate::tool::{Started, assert_rows_match, count, ms, run, wait_for_rows, wait_until};
+use crate::{assert_went_on, conclude, empty, finish, now, of_class, reconnects, server_on_tcp, settle, start_at};
+
+const WORKERS: u64 = 6;
+
+/// 100 requests/s on six workers.
+const LOAD: [&str; 4] = ["--rps", "100", "--workers", "6"];
+
+/// The ways that a pooler in transaction mode allows.
+const UNNAMED: [&[&str]; 2] = [&["--no-prepared-statements"], &["--no-prepared-statements", "--pipeline"]];
+
+/// A PgBouncer of this test's own. Ended when dropped.
+struct Bouncer {
+    child: Option<Child>,
+    port: u16,
+    psql: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Bouncer {
+    /// With so many connections to the server.
+    fn before(server: &TestServer, mode: &str, pool: u32) -> Self {
+        let folder = tempfile::Builder::new().prefix("plt").tempdir_in("/tmp").unwrap();
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        std::fs::write(folder.path().join("users"), "\"postgres\" \"secret\"\n").unwrap();
+        let config = format!(
+            "[databases]\n* = host=127.0.0.1 port={} password=secret\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = plain\nauth_file = {}\nadmin_users = postgres\n\
+             pool_mode = {mode}\ndefault_pool_size = {pool}\nmax_client_conn = 100\nserver_login_retry = 1\n",
+            server.server().port(),
+            folder.path().join("users").display()
+        );
+        std::fs::write(folder.path().join("bouncer.ini"), config).unwrap();
+        let psql = server.server().program_dir().join("psql");
+        let mut bouncer = Self { child: None, port, psql, folder };
+        bouncer.start();
+        bouncer
+    }
+
+    fn start(&mut self) {
+        let mut command = Command::new("/usr/sbin/pgbouncer");
+        command.arg(self.folder.path().join("bouncer.ini")).stdout(Stdio::null()).stderr(Stdio::null());
+        if rustix::process::geteuid().is_root() {
+            command.args(["-u", "postgres"]);
+        }
+        self.child = Some(command.spawn().expect("pgbouncer is not installed"));
+        wait_until("PgBouncer listens", || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+    }
+
+    /// Ends it at once, and so all connections.
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Has it do something, and waits until it is done.
+    fn command(&self, text: &str) {
+        let console = self.url().replace("/postgres?", "/pgbouncer?");
+        let done = Command::new(&self.psql as &Path).args(["-Xq", "-c", text, &console]).output().unwrap();
+        assert!(done.status.success(), "{text}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn url(&self) -> String {
+        format!("postgresql://postgres:secret@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+    }
+
+    /// A run of so many seconds that has begun to write.
+    fn load_for(&self, server: &TestServer, seconds: &str, more: &[&str]) -> Started {
+        empty(server);
+        let started = start_at(&self.url(), &[&LOAD[..], &["--duration", seconds], more].concat());
+        wait_for_rows(server, "chat_inference");
+        settle();
+        started
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[test]
+fn session_mode_needs_nothing_special() {
+    let server = server_on_tcp(&[]);
+    let bouncer = Bouncer::before(&server, "session", 10);
+    for more in [&[][..], &["--pipeline"], &["--no-prepared-statements"], &["--no-prepared-statements", "--pipeline"]] {
+        let arguments = [&LOAD[..], &["--duration", "1"], more].concat();
+        let json = conclude(start_at(&bouncer.url(), &arguments), &server, 100, WORKERS);
+        assert_eq!(json["errors"].as_array().unwrap().len(), 0, "{more:?}: {}", json["errors"]);
+        assert_eq!(count(&json, "ok") + count(&json, "not_started"), 100, "{more:?}: {}", json["accounting"]);
+    }
+}
+
+#[test]
+fn a_session_pool_with_fewer_connections_than_workers_is_refused() {
+    let server = server_on_tcp(&[]);
+    let bouncer = Bouncer::before(&server, "session", 3);
+    let ran = finish(start_at(&bouncer.url(), &[&LOAD[..], &["--duration", "1"]].concat()));
+    ran.expect_refusal(3, &["within 10 s", "pool", "--workers"]);
+}
+
+#[test]
+fn a_transaction_pool_with_fewer_connections_than_workers_lets_them_take_turns() {
+    let server = server_on_tcp(&[]);
+    let bouncer = Bouncer::before(&server, "transaction", 2);
+    for more in UNNAMED {
+        let arguments = [&LOAD[..], &["--duration", "2"], more].concat();
+        let json = conclude(start_at(&bouncer.url(), &arguments), &server, 200, WORKERS);
+        assert_eq!(json["errors"].as_array().unwrap().len(), 0, "{more:?}: {}", json["errors"]);
+        assert_eq!(count(&json, "ok") + count(&json, "not_started"), 200, "{more:?}: {}", json["accounting"]);
+        assert!(count(&json, "ok") > 20, "{more:?}: {}", json["accounting"]);
+    }
+}
+
+#[test]
+fn statement_mode_is_refused_unless_the_transaction_is_sent_at_once() {
+    let server = server_on_tcp(&[]);
+    let bouncer = Bouncer::before(&server, "statement", 10);
+    for more in [&[][..], &["--no-prepared-statements"]] {
+        let arguments = [&LOAD[..], &["--duration", "1"], more].concat();
+        let ran = finish(start_at(&bouncer.url(), &arguments));
+        ran.expect_refusal(3, &["statement mode", "pool_mode"]);
+    }
+    assert_eq!(server.psql("SELECT count(*) FROM chat_inference"), "0");
+    let arguments = [&LOAD[..], &["--duration", "1"], UNNAMED[1]].concat();
+    let json = conclude(start_at(&bouncer.url(), &arguments), &server, 100, WORKERS);
+    assert_eq!(count(&json, "ok") + count(&json, "not_started"), 100, "{} {}", json["accounting"], json["errors"]);
+    assert!(count(&json, "ok") > 20, "{}", json["accounting"]);
+}
+
+#[test]
+fn a_pause_is_waited_for_and_shows() {
+    let server = server_on_tcp(&[]);
+    let bouncer = Bouncer::before(&server, "transaction", 10);
+    for more in UNNAMED {
+        let started = bouncer.load_for(&server, "4", more);
+        bouncer.command("PAUSE");
+        std::thread::sleep(Duration::from_millis(1_200));
+        let since = now(&server);
+        bouncer.command("RESUME");
+        let json = conclude(started, &server, 400, WORKERS);
+        assert_eq!(json["errors"].as_array().unwrap().len(), 0, "{more:?}: {}", json["errors"]);
+        assert_eq!((reconnects(&json), count(&json, "unfinished")), (0, 0), "{more:?}");
+        assert!(ms(&json, "latency_ms", "max") >= 1_000.0, "{more:?}: {}", json["latency_ms"]);
+        assert_went_on(&server, &json, &since);
+    }
+}
+
+#[test]
+fn a_pause_before_the_run_is_told() {
+    let server = server_on_tcp(&[]);
+    let bouncer = Bouncer::before(&server, "transaction", 10);
+    // Only a pooler that knows the server lets clients in while it pauses.
+    run(&["--setup", "--duration", "0", "--postgres-url", &bouncer.url()]).expect(0);
+    bouncer.command("PAUSE");
+    let url = format!("{}&connect_timeout=1", bouncer.url());
+    finish(start_at(&url, &LOAD)).expect_refusal(3, &["connect_timeout"]);
+}
+
+#[test]
+fn a_restart_of_the_pooler_is_survived() {
+    let server = server_on_tcp(&[]);
+    let mut bouncer = Bouncer::before(&server, "transaction", 10);
+    for more in UNNAMED {
+        let started = bouncer.load_for(&server, "6", more);
+        bouncer.kill();
+        settle();
+        bouncer.start();
+        let since = now(&server);
+        let json = conclude(started, &server, 600, WORKERS);
+        assert_eq!(reconnects(&json), WORKERS, "{more:?}: {}", json["errors"]);
+        assert!(of_class(&json, "connection", "cannot connect (Refused") > 0, "{more:?}: {}", json["errors"]);
+        assert!(count(&json, "failed") + count(&json, "unknown") <= WORKERS, "{more:?}: {}", json["accounting"]);
+        assert_went_on(&server, &json, &since);
+    }
+}
+
+/// The pooler's clients stay connected, and are told by it that the server is gone.
+#[test]
+fn a_restart_of_the_server_behind_a_pooler_is_survived() {
+    let mut server = server_on_tcp(&[]);
+    let bouncer = Bouncer::before(&server, "transaction", 10);
+    let started = bouncer.load_for(&server, "8", UNNAMED[0]);
+    server.kill();
+    settle();
+    server.start_again();
+    let since = now(&server);
+    let json = finish(started).expect_measured().json();
+    assert_rows_match(&server, &json);
+    assert_eq!(count(&json, "scheduled"), 800);
+    assert_went_on(&server, &json, &since);
+}
