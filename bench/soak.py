@@ -106,7 +106,7 @@ class Pooler:
         self.ini = os.path.join(server.folder, "pgbouncer.ini")
         with open(self.ini, "w") as file:
             file.write(f"""[databases]
-* = host={server.folder} port=5432
+* = host={server.folder} port=5432 user=postgres
 [pgbouncer]
 unix_socket_dir = {server.folder}
 listen_port = {PORT}
@@ -187,7 +187,16 @@ def load(binary, server, port, options, seconds, verify):
             "--statement-timeout", "10s"]
     env = {**server.env, "POSTGRES_URL": f"host=127.0.0.1 port={port} user=postgres dbname=bench sslmode=disable"}
     return subprocess.Popen(argv + (["--verify"] if verify else []), env=env, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                            stdout=subprocess.PIPE, stderr=open(os.path.join(server.folder, "load_test.err"), "w"),
+                            text=True)
+
+
+def document(output, server):
+    """What load_test printed, or why it printed nothing."""
+    if output:
+        return json.loads(output)
+    with open(os.path.join(server.folder, "load_test.err"), errors="replace") as file:
+        raise BenchError("load_test had no result:\n" + file.read()[-2000:])
 
 
 def soak(options, binary, server):
@@ -199,7 +208,7 @@ def soak(options, binary, server):
     try:
         time.sleep(1)
         say("one minute without faults, for comparison")
-        calm = json.loads(load(binary, server, proxy.port, options, 60, False).communicate()[0])
+        calm = document(load(binary, server, proxy.port, options, 60, False).communicate()[0], server)
         process = load(binary, server, proxy.port, options, options.minutes * 60, True)
         began, samples, done = time.monotonic(), [], []
         while process.poll() is None and time.monotonic() - began < options.minutes * 60:
@@ -216,7 +225,7 @@ def soak(options, binary, server):
                 done.append({"at": at, "fault": name})
                 fault()
         output = process.communicate(timeout=180)[0]
-        return calm, json.loads(output), samples, done
+        return calm, document(output, server), samples, done
     finally:
         pooler.stop()
 
