@@ -138,11 +138,7 @@ pub async fn tickets_taken(link: &mut Link) -> Result<u64, LinkError> {
     count(link, "SELECT coalesce(sum(1001 - tickets), 0)::bigint FROM resource_bucket", &[]).await
 }
 
-async fn count(
-    link: &mut Link,
-    sql: &str,
-    parameters: &[(&(dyn ToSql + Sync), Type)],
-) -> Result<u64, LinkError> {
+async fn count(link: &mut Link, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<u64, LinkError> {
     // Counting takes as long as the tables are large.
     let rows = link.run_within(Some(WITHIN), async |client| client.query_typed(sql, parameters).await).await?;
     let found: Option<i64> = rows.first().map(|row| row.try_get(0)).transpose()?;

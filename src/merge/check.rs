@@ -5,7 +5,9 @@ use crate::outages::Outage;
 use crate::outcome::ErrorCount;
 use crate::recorder::{Durations, Timeline};
 use crate::report::text::steers;
-use crate::result::{Bounded, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION, Verification};
+use crate::result::{
+    Bounded, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION, Verification, WarmupCounts,
+};
 
 /// No count of a document is greater. So many requests take years at the greatest rate, and the sum over as many
 /// machines as there can be shares still fits into 64 bits.
@@ -287,6 +289,9 @@ fn figures_disagree(result: &RunResult) -> Option<String> {
     let answered = [&result.latency_ms, &result.service_time_ms];
     if answered.iter().any(|summary: &&Summary| summary.count != accounting.answered()) {
         return Some(format!("not every one of {} answered requests has a latency", accounting.answered()));
+    }
+    if result.config.warmup_seconds == 0.0 && result.run.warmup != WarmupCounts::default() {
+        return Some("it has requests of a warm-up, and none was asked for".to_owned());
     }
     if throughput.completed_in_window > accounting.ok + result.run.warmup.ok {
         return Some("more requests were completed than were ok".to_owned());

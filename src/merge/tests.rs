@@ -351,6 +351,7 @@ fn what_is_common_is_kept_and_the_worst_is_shown() {
         part.start_skew_ms = Some(-cpu);
         part.result.warnings = vec!["of all".to_owned()];
         part.result.run.warmup.ok = 50;
+        part.result.config.warmup_seconds = 5.0;
     }
     parts[1].result.warnings.push("of one".to_owned());
     let result = merged(parts);

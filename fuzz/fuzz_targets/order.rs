@@ -1,0 +1,19 @@
+//! A line that an agent reads, and the plan that it makes of it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use postgres_load_test::agent::protocol::Order;
+use postgres_load_test::database::conninfo::Environment;
+use postgres_load_test::plan::Plan;
+
+fuzz_target!(|line: &[u8]| {
+    if let Ok(Order::Plan(order)) = serde_json::from_slice::<Order>(line) {
+        let mut environment = Environment::of_user("me");
+        if let Some(password) = &order.pgpassword {
+            environment = environment.with("PGPASSWORD", password);
+        }
+        if let Ok(plan) = Plan::resolve(&order.options, &environment, 1_800_000_000_000_000_000, 4) {
+            _ = plan.coordinated(order.share, false).config("db".to_owned());
+        }
+    }
+});
