@@ -1,17 +1,23 @@
 //! An honest conversation with lies in some places, as an agent's lines and as a result file.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use libfuzzer_sys::fuzz_target;
 use postgres_load_test::agent::protocol::Event;
 use postgres_load_test::fleet::hostile::{hear, honest, lines, spoil, spoken, told};
-use postgres_load_test::merge::files;
-use postgres_load_test::merge::merge;
+use postgres_load_test::merge::{files, merge};
+use serde_json::Value;
+
+/// The lines of a conversation, and the result in it.
+static HONEST: LazyLock<(Vec<Value>, Value)> = LazyLock::new(|| {
+    let events = honest();
+    let Some(Event::Result(result)) = events.last() else { unreachable!("no result at its end") };
+    (lines(&events), serde_json::to_value(result).unwrap_or_default())
+});
 
 fuzz_target!(|lies: Vec<(u8, u16, u8)>| {
-    let events = honest();
-    let mut conversation = lines(&events);
-    let Some(Event::Result(result)) = events.last() else { return };
-    let Ok(mut document) = serde_json::to_value(result) else { return };
+    let (mut conversation, mut document) = HONEST.clone();
     let count = conversation.len();
     for (line, place, lie) in lies.into_iter().take(8) {
         spoil(&mut conversation[usize::from(line) % count], place.into(), lie.into());

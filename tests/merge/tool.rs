@@ -80,7 +80,7 @@ pub fn server_with_tables() -> TestServer {
 /// An instant some seconds ahead, as `--start-at` takes it: time enough to connect on a busy machine.
 pub fn soon() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    (now + Duration::from_secs(3)).as_secs().to_string()
+    (now + Duration::from_secs(8)).as_secs().to_string()
 }
 
 /// Runs each share in a process of its own, all at once, and leaves their results in `folder`.
