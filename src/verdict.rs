@@ -187,6 +187,8 @@ fn generator_at_fault(result: &RunResult) -> Option<String> {
              show this machine and not the database; raise --threads, use a larger machine, or several."
         ));
     }
+    // A closed loop has no due times to be late for.
+    result.config.target_rps?;
     // Where it hardly runs, no worker ever waits for its slot, and there is no lateness to show it.
     if let Some(occupied_pct) = result.generator.occupied_pct.filter(|pct| *pct > THREAD_OCCUPIED_LIMIT_PCT) {
         return Some(format!(
@@ -195,8 +197,6 @@ fn generator_at_fault(result: &RunResult) -> Option<String> {
              or use another."
         ));
     }
-    // A closed loop has no due times to be late for.
-    result.config.target_rps?;
     let (late_ms, p50_ms) = (result.lateness_ms.p99?, result.latency_ms.p50.unwrap_or(0.0));
     (late_ms > LATENESS_LIMIT_MS && late_ms > LATENESS_LIMIT_OF_P50 * p50_ms).then(|| {
         format!(
