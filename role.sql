@@ -11,6 +11,7 @@
 --   the two UPSERTs                                     INSERT, SELECT, and UPDATE of the columns that change
 --   empty the tables before a run                       TRUNCATE; not needed with --no-reset, then add -v reset=no
 --   --server-side-data                                  SELECT, INSERT and DELETE on the pool of random text
+--   --verify                                            SELECT of the ids
 --
 -- It can neither read the documents nor delete single rows, nor make, alter or drop anything. So it cannot --setup:
 -- the owner does that, and runs this file again wherever the tables have been made anew, as their rights went with them.
@@ -65,7 +66,8 @@ WHERE pg_class.oid = 'chat_inference'::regclass
 REVOKE ALL ON chat_inference, model_inference, resource_bucket, variant_by_episode, loadtest_payload_pool
     FROM :"role";
 
-GRANT INSERT ON chat_inference, model_inference TO :"role";
+-- The ids, for --verify; they tell nothing of the documents.
+GRANT INSERT, SELECT (id) ON chat_inference, model_inference TO :"role";
 
 GRANT INSERT, SELECT, UPDATE (tickets, balance_as_of) ON resource_bucket TO :"role";
 

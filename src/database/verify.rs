@@ -51,24 +51,43 @@ pub async fn verify(connector: &Connector, claims: &Claims) -> Verification {
     let found = tokio::time::timeout(WITHIN, async {
         loop {
             match look(connector, claims).await {
-                Ok(found) => return found,
-                // Perhaps it is just being started again.
-                Err(error) => last_error = Some(error),
+                Ok(found) => return Ok(found),
+                Err(error) if !error.may_pass => return Err(error.text),
+                Err(error) => last_error = Some(error.text),
             }
             tokio::time::sleep(PAUSE).await;
         }
     })
     .await;
-    found.unwrap_or_else(|_| {
-        let why = last_error.map_or(String::new(), |error| format!(": {error}"));
-        let error = format!("the database did not tell within {} s{why}", WITHIN.as_secs());
-        Verification::failed(claims.acknowledged, claims.unsettled, error)
-    })
+    let error = match found {
+        Ok(Ok(found)) => return found,
+        Ok(Err(error)) => error,
+        Err(_) => {
+            let why = last_error.map_or(String::new(), |error| format!(": {error}"));
+            format!("the database did not tell within {} s{why}", WITHIN.as_secs())
+        }
+    };
+    Verification::failed(claims.acknowledged, claims.unsettled, error)
 }
 
-async fn look(connector: &Connector, claims: &Claims) -> Result<Verification, String> {
-    let mut link = Link::open(connector).await.map_err(|error| chain(&error))?;
-    let found = look_with(&mut link, claims).await.map_err(|error| chain(&error));
+/// Why nothing was found out this time.
+struct LookError {
+    text: String,
+    /// Whether it may be otherwise in a moment, as where the server is just being started again.
+    may_pass: bool,
+}
+
+impl From<LinkError> for LookError {
+    fn from(error: LinkError) -> Self {
+        // Connection exceptions, insufficient resources, operator intervention; all others say that it cannot be done.
+        let may_pass = error.code().is_none_or(|state| ["08", "53", "57"].contains(&&state.code()[..2]));
+        Self { text: chain(&error), may_pass }
+    }
+}
+
+async fn look(connector: &Connector, claims: &Claims) -> Result<Verification, LookError> {
+    let mut link = Link::open(connector).await.map_err(|error| LookError { text: chain(&error), may_pass: true })?;
+    let found = look_with(&mut link, claims).await.map_err(LookError::from);
     link.close().await;
     found
 }

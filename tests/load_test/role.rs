@@ -64,6 +64,7 @@ fn it_runs_every_kind_of_test_on_tables_of_somebody_else() {
         &["--server-side-data"],
         &["--server-side-data", "--seed", "2"],
         &["--no-reset"],
+        &["--verify"],
         // Tables that fit are left alone, so nothing is made.
         &["--setup"],
     ] {
@@ -72,6 +73,10 @@ fn it_runs_every_kind_of_test_on_tables_of_somebody_else() {
         let arguments = [&["--rps", "50", "--duration", "1"], more].concat();
         let json = run_as(&server, "runner", &arguments).expect_measured().json();
         assert_eq!(json["accounting"]["ok"], 50, "{more:?}: {json}");
+        if more.contains(&"--verify") {
+            let found = &json["verification"];
+            assert_eq!((&found["error"], &found["tickets_taken"]), (&serde_json::Value::Null, &50.into()), "{found}");
+        }
         let kept = if no_reset { before.parse::<u64>().unwrap() } else { 0 };
         let after: u64 = server.psql_in("load", "SELECT count(*) FROM chat_inference").parse().unwrap();
         assert_eq!(after, kept + 50, "{more:?}");
@@ -91,7 +96,7 @@ fn it_can_do_nothing_else() {
         "INSERT INTO secrets VALUES ('x')",
         "TRUNCATE secrets",
         "SELECT output FROM chat_inference",
-        "SELECT id FROM chat_inference",
+        "SELECT tags FROM chat_inference",
         "SELECT raw_response FROM model_inference",
         "UPDATE chat_inference SET tags = '{}'",
         "UPDATE resource_bucket SET key = 'x'",
