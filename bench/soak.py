@@ -177,8 +177,11 @@ def freeze(server):
 
 def sample(pid):
     with open(f"/proc/{pid}/status") as status:
-        rss = int(re.search(r"VmRSS:\s+(\d+)", status.read())[1]) / 1024
-    return {"rss_mb": rss, "descriptors": len(os.listdir(f"/proc/{pid}/fd"))}
+        rss = re.search(r"VmRSS:\s+(\d+)", status.read())
+    if rss is None:
+        # It has ended, and only its exit code is left.
+        raise ProcessLookupError
+    return {"rss_mb": int(rss[1]) / 1024, "descriptors": len(os.listdir(f"/proc/{pid}/fd"))}
 
 
 def load(binary, server, port, options, seconds, verify):
