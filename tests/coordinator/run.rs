@@ -49,7 +49,7 @@ fn a_machine_whose_load_test_is_stopped_there_counts_as_lost_from_then_on() {
 }
 
 #[test]
-fn rows_are_verified_for_each_share_and_tickets_for_all_together() {
+fn rows_are_verified_for_each_share() {
     let fleet = TestFleet::start();
     let arguments = ["--rps", "20", "--duration", "2", "--warmup", "1", "--json-output", "--verify"];
     let json = fleet.run(VMS, &arguments).expect_measured().json();
