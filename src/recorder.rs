@@ -408,9 +408,19 @@ impl Recorder {
     pub fn interval(&self) -> Interval {
         let mut latency = self.figures.latency.clone();
         latency.add(&self.warmup_latency);
-        let ok = self.measured.ok + self.warmup.ok;
-        let errors = self.measured.answered() + self.warmup.answered() - ok;
-        Interval { latency, ok, errors, late: self.late }
+        Interval { latency, ok: self.measured.ok + self.warmup.ok, errors: self.errors_seen(), late: self.late }
+    }
+
+    /// Requests that failed or whose answer was lost, of warm-up and measured window together.
+    pub fn errors_seen(&self) -> u64 {
+        [&self.measured, &self.warmup].iter().map(|counts| counts.failed.saturating_add(counts.unknown)).sum()
+    }
+
+    /// Requests that were acknowledged, and those that may or may not have been committed, of both together.
+    pub fn acknowledged_and_unsettled(&self) -> (u64, u64) {
+        let counts = [&self.measured, &self.warmup];
+        let unsettled = counts.iter().map(|counts| counts.unknown.saturating_add(counts.in_flight())).sum();
+        (counts.iter().map(|counts| counts.ok).sum(), unsettled)
     }
 
     /// Adds what was recorded by another thread, or later.

@@ -281,7 +281,7 @@ impl Live {
     pub async fn next(&mut self) -> Result<Event, RunError> {
         let event = self.next_event().await?;
         if let Event::Second { recorded, .. } = &event {
-            self.failed = self.failed.saturating_add(recorded.interval().errors);
+            self.failed = self.failed.saturating_add(recorded.errors_seen());
             if let Some(reason) = aborts(self.plan.abort_on_errors, self.failed).filter(|_| self.aborted.is_none()) {
                 self.aborted = Some(reason);
                 self.stop(false);
@@ -319,12 +319,12 @@ impl Live {
             return None;
         }
         let recorder = &record.recorder;
-        let counts = [&recorder.measured, &recorder.warmup];
+        let (acknowledged, unsettled) = recorder.acknowledged_and_unsettled();
         let alone = self.plan.engine.schedule.share == Share::WHOLE;
         let unix_ms = |after_t0_ns: u64| (record.epoch.unix_ns + after_t0_ns) / 1_000_000;
         let claims = verify::Claims {
-            acknowledged: counts.iter().map(|counts| counts.ok).sum(),
-            unsettled: counts.iter().map(|counts| counts.unknown + counts.in_flight()).sum(),
+            acknowledged,
+            unsettled,
             unsettled_ids: recorder
                 .unsettled
                 .iter()
@@ -347,9 +347,7 @@ impl Live {
 
     /// [`Self::verify`] was given up.
     pub fn unverified(&self, record: &engine::RunRecord) -> Option<Verification> {
-        let counts = [&record.recorder.measured, &record.recorder.warmup];
-        let acknowledged = counts.iter().map(|counts| counts.ok).sum();
-        let unsettled = counts.iter().map(|counts| counts.unknown + counts.in_flight()).sum();
+        let (acknowledged, unsettled) = record.recorder.acknowledged_and_unsettled();
         self.plan.verify.then(|| Verification::failed(acknowledged, unsettled, "it was interrupted".to_owned()))
     }
 

@@ -207,9 +207,7 @@ impl Worker {
             self.recorder.borrow_mut().skip(window, slot.due_ns, waited.then_some(lag_ns));
             return true;
         }
-        let request = Unsettled { slot: slot.number, unix_ms };
-        let in_flight = InFlight { request, recorder: Rc::clone(&self.recorder), is_settled: false };
-        self.execute(slot, window, batch, claimed_ns, waited, in_flight).await;
+        self.execute(slot, window, batch, claimed_ns, waited, unix_ms).await;
         true
     }
 
@@ -220,12 +218,11 @@ impl Worker {
         batch: &Batch,
         claimed_ns: u64,
         waited: bool,
-        mut in_flight: InFlight,
+        unix_ms: u64,
     ) {
-        let Some(session) = self.session.as_mut() else {
-            in_flight.is_settled = true;
-            return;
-        };
+        let Some(session) = self.session.as_mut() else { return };
+        let request = Unsettled { slot: slot.number, unix_ms };
+        let mut in_flight = InFlight { request, recorder: Rc::clone(&self.recorder), is_settled: false };
         self.recorder.borrow_mut().start(window, slot.due_ns);
         let t0_ns = self.epoch.mono_ns;
         let sent_ns = clock::now_ns();

@@ -9,12 +9,17 @@ use super::error::RUNNING;
 use super::listen::hear;
 use super::member::{self, Link, Member};
 use super::{Fleet, FleetError, ssh};
+use crate::agent::protocol::Order;
 use crate::merge;
 use crate::result::{FailedVm, RunResult};
+use crate::run::TicketCounter;
 use crate::verdict;
 
 /// How long an agent may take to end when its input has ended.
 const END_WITHIN: Duration = Duration::from_secs(3);
+
+/// How much longer than the work itself an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Said where `--host-keys off` was given.
 pub const HOST_KEYS_OFF: &str = "Host keys were not checked (--host-keys off): anybody between could have read the \
@@ -48,12 +53,38 @@ impl Fleet {
         }
         let mut result = merge::merge(parts, missing)?;
         result.run.aborted = aborted.or(result.run.aborted);
+        if let Some(verification) = &mut result.verification
+            && self.plan.plan.workload.rate_limiting
+        {
+            verification.tickets_taken = self.tickets().await;
+            if verification.tickets_taken.is_none() {
+                verification.error.get_or_insert("the tickets in resource_bucket could not be counted".to_owned());
+            }
+        }
         result.config.target_rps_per_vm = self.plan.rps_per_vm.or(result.config.target_rps_per_vm);
         if self.plan.ssh.host_keys == ssh::HostKeys::Off {
             result.warnings.push(HOST_KEYS_OFF.to_owned());
         }
         verdict::judge(&mut result, &self.plan.plan.criteria);
         Ok(result)
+    }
+
+    /// How many tickets the whole test has taken, from the first machine that can tell. What a lost machine has taken is
+    /// not known, so that then the number would prove nothing.
+    async fn tickets(&mut self) -> Option<u64> {
+        if self.members.iter().any(|member| !member.is_present()) {
+            return None;
+        }
+        for index in self.present() {
+            self.members[index].send(&Order::CountTickets);
+            let only = [index];
+            let answered = self.until_all(&only, |member| member.tickets.is_some());
+            let _ = tokio::time::timeout(TicketCounter::WITHIN + ANSWER_WITHIN, answered).await;
+            if let Some(taken) = self.members[index].tickets.flatten() {
+                return Some(taken);
+            }
+        }
+        None
     }
 
     /// Ends everything on all machines and here, whatever is under way: agents, sessions, files.

@@ -117,8 +117,12 @@ impl Fleet {
             }
             // What a machine says after it was given up comes too late to count.
             What::Event(_) if !member.is_present() => None,
-            // Of a machine that has delivered its result, only the time is still of interest.
-            What::Event(event) if member.result.is_some() && !matches!(*event, Event::Pong { .. }) => None,
+            // Of a machine that has delivered its result, only the time and the tickets are still of interest.
+            What::Event(event)
+                if member.result.is_some() && !matches!(*event, Event::Pong { .. } | Event::Tickets { .. }) =>
+            {
+                None
+            }
             What::Event(event) => match self.answer(host, at_ns, *event) {
                 Ok(event) => event,
                 Err(reason) => {

@@ -49,12 +49,15 @@ fn a_machine_whose_load_test_is_stopped_there_counts_as_lost_from_then_on() {
 }
 
 #[test]
-fn rows_are_verified_for_each_share() {
+fn rows_are_verified_for_each_share_and_tickets_for_all_together() {
     let fleet = TestFleet::start();
     let arguments = ["--rps", "20", "--duration", "2", "--warmup", "1", "--json-output", "--verify"];
     let json = fleet.run(VMS, &arguments).expect_measured().json();
     let (whole, machines) = (&json["verification"], json["per_vm_results"].as_array().unwrap());
-    assert_eq!((&whole["error"], &whole["acknowledged"]), (&Value::Null, &180.into()));
+    assert_eq!(
+        (&whole["error"], &whole["acknowledged"], &whole["tickets_taken"]),
+        (&Value::Null, &180.into(), &180.into())
+    );
     assert!(whole["tables"].as_array().unwrap().iter().all(|table| table["rows"] == 180), "{whole}");
     for machine in machines {
         let share = &machine["result"]["verification"];
@@ -75,6 +78,7 @@ fn rows_are_verified_for_each_share() {
     let json = fleet.run(VMS, &arguments).expect(1).json();
     assert_eq!(json["status"], "LOST WRITES");
     assert!(json["reason"].as_str().unwrap().contains("model_inference has"), "{}", json["reason"]);
+    assert_eq!(json["verification"]["tickets_taken"], 180);
     fleet.assert_nothing_left();
 }
 
