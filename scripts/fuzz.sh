@@ -67,7 +67,7 @@ for target in "${targets[@]}"; do
         *) length=4096 ;;
     esac
     log=fuzz/artifacts/$target/log
-    if "$programs/$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=20 -max_len=$length \
+    if "$programs/$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=20 -max_len=$length -len_control=0 \
         -print_final_stats=1 -artifact_prefix="fuzz/artifacts/$target/" "fuzz/corpus/$target" >"$log" 2>&1; then
         grep -E '^#.*DONE|number_of_executed_units|peak_rss_mb' "$log"
     else

@@ -154,8 +154,7 @@ pub fn spoil(document: &mut Value, place: usize, lie: usize) {
         json!("HISTFAAAAB94nJNpmSzMwMD"),
     ];
     let mut left = place % places(document).max(1);
-    let lie = lies[lie % lies.len()].clone();
-    replace(document, &mut left, lie);
+    replace(document, &mut left, &lies[lie % lies.len()]);
 }
 
 fn places(value: &Value) -> usize {
@@ -166,13 +165,13 @@ fn places(value: &Value) -> usize {
     }
 }
 
-fn replace(value: &mut Value, left: &mut usize, lie: Value) -> bool {
+fn replace(value: &mut Value, left: &mut usize, lie: &Value) -> bool {
     if *left == 0 {
-        *value = lie;
+        *value = lie.clone();
         return true;
     }
     *left -= 1;
-    let mut within = |inner: &mut Value| replace(inner, left, lie.clone());
+    let mut within = |inner: &mut Value| replace(inner, left, lie);
     match value {
         Value::Array(items) => items.iter_mut().any(&mut within),
         Value::Object(fields) => fields.values_mut().any(&mut within),
