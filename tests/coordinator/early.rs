@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -70,7 +71,11 @@ impl Mounted {
         if output.status.success() {
             return Some(Self(folder));
         }
-        eprintln!("SKIPPED: mount -o {options}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: mount -o {options}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
         None
     }
 

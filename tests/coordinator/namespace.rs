@@ -1,5 +1,6 @@
 //! A machine with a network of its own, whose link can be cut without anybody being told.
 
+use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
@@ -32,7 +33,10 @@ impl Namespace {
         ];
         for step in steps {
             if let Err(error) = ip(&step) {
-                eprintln!("SKIPPED: a network namespace is not to be had here: ip {step}: {error}");
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "SKIPPED: a network namespace is not to be had here: ip {step}: {error}"
+                );
                 return None;
             }
         }

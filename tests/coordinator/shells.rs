@@ -1,5 +1,6 @@
 //! Machines whose login shell is not the usual one, or greets everybody.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use crate::tool::{TestFleet, assert_adds_up};
@@ -7,7 +8,7 @@ use crate::tool::{TestFleet, assert_adds_up};
 /// What a login shell of that name makes of the command, with a greeting before it.
 fn run_through(shell: &str) {
     if !Path::new(shell).exists() {
-        eprintln!("SKIPPED: {shell} is not installed");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {shell} is not installed");
         return;
     }
     let greeting = "printf \"Welcome to \\377 this {\\\"machine\\\":1} \"";

@@ -1,5 +1,6 @@
 //! Shares of one test, merged.
 
+use std::io::Write as _;
 use std::process::Command;
 
 use crate::tool::{SMALL, assert_rows_match, clean, count, merge, parsed, run_shares, server_with_tables, soon, text};
@@ -81,7 +82,7 @@ fn a_missing_share_makes_the_test_invalid() {
 #[test]
 fn gnu_parallel_may_launch_the_shares() {
     if Command::new("parallel").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: GNU parallel is not installed");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: GNU parallel is not installed");
         return;
     }
     let server = server_with_tables();
