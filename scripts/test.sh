@@ -124,7 +124,7 @@ for file in tests/*.rs tests/*/main.rs; do
     test=$(basename "${file%/main.rs}" .rs)
     case $test in
         # Their tests mostly wait for something to happen, so more of them at once do no harm.
-        agent | coordinator | faults | ssh) cargo test --locked --test "$test" -- --test-threads 5 ;;
+        agent | coordinator | faults | load_test | ssh) cargo test --locked --test "$test" -- --test-threads 5 ;;
         *) cargo test --locked --test "$test" ;;
     esac
 done

@@ -63,7 +63,7 @@ fn write_out(text: &str) -> io::Result<bool> {
 /// As [`say`].
 pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
     let is_read = if json {
-        write_out(&format!("{}\n", for_terminals(&serde_json::to_string(result)?)))?
+        write_out(&format!("{}\n", text::printable_json(&serde_json::to_string(result)?)))?
     } else {
         let mut report = Vec::new();
         text::report(&mut report, result)?;
@@ -79,20 +79,6 @@ pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
         ));
     }
     Ok(())
-}
-
-/// JSON in which what could steer a terminal is written as an escape. It may stand within texts only, and means the
-/// same there.
-fn for_terminals(json: &str) -> String {
-    let mut shown = String::with_capacity(json.len());
-    for c in json.chars() {
-        if text::steers(c) {
-            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| shown.push_str(&format!("\\u{unit:04x}")));
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
 }
 
 /// The code for a result.
@@ -128,17 +114,4 @@ pub fn wrong_use(error: &clap::Error, program: &str) -> u8 {
     }
     let _ = error.print();
     if error.use_stderr() { WRONG_USE } else { 0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_on_a_terminal_steers_nothing_and_means_the_same() {
-        let value = "a\u{1b}[31m \u{7f}\u{9b}2J \u{202e} \u{e0041} ü€𝄞\n\\";
-        let json = for_terminals(&serde_json::to_string(&[value]).unwrap());
-        assert!(!json.chars().any(text::steers), "{json}");
-        assert_eq!(serde_json::from_str::<[String; 1]>(&json).unwrap(), [value]);
-    }
 }

@@ -398,6 +398,9 @@ async fn answers_that_a_real_server_seldom_gives() {
     let silent = fake::saying(Vec::new(), Then::Stay).await;
     let text = format!("host=127.0.0.1 port={silent} sslmode=disable connect_timeout=1");
     expect_failure(&text, Kind::Timeout, "connect_timeout").await;
+    let leaving = fake::saying(Vec::new(), Then::Leave).await;
+    let error = failure(&format!("host=127.0.0.1 port={leaving} sslmode=disable")).await;
+    assert!(error.kind() == Kind::Lost && error.is_retryable() && error.to_string().contains("its log"), "{error}");
     let web = fake::saying(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), Then::Leave).await;
     expect_failure(&format!("host=127.0.0.1 port={web} sslmode=disable"), Kind::Other, "Postgres server").await;
 }

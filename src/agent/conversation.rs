@@ -96,7 +96,7 @@ impl Conversation {
         self.expect("set_up", |order| matches!(order, Order::SetUp)).await?;
         let pool = self.during(drawing).await?;
         let pool = pool.map_err(|error| End::Failed(format!("the payloads could not be drawn: {error}")))?;
-        let database = self.during(run::set_up(&plan, reached, &pool, &mut quiet)).await??;
+        let database = self.during(run::set_up(&plan, reached, Some(&pool), &mut quiet)).await??;
         let identity = database.identity().map(str::to_owned);
         self.say(Event::SetUp);
 

@@ -140,10 +140,10 @@ async fn make_ready(plan: &Plan, stops: &mut Stops) -> Result<Option<Live>> {
         }
     };
     let ready = async {
-        let pool = Pool::generate(plan.workload.seed, &plan.workload.sizes);
+        let pool = (!plan.setup_only).then(|| Pool::generate(plan.workload.seed, &plan.workload.sizes));
         let reached = run::reach(plan, server, &mut tell).await?;
-        let database = run::set_up(plan, reached, &pool, &mut tell).await?;
-        if plan.setup_only {
+        let database = run::set_up(plan, reached, pool.as_ref(), &mut tell).await?;
+        let Some(pool) = pool else {
             let tables = database.info().tables.as_deref().unwrap_or_default();
             let ready = format!("Ready: {tables} tables in {}", database.describe());
             if plan.json_output {
@@ -152,7 +152,7 @@ async fn make_ready(plan: &Plan, stops: &mut Stops) -> Result<Option<Live>> {
                 say(&format!("{ready}\n"))?
             }
             return Ok(None);
-        }
+        };
         let ready = run::prepare(plan.clone(), database, pool, &mut tell).await?;
         if !plan.json_output {
             let mut header = Vec::new();

@@ -180,12 +180,8 @@ fn load_tls(spec: &ConnectionSpec, warnings: &mut Vec<String>) -> Result<Option<
 
 /// Whether a failure of one server says nothing about the next.
 fn is_for_the_next(failure: &ConnectError) -> bool {
-    use ConnectErrorKind::{Dns, Other, Refused, SessionAttrs, StartingUp, Timeout};
-    match failure.kind() {
-        Dns | Refused | Timeout | StartingUp | SessionAttrs => true,
-        Other => failure.is_retryable(),
-        _ => false,
-    }
+    use ConnectErrorKind::{Dns, Lost, Refused, SessionAttrs, StartingUp, Timeout};
+    matches!(failure.kind(), Dns | Lost | Refused | Timeout | StartingUp | SessionAttrs)
 }
 
 impl Inner {
@@ -368,8 +364,8 @@ impl Inner {
 
 /// Whether TLS in place of plaintext, or plaintext in place of TLS, could get further.
 fn invites_other_encryption(kind: ConnectErrorKind) -> bool {
-    use ConnectErrorKind::{NotAllowed, Other, TlsOther, TlsRefusedByServer, TlsUntrusted, TlsWrongName};
-    matches!(kind, NotAllowed | Other | TlsOther | TlsRefusedByServer | TlsUntrusted | TlsWrongName)
+    use ConnectErrorKind::{Lost, NotAllowed, Other, TlsOther, TlsRefusedByServer, TlsUntrusted, TlsWrongName};
+    matches!(kind, Lost | NotAllowed | Other | TlsOther | TlsRefusedByServer | TlsUntrusted | TlsWrongName)
 }
 
 /// TLS if the configuration has it, start-up and authentication.

@@ -2,7 +2,8 @@
 //!
 //! - [`conninfo`], [`passfile`], [`secret`]: what a connection string means. Pure.
 //! - [`tls`], [`connect`]: opening a connection. [`link`]: using one in a single task.
-//! - [`schema`]: the tables, and which are ours. [`preflight`]: what the server says of itself.
+//! - [`schema`]: the tables, and which are ours. [`rights`]: what the role may do with them. [`preflight`]: what the server
+//!   says of itself.
 //! - [`verify`]: what the database holds of a run.
 //! - [`ephemeral`]: the throwaway server.
 
@@ -12,6 +13,7 @@ pub mod ephemeral;
 pub mod link;
 pub mod passfile;
 pub mod preflight;
+pub mod rights;
 pub mod schema;
 pub mod secret;
 pub mod tls;

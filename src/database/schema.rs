@@ -67,6 +67,9 @@ pub enum SchemaError {
         /// The server's words.
         cause: String,
     },
+    /// The role may not do what the run does; which rights it lacks, and what to do.
+    #[error("the database role lacks rights that the run needs: {0}")]
+    Rights(String),
     /// Another session holds the tables.
     #[error(
         "the tables are locked by another session, and were not free within {LOCK_TIMEOUT}; is another load test \

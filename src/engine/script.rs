@@ -52,6 +52,15 @@ impl Isolation {
     }
 }
 
+/// The names of a request's round trips; none where the whole request is one.
+pub fn phase_names(options: &SessionOptions, workload: &Workload) -> Vec<String> {
+    if options.pipeline {
+        return Vec::new();
+    }
+    let tables = statements(workload).into_iter().map(|statement| statement.write.table());
+    tables.chain(["commit"]).map(str::to_owned).collect()
+}
+
 /// A command that the server answers with CommandComplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -176,14 +185,6 @@ impl Script {
         let parsed_in = if self.options.prepared { &mut self.preparation } else { &mut out };
         infallible(frontend::parse(name, text, types.iter().copied(), parsed_in));
         out
-    }
-
-    /// The names of the round trips; none where the whole request is one.
-    pub fn phase_names(&self) -> Vec<String> {
-        if self.options.pipeline {
-            return Vec::new();
-        }
-        self.writes.iter().map(|binding| binding.sql.write.table()).chain(["commit"]).map(str::to_owned).collect()
     }
 
     /// What each round trip asks for.

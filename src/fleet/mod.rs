@@ -29,8 +29,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::agent::protocol::{Order, PlanOrder};
+use crate::agent::protocol::{Order, PlanOrder, Ready};
 use crate::clock::{duration_ns, now_ns};
+use crate::engine::script;
 use crate::merge;
 use crate::recorder::Interval;
 use crate::result::FailedVm;
@@ -62,6 +63,9 @@ const HEAD_START_PER_MACHINE: Duration = Duration::from_millis(10);
 const STARTED_WITHIN: Duration = Duration::from_secs(2);
 /// How long what a lost machine began to set up may go on: until it ends by itself, and its lock is given up.
 const SET_UP_OUTLIVES: Duration = Duration::from_secs(18);
+/// How long a machine may take for each of what it does before the load: making the tables and emptying them may take ten
+/// minutes each.
+const PHASE_WITHIN: Duration = Duration::from_secs(30 * 60);
 /// How many machines set up the database at once, once one has done it alone.
 const SET_UP_AT_ONCE: usize = 8;
 
@@ -116,6 +120,7 @@ pub struct Fleet {
     t0_unix_ns: u64,
     deadline: Option<Instant>,
     stopped: bool,
+    phase_within: Duration,
     /// What happened before anybody asked for it.
     pending: VecDeque<FleetEvent>,
 }
@@ -147,6 +152,7 @@ impl Fleet {
             t0_unix_ns: 0,
             deadline: None,
             stopped: false,
+            phase_within: PHASE_WITHIN,
             pending: VecDeque::new(),
         })
     }
@@ -185,7 +191,7 @@ impl Fleet {
             self.members[index].send(&Order::Plan(Box::new(plan)));
         }
         let all = self.present();
-        self.until_all(&all, |member| member.preflight.is_some()).await;
+        self.until_all_in_time(&all, "looked at the database", |member| member.preflight.is_some()).await;
         self.compare_clocks().await;
         if !self.plan.plan.setup_only {
             self.lose_unlike(|member| member.preflight.as_ref()?.database.clone(), |first, _, _| other_server(first));
@@ -203,7 +209,7 @@ impl Fleet {
         let mut others = all.as_slice();
         while let Some((first, rest)) = others.split_first() {
             others = rest;
-            self.each(&[*first], &Order::SetUp, |member| member.is_set_up).await;
+            self.set_up_on(&[*first]).await;
             self.all_or("setting up the tables")?;
             // Where it was lost and the others go on, the next one does it alone.
             if self.members[*first].is_set_up {
@@ -211,7 +217,7 @@ impl Fleet {
             }
         }
         for group in others.chunks(SET_UP_AT_ONCE) {
-            self.each(group, &Order::SetUp, |member| member.is_set_up).await;
+            self.set_up_on(group).await;
             self.all_or("setting up the tables")?;
         }
         if all.iter().any(|index| !self.members[*index].is_present()) {
@@ -229,23 +235,22 @@ impl Fleet {
     /// Machines that cannot go on, all of them.
     pub async fn open_connections(&mut self) -> Result<(), FleetError> {
         let all = self.present();
-        self.each(&all, &Order::Connect, |member| member.ready.is_some()).await;
+        self.each(&all, &Order::Connect, "opened its connections", |member| member.ready.is_some()).await;
         for index in self.present() {
             let member = &mut self.members[index];
             member.totals = Totals::new(member.ready.as_ref().map_or(0, |ready| ready.phases.len()));
         }
         // A database that has just been made could not be told from another before.
         self.lose_unlike(|member| member.ready.as_ref()?.database.clone(), |first, _, _| other_server(first));
-        self.lose_unlike(
-            |member| member.ready.as_ref().map(|ready| ready.phases.clone()),
-            |first, _, _| format!("its requests have other round trips than those of {first}"),
-        );
         // Found now, since results that cannot be merged would be found after the test.
+        for index in self.present() {
+            if let Some(reason) = self.members[index].ready.as_ref().and_then(|ready| self.not_as_asked(ready)) {
+                self.lose(index, reason);
+            }
+        }
         self.lose_unlike(
-            |member| member.ready.as_ref().map(|ready| merge::comparable(&ready.config)),
-            |first, one, other| {
-                format!("it understands the options unlike {first}: {}", merge::differences(one, other))
-            },
+            |member| member.ready.as_ref().map(|ready| ready.config.target.clone()),
+            |first, one, other| format!("it connects to {other}, and {first} to {one}; {SAME_URL}"),
         );
         self.all_or("opening connections")
     }
@@ -301,10 +306,26 @@ impl Fleet {
         (0..self.members.len()).filter(|index| self.members[*index].is_present()).collect()
     }
 
+    async fn set_up_on(&mut self, hosts: &[usize]) {
+        self.each(hosts, &Order::SetUp, "set up the tables", |member| member.is_set_up).await;
+    }
+
     /// Sends an order to some machines and waits until it is `done` by all of them, or they are lost.
-    async fn each(&mut self, hosts: &[usize], order: &Order, done: impl Fn(&Member) -> bool) {
+    async fn each(&mut self, hosts: &[usize], order: &Order, what: &str, done: impl Fn(&Member) -> bool) {
         hosts.iter().for_each(|index| self.members[*index].send(order));
-        self.until_all(hosts, done).await;
+        self.until_all_in_time(hosts, what, done).await;
+    }
+
+    /// Waits until all are `done`. Those that take too long are lost: a machine may be alive and still never answer.
+    async fn until_all_in_time(&mut self, hosts: &[usize], what: &str, done: impl Fn(&Member) -> bool) {
+        let within = self.phase_within;
+        if tokio::time::timeout(within, self.until_all(hosts, &done)).await.is_ok() {
+            return;
+        }
+        let late: Vec<usize> = hosts.iter().copied().filter(|index| !done(&self.members[*index])).collect();
+        for index in late {
+            self.lose(index, format!("it lives, but has not {what} within {} min", within.as_secs() / 60));
+        }
     }
 
     async fn until_all(&mut self, hosts: &[usize], done: impl Fn(&Member) -> bool) {
@@ -329,7 +350,21 @@ impl Fleet {
         self.members.iter_mut().for_each(Member::end_clock_samples);
     }
 
-    /// Loses the machines that are unlike the first one in something.
+    /// In what a machine is about to run something else than it was asked to.
+    fn not_as_asked(&self, ready: &Ready) -> Option<String> {
+        let plan = &self.plan.plan;
+        if ready.phases != script::phase_names(&plan.engine.session, &plan.workload) {
+            return Some("its requests have other round trips than were asked for".to_owned());
+        }
+        // Where it connects to may depend on what is set there.
+        let [asked, understood] = [&plan.config(ready.config.target.clone()), &ready.config].map(merge::comparable);
+        let differs = asked != understood;
+        differs.then(|| {
+            format!("it understands the options otherwise than here: {}", merge::differences(&asked, &understood))
+        })
+    }
+
+    /// Loses the machines that are unlike most others in something, or unlike the first one where there is no majority.
     fn lose_unlike<T: PartialEq>(
         &mut self,
         of: impl Fn(&Member) -> Option<T>,
@@ -337,9 +372,9 @@ impl Fleet {
     ) {
         let known: Vec<(usize, T)> =
             self.present().into_iter().filter_map(|index| Some((index, of(&self.members[index])?))).collect();
-        let Some(((first, like), others)) = known.split_first() else { return };
-        let name = self.members[*first].host.name.clone();
-        for (index, found) in others.iter().filter(|(_, found)| found != like) {
+        let Some((first, like)) = most_common(&known) else { return };
+        let name = self.members[first].host.name.clone();
+        for (index, found) in known.iter().filter(|(_, found)| found != like) {
             self.lose(*index, reason(&name, like, found));
         }
     }
@@ -356,9 +391,50 @@ impl Fleet {
     }
 }
 
+/// What stands there most often, with the first machine of those; where two do, the one that comes first.
+fn most_common<T: PartialEq>(known: &[(usize, T)]) -> Option<(usize, &T)> {
+    let how_often = |like: &T| known.iter().filter(|(_, found)| found == like).count();
+    // The last of equals would be taken.
+    known.iter().rev().max_by_key(|(_, like)| how_often(like)).map(|(index, like)| (*index, like))
+}
+
+const SAME_URL: &str = "give a --postgres-url that means the same on all machines";
+
 fn other_server(first: &str) -> String {
     format!(
-        "it reaches another database server than {first}, and figures of several servers are not those of one; give a \
-         --postgres-url that means the same on all machines"
+        "it reaches another database server than {first}, and figures of several servers are not those of one; {SAME_URL}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::handover::Secrets;
+    use crate::options::CoordinatorOptions;
+
+    #[tokio::test]
+    async fn a_machine_that_never_gets_ready_is_lost() {
+        let options = ["coordinator", "--vms", "a,b", "--deploy", "never", "--on-host-loss", "continue"];
+        let options = CoordinatorOptions::try_parse_from(options).unwrap();
+        let plan = FleetPlan::resolve(&options, &Secrets::default(), 0, &|_| unreachable!()).unwrap();
+        let mut fleet = Fleet::new(plan).unwrap();
+        fleet.phase_within = TICK / 2;
+        fleet.members[0].is_set_up = true;
+        fleet.set_up_on(&[0, 1]).await;
+        assert_eq!(fleet.members[0].lost, None);
+        let reason = fleet.members[1].lost.as_deref().unwrap();
+        assert_eq!(reason, "it lives, but has not set up the tables within 0 min");
+    }
+
+    #[test]
+    fn one_that_is_unlike_all_others_is_alone_wherever_it_stands() {
+        for values in ["baaa", "abaa", "aaab", "abab", "a"] {
+            let known: Vec<(usize, char)> = values.chars().enumerate().collect();
+            let expected = values.find('a').map(|at| (at, &'a'));
+            assert_eq!(most_common(&known), expected, "{values}");
+        }
+        assert_eq!(most_common::<char>(&[]), None);
+    }
 }

@@ -16,10 +16,8 @@ const MIB: u64 = 1 << 20;
 /// The program itself, the sums of what was recorded, and the result.
 const BASE_BYTES: u64 = 32 * MIB;
 
-/// The text of the pool while it is drawn, and again as all threads share it.
-const POOL_COPIES: u64 = 2;
-
-/// More of them while the pool is sent to the database: a message is put together and then framed.
+/// Copies of the pool's text while it is sent to the database: a message is put together and then framed. All else
+/// shares the one text.
 const POOL_COPIES_SENT: u64 = 2;
 
 /// A generator thread: its recorders of this second and of those that are on their way.
@@ -162,7 +160,7 @@ impl Needed {
     /// `socket_bytes` is what the system may hold for a socket.
     fn of(engine: &EngineOptions, workload: &Workload, socket_bytes: u64) -> Self {
         let held_bytes = if workload.server_side_data { 0 } else { socket_bytes.min(workload.sizes.total() as u64) };
-        let copies = if workload.server_side_data { POOL_COPIES_SENT } else { 0 } + POOL_COPIES;
+        let copies = if workload.server_side_data { 1 + POOL_COPIES_SENT } else { 1 };
         Self {
             documents: copies * Pool::bytes_for(&workload.sizes) as u64,
             workers: engine.workers as u64 * (WORKER_BYTES + held_bytes),

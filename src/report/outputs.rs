@@ -7,6 +7,7 @@ use std::path::Path;
 use super::hdr_log::HdrLog;
 use crate::plan::Plan;
 use crate::recorder::Interval;
+use crate::report::text::printable_json;
 use crate::result::RunResult;
 
 /// A file that cannot be had or written. Names the flag.
@@ -98,8 +99,10 @@ impl Outputs {
     /// It cannot be written, or the log could not.
     pub fn write(&mut self, result: &RunResult) -> Result<(), UnwrittenError> {
         let json_failure = self.json.as_mut().and_then(|file| {
-            let written = truncate(file)
-                .and_then(|()| file.write_all(format!("{}\n", serde_json::to_string_pretty(result)?).as_bytes()));
+            let written = truncate(file).and_then(|()| {
+                let json = printable_json(&serde_json::to_string_pretty(result)?);
+                file.write_all(format!("{json}\n").as_bytes())
+            });
             written.map_err(|source| cannot_write(OUTPUT, source)).err()
         });
         let failures: Vec<_> = [json_failure, self.hdr_failure.take()].into_iter().flatten().collect();

@@ -329,7 +329,22 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// The same, cut after so many characters: text from another machine may be of any length.
+/// JSON in which what could steer a terminal is written as an escape. It may stand within texts only, and means the
+/// same there.
+pub fn printable_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        // A line of its own is between texts.
+        if steers(c) && c != '\n' {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| shown.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// The same as [`printable`], cut after so many characters: text from another machine may be of any length.
 pub fn brief(text: &str, most: usize) -> String {
     let mut brief: String = text.chars().take(most).collect();
     if brief.len() < text.len() {
@@ -386,6 +401,14 @@ mod tests {
         ] {
             assert!(text.contains(field), "{field:?} is missing from\n{text}");
         }
+    }
+
+    #[test]
+    fn json_on_a_terminal_steers_nothing_and_means_the_same() {
+        let value = "a\u{1b}[31m \u{7f}\u{9b}2J \u{202e} \u{e0041} ü€𝄞\n\\";
+        let json = printable_json(&serde_json::to_string_pretty(&[value]).unwrap());
+        assert!(!json.chars().any(|c| steers(c) && c != '\n') && json.lines().count() == 3, "{json}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&json).unwrap(), [value]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::ephemeral::ThrowawayServer;
 use crate::database::link::Link;
 use crate::database::preflight;
+use crate::database::rights;
 use crate::database::schema;
 use crate::database::verify;
 use crate::plan::{Plan, Target};
@@ -94,11 +95,12 @@ impl Reached {
 }
 
 /// Makes database and tables ready: creates them (`--setup`), or looks whether they are there; empties them; fills the
-/// pool for server-side data. Several processes may do so at once.
+/// pool for server-side data. Several processes may do so at once. Without a `pool` no load follows, and nothing is
+/// emptied or filled.
 ///
 /// # Errors
 /// Tables are missing or not ours, the role may not, or `--start-at` passed.
-pub async fn set_up(plan: &Plan, reached: Reached, pool: &Pool, tell: Tell<'_>) -> Result<Database, RunError> {
+pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Tell<'_>) -> Result<Database, RunError> {
     let Reached { connector, server, found } = reached;
     let mut link = schema::connect(&connector, plan.setup.is_some()).await?;
     if let Some(kind) = plan.setup {
@@ -111,7 +113,10 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: &Pool, tell: Tell<'_>) 
         None => look(plan, &mut link, &connector).await?,
     };
     info.tables = Some(kind.name().to_owned());
-    if plan.reset && !plan.setup_only {
+    if pool.is_some() {
+        rights::check(&mut link, &plan.workload, plan.reset, plan.verify).await?;
+    }
+    if plan.reset && pool.is_some() {
         tell("emptying the tables");
         let within = match plan.start_at_unix_ns {
             Some(unix_ns) => Some(left_until(unix_ns).ok_or(RunError::StartMissed)?),
@@ -119,12 +124,12 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: &Pool, tell: Tell<'_>) 
         };
         schema::reset(&mut link, within).await?;
     }
-    if plan.workload.server_side_data && !plan.setup_only {
+    if let Some(pool) = pool.filter(|_| plan.workload.server_side_data) {
         tell("filling the pool for server-side data");
         let alone = plan.engine.schedule.share == Share::WHOLE;
         schema::fill_pool(&mut link, plan.workload.seed, pool, alone).await?;
     }
-    let tickets_before = match plan.verify && plan.workload.rate_limiting && !plan.setup_only {
+    let tickets_before = match plan.verify && plan.workload.rate_limiting && pool.is_some() {
         true => {
             Some(verify::tickets_taken(&mut link).await.map_err(|error| schema::error("count the tickets", &error))?)
         }

@@ -4,7 +4,7 @@
 //! makes millions of different documents, and none of them is ever copied but by the system on its way to the network.
 //! Within one document nothing repeats, so that TOAST cannot compress it. Sizes are in bytes; 1 KB is 1,024 bytes, as in the options.
 
-use std::sync::Arc;
+use bytes::Bytes;
 
 use super::random::SplitMix64;
 
@@ -51,7 +51,7 @@ impl Sizes {
 /// Random text from which all documents of a run are cut. Shared by all threads.
 #[derive(Clone)]
 pub struct Pool {
-    text: Arc<[u8]>,
+    text: Bytes,
 }
 
 impl std::fmt::Debug for Pool {

@@ -88,6 +88,29 @@ fn what_cannot_be_before_the_load_keeps_it_from_beginning() {
 }
 
 #[test]
+fn the_liar_is_named_also_where_it_is_the_first_of_all() {
+    let trio = trio();
+    let name = trio.name();
+    let vms: Vec<String> = trio.vms().rsplit(',').map(str::to_owned).collect();
+    assert_eq!(vms.len(), 2);
+    for (lie, reason) in [
+        (
+            r#"/"event":"preflight"/s/"database":"[^"]*/"database":"elsewhere/"#,
+            "another database server than 127.0.1.1",
+        ),
+        (r#"/"event":"ready"/s/"database":"[^"]*/"database":"elsewhere/"#, "another database server than 127.0.1.1"),
+        (r#"/"event":"ready"/s/"target":"[^"]*/"target":"elsewhere/"#, "it connects to elsewhere, and 127.0.1.1 to"),
+        (r#"/"event":"ready"/s/"seed":[0-9]+/"seed":77/"#, "otherwise than here: seed is 1 and 77"),
+        (r#"/"event":"ready"/s/"phases":\[[^]]*/"phases":["commit"/"#, "other round trips than were asked for"),
+    ] {
+        install_liar(&trio, lie);
+        let ran = trio.fleet.run(&vms.join(","), &ARGUMENTS).expect_refusal(3, &["a machine failed", reason]);
+        assert!(ran.stderr.contains(&format!("{name}: ")) && !ran.stderr.contains("127.0.1.1: "), "{}", ran.stderr);
+        trio.assert_nothing_left();
+    }
+}
+
+#[test]
 fn floods_and_megabytes_end_the_conversation() {
     let trio = trio();
     let name = trio.name();

@@ -1,12 +1,13 @@
 //! A machine is lost while the load runs: by a killed connection, a killed or frozen program, a dead network.
 
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::namespace::Namespace;
-use crate::sshd::{descendants, send};
+use crate::sshd::{TestSshd, descendants, send};
 use crate::tool::{assert_adds_up, count, processes_naming, wait_until};
 use crate::trio::{Trio, assert_no_secret, assert_noticed, freeze_all, hold_lock, wait_for_lock_waiters};
 
@@ -255,11 +256,35 @@ fn a_frozen_program_is_killed_even_if_all_ends_at_that_moment() {
     trio.assert_nothing_left();
 }
 
+/// A second sshd with the configuration of another one, in a namespace. Ended when dropped.
+struct SshdInside(Child);
+
+impl SshdInside {
+    fn start(namespace: &Namespace, like: &TestSshd) -> Self {
+        let mut command = namespace.command("/usr/sbin/sshd");
+        command.args(["-D", "-e", "-f"]).arg(like.config().with_file_name("sshd_config"));
+        let sshd = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let address = (namespace.address(), like.port());
+        wait_until("sshd listens in the namespace", || {
+            std::net::TcpStream::connect((address.0.as_str(), address.1)).is_ok()
+        });
+        Self(sshd)
+    }
+}
+
+impl Drop for SshdInside {
+    fn drop(&mut self) {
+        descendants(self.0.id()).into_iter().for_each(|pid| send(pid, Signal::KILL));
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_machine_behind_a_cut_network_is_noticed_and_ends_by_itself() {
-    let Some(mut namespace) = Namespace::create() else { return };
+    let Some(namespace) = Namespace::create() else { return };
     let trio = Trio::start();
-    namespace.start_sshd(&trio.prey);
+    let _sshd = SshdInside::start(&namespace, &trio.prey);
     let name = format!("{}:{}", namespace.address(), trio.prey.port());
     // The database is reached through its socket, also from in there, and so is not cut off.
     let url = trio.fleet.server.url();

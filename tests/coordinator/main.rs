@@ -1,5 +1,7 @@
 //! `coordinator` from the outside: real sshd on loopback, a real PostgreSQL, the real `load_test` on every "machine".
 
+#[path = "../support/namespace.rs"]
+mod namespace;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/sshd.rs"]
@@ -11,7 +13,6 @@ mod early;
 mod hostile;
 mod interrupts;
 mod loss;
-mod namespace;
 mod output;
 mod run;
 mod secrets;

@@ -5,13 +5,28 @@
 #[allow(dead_code)] // A part of it is enough here.
 mod tool;
 
+#[path = "../support/namespace.rs"]
+mod namespace;
 #[path = "../support/mod.rs"]
 mod support;
+
+/// The same with each version of PostgreSQL.
+macro_rules! on_each_version {
+    ($($name:ident),+ $(,)?) => {
+        mod installed {
+            $(#[test] fn $name() { super::$name(crate::support::Version::Installed) })+
+        }
+        mod postgres_18 {
+            $(#[test] fn $name() { super::$name(crate::support::Version::Eighteen) })+
+        }
+    };
+}
 
 mod network;
 mod pooler;
 mod proxy;
 mod server;
+mod silence;
 
 use std::io::Write;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -42,9 +57,14 @@ fn server_of(version: Version, settings: &[(&str, &str)]) -> Option<TestServer> 
 
 /// The same on 127.0.0.1, with the password `secret`, for what stands between it and the program.
 fn server_on_tcp(settings: &[(&str, &str)]) -> TestServer {
-    let password = Some("secret".to_owned());
-    let options = ThrowawayOptions { tcp: true, superuser_password: password, ..options(settings) };
-    with_tables(TestServer::start_with(options))
+    server_on_tcp_of(Version::Installed, settings).expect("only another version may be left out")
+}
+
+/// The same of a version; `None` where it is left out.
+fn server_on_tcp_of(version: Version, settings: &[(&str, &str)]) -> Option<TestServer> {
+    let (program_dirs, superuser_password) = (program_dirs(version)?, Some("secret".to_owned()));
+    let options = ThrowawayOptions { tcp: true, superuser_password, program_dirs, ..options(settings) };
+    Some(with_tables(TestServer::start_with(options)))
 }
 
 fn options(settings: &[(&str, &str)]) -> ThrowawayOptions {

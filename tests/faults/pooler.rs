@@ -4,9 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::support::TestServer;
+use postgres_load_test::database::ephemeral::Signal;
+
+use crate::support::{TestServer, Version};
 use crate::tool::{Started, assert_rows_match, count, ms, run, wait_for_rows, wait_until};
-use crate::{assert_went_on, conclude, empty, finish, now, of_class, reconnects, server_on_tcp, settle, start_at};
+use crate::{
+    assert_went_on, conclude, empty, finish, now, of_class, reconnects, server_on_tcp, server_on_tcp_of, settle,
+    start_at, with_sqlstate,
+};
 
 const WORKERS: u64 = 6;
 
@@ -186,18 +191,74 @@ fn a_restart_of_the_pooler_is_survived() {
     }
 }
 
+on_each_version!(
+    a_crash_of_the_server_behind_a_pooler,
+    a_fast_restart_of_the_server_behind_a_pooler,
+    a_server_that_is_frozen_behind_a_pooler,
+    errors_of_the_server_come_through_a_pooler,
+);
+
 /// The pooler's clients stay connected, and are told by it that the server is gone.
-#[test]
-fn a_restart_of_the_server_behind_a_pooler_is_survived() {
-    let mut server = server_on_tcp(&[]);
+fn a_crash_of_the_server_behind_a_pooler(version: Version) {
+    restarted(version, TestServer::kill);
+}
+
+fn a_fast_restart_of_the_server_behind_a_pooler(version: Version) {
+    restarted(version, |server| {
+        server.server().signal_postmaster(Signal::INT);
+        wait_until("the server has left", || server.server().processes().is_empty());
+    });
+}
+
+fn restarted(version: Version, end: impl FnOnce(&TestServer)) {
+    let Some(mut server) = server_on_tcp_of(version, &[]) else { return };
     let bouncer = Bouncer::before(&server, "transaction", 10);
     let started = bouncer.load_for(&server, "8", UNNAMED[0]);
-    server.kill();
+    end(&server);
     settle();
     server.start_again();
     let since = now(&server);
     let json = finish(started).expect_measured().json();
     assert_rows_match(&server, &json);
     assert_eq!(count(&json, "scheduled"), 800);
+    assert!(!json["errors"].as_array().unwrap().is_empty(), "{}", json["accounting"]);
+    assert_went_on(&server, &json, &since);
+}
+
+fn a_server_that_is_frozen_behind_a_pooler(version: Version) {
+    let Some(server) = server_on_tcp_of(version, &[]) else { return };
+    let bouncer = Bouncer::before(&server, "transaction", 10);
+    let started = bouncer.load_for(&server, "4", UNNAMED[1]);
+    server.freeze();
+    std::thread::sleep(Duration::from_secs(2));
+    server.thaw();
+    let since = now(&server);
+    let json = conclude(started, &server, 400, WORKERS);
+    assert_eq!((reconnects(&json), count(&json, "failed"), count(&json, "unknown")), (0, 0, 0), "{}", json["errors"]);
+    assert!(ms(&json, "latency_ms", "max") >= 1_900.0, "{}", json["latency_ms"]);
+    assert_went_on(&server, &json, &since);
+}
+
+/// One after the other in one run: statements that take too long, a server that only reads, sessions that are ended.
+fn errors_of_the_server_come_through_a_pooler(version: Version) {
+    let Some(server) = server_on_tcp_of(version, &[]) else { return };
+    let bouncer = Bouncer::before(&server, "transaction", 10);
+    let started = bouncer.load_for(&server, "6", &[UNNAMED[0], &["--statement-timeout", "300ms"]].concat());
+    server.psql("BEGIN; LOCK TABLE model_inference IN EXCLUSIVE MODE; SELECT pg_sleep(1); COMMIT");
+    let switch = |to: &str| {
+        server.psql(&format!("ALTER SYSTEM SET default_transaction_read_only = {to}"));
+        server.psql("SELECT pg_reload_conf()");
+    };
+    switch("on");
+    std::thread::sleep(Duration::from_millis(500));
+    switch("off");
+    settle();
+    let others = "pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    server.psql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"));
+    let since = now(&server);
+    let json = conclude(started, &server, 600, WORKERS);
+    for (fault, sqlstate) in [("statement timeout", "57014"), ("read-only", "25006")] {
+        assert!(with_sqlstate(&json, sqlstate) > 0, "{fault}: {}", json["errors"]);
+    }
     assert_went_on(&server, &json, &since);
 }

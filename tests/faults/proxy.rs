@@ -83,7 +83,7 @@ pub enum Then {
 
 /// A running proxy. Gone when dropped, with its connections.
 pub struct Proxy {
-    port: u16,
+    address: std::net::SocketAddr,
     rules: watch::Sender<Rules>,
     seen: Arc<Seen>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -97,11 +97,16 @@ struct Seen {
 }
 
 impl Proxy {
-    /// In front of a port of 127.0.0.1.
+    /// In front of a port of 127.0.0.1, and there too.
     pub fn before(server: u16) -> Self {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::at(&Ipv4Addr::LOCALHOST.to_string(), server)
+    }
+
+    /// On an address of this machine.
+    pub fn at(address: &str, server: u16) -> Self {
+        let listener = std::net::TcpListener::bind((address, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let address = listener.local_addr().unwrap();
         let (rules, watched) = watch::channel(Rules::default());
         let seen = Arc::new(Seen::default());
         let counted = Arc::clone(&seen);
@@ -109,7 +114,7 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(listen(listener, server, watched, counted));
         });
-        Self { port, rules, seen, thread: Some(thread) }
+        Self { address, rules, seen, thread: Some(thread) }
     }
 
     /// For the user and database `postgres`, without TLS.
@@ -119,7 +124,7 @@ impl Proxy {
 
     /// With other parameters.
     pub fn url_with(&self, parameters: &str) -> String {
-        format!("postgresql://postgres:secret@127.0.0.1:{}/postgres?{parameters}", self.port)
+        format!("postgresql://postgres:secret@{}/postgres?{parameters}", self.address)
     }
 
     /// Changes the rules.

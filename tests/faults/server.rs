@@ -31,17 +31,6 @@ fn load_at(server: &TestServer, url: &str, seconds: &str, more: &[&str]) -> Star
     started
 }
 
-macro_rules! on_each_version {
-    ($($name:ident),+ $(,)?) => {
-        mod installed {
-            $(#[test] fn $name() { super::$name(crate::support::Version::Installed) })+
-        }
-        mod postgres_18 {
-            $(#[test] fn $name() { super::$name(crate::support::Version::Eighteen) })+
-        }
-    };
-}
-
 macro_rules! on_18 {
     ($($name:ident),+ $(,)?) => {
         mod only_18 {

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
 use crate::support::TestServer;
-use crate::tool::{Ran, SMALL, run};
+use crate::tool::{Ran, SMALL, run, start, wait_until};
 
 /// As psql runs the file; the server's account may not read this folder.
 fn role_sql(server: &TestServer, variables: &[&str]) -> Output {
@@ -148,7 +148,8 @@ fn without_the_right_to_empty_the_tables_it_runs_without_emptying_them() {
     // What an earlier run of the file gave is taken back.
     grant(&server, &["role=runner"]);
     grant(&server, &["role=runner", "reset=no"]);
-    run_as(&server, "runner", &["--duration", "60"]).expect_refusal(3, &["empty the tables", "permission denied"]);
+    run_as(&server, "runner", &["--duration", "60"])
+        .expect_refusal(3, &["lacks rights", "TRUNCATE on chat_inference", "--no-reset"]);
     let json = run_as(&server, "runner", &["--no-reset", "--rps", "20", "--duration", "1"]).expect_measured().json();
     assert_eq!(json["accounting"]["ok"], 20);
     let (done, _) = try_as(&server, "runner", "SELECT reset_loadtest_tables()");
@@ -157,14 +158,43 @@ fn without_the_right_to_empty_the_tables_it_runs_without_emptying_them() {
 }
 
 #[test]
-fn a_role_that_nobody_gave_anything_writes_nothing() {
+fn what_a_role_lacks_is_told_before_anything_is_emptied() {
     let server = server_with_owner();
+    run_as(&server, "owner", &["--rps", "20", "--duration", "1"]).expect_measured();
     server.psql("CREATE ROLE stranger LOGIN");
-    run_as(&server, "stranger", &["--duration", "60"]).expect_refusal(3, &["empty the tables", "permission denied"]);
-    let json = run_as(&server, "stranger", &["--no-reset", "--rps", "20", "--duration", "1"]).expect(1).json();
-    assert_eq!(json["accounting"]["failed"], 20);
-    assert_eq!(json["errors"][0]["class"], "permission denied");
-    assert_eq!(server.psql_in("load", "SELECT count(*) FROM chat_inference"), "0");
+    let refused = |more: &[&str], parts: &[&str]| {
+        run_as(&server, "stranger", &[&["--duration", "60"], more].concat()).expect_refusal(3, parts);
+        assert_eq!(server.psql_in("load", "SELECT count(*) FROM chat_inference"), "20", "{parts:?}");
+    };
+    let in_public = "psql -v role=NAME -f role.sql";
+    refused(&[], &["INSERT on chat_inference, model_inference", "TRUNCATE on", in_public]);
+    refused(&["--no-reset"], &["SELECT on resource_bucket", "UPDATE on resource_bucket"]);
+    let all = "chat_inference, model_inference, resource_bucket, variant_by_episode";
+    server.psql_in("load", &format!("GRANT INSERT, TRUNCATE ON {all} TO stranger"));
+    refused(&[], &["lacks rights that the run needs: SELECT on resource_bucket, variant_by_episode; UPDATE on"]);
+    refused(
+        &["--verify", "--no-rate-limiting", "--no-experimentation"],
+        &["lacks rights that the run needs: SELECT on chat_inference, model_inference. Have"],
+    );
+    refused(&["--server-side-data", "--no-rate-limiting", "--no-experimentation"], &["loadtest_payload_pool"]);
+    // What it can do with these rights is left to it.
+    let inserts_alone = ["--no-rate-limiting", "--no-experimentation", "--rps", "20", "--duration", "1"];
+    let json = run_as(&server, "stranger", &inserts_alone).expect_measured().json();
+    assert_eq!(json["accounting"]["ok"], 20);
+}
+
+#[test]
+fn a_right_that_is_taken_away_in_the_middle_fails_requests() {
+    let server = server_with_owner();
+    grant(&server, &["role=runner"]);
+    let arguments = ["--json-output", "--postgres-url", &url(&server, "runner"), "--rps", "50", "--duration", "3"];
+    let started = start(&[&arguments, &SMALL[..]].concat());
+    wait_until("rows", || server.psql_in("load", "SELECT count(*) > 5 FROM chat_inference") == "t");
+    server.psql_in("load", "REVOKE INSERT ON model_inference FROM runner");
+    let json = started.finish().expect(1).json();
+    assert_eq!(json["errors"][0]["class"], "permission denied", "{}", json["errors"]);
+    let ok: u64 = server.psql_in("load", "SELECT count(*) FROM chat_inference").parse().unwrap();
+    assert_eq!(json["accounting"]["ok"], ok);
 }
 
 #[test]

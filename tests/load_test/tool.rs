@@ -197,6 +197,11 @@ pub fn assert_rows_match(server: &TestServer, json: &Value) {
     let warmup = |name: &str| json["run"]["warmup"][name].as_u64().unwrap();
     let least = count(json, "ok") + warmup("ok");
     let most = least + count(json, "unknown") + count(json, "unfinished") + warmup("unknown") + warmup("unfinished");
+    // For tables of what faults come to: cargo test -- --nocapture.
+    let (test, failed) = (std::thread::current(), count(json, "failed"));
+    let (in_doubt, found) = (most - least, rows(server, "chat_inference"));
+    let test = test.name().unwrap_or_default();
+    eprintln!("FIGURE {test}: {least} acknowledged, {failed} failed, {in_doubt} in doubt, {found} rows");
     for table in ["chat_inference", "model_inference", "variant_by_episode"] {
         let rows = rows(server, table);
         assert!((least..=most).contains(&rows), "{table}: {rows} rows, {}", json["accounting"]);

@@ -47,6 +47,8 @@ pub enum ConnectErrorKind {
     SessionAttrs,
     /// A connection pooler does not take a parameter that Postgres would take.
     PoolerStartupParameter,
+    /// The connection was lost before the server had let us in.
+    Lost,
     /// Anything else.
     Other,
 }
@@ -58,14 +60,11 @@ pub struct ConnectError {
     kind: ConnectErrorKind,
     message: String,
     sqlstate: Option<SqlState>,
-    retryable: bool,
 }
 
 impl ConnectError {
     pub(super) fn new(kind: ConnectErrorKind, message: String) -> Self {
-        use ConnectErrorKind::{Dns, Refused, SessionAttrs, StartingUp, Timeout, TooManyConnections};
-        let retryable = matches!(kind, Dns | Refused | SessionAttrs | StartingUp | Timeout | TooManyConnections);
-        Self { kind, message, sqlstate: None, retryable }
+        Self { kind, message, sqlstate: None }
     }
 
     /// What kind of failure it is.
@@ -75,7 +74,8 @@ impl ConnectError {
 
     /// Whether the same attempt can succeed later with nothing corrected: the server may come back or have room again.
     pub fn is_retryable(&self) -> bool {
-        self.retryable
+        use ConnectErrorKind::{Dns, Lost, Refused, SessionAttrs, StartingUp, Timeout, TooManyConnections};
+        matches!(self.kind, Dns | Lost | Refused | SessionAttrs | StartingUp | Timeout | TooManyConnections)
     }
 
     /// The server's error code, if the failure is the server's answer.
@@ -224,7 +224,7 @@ impl Attempt {
                 ),
             );
         }
-        self.unclear(&text, find::<io::Error>(error).is_some() || error.is_closed())
+        self.unclear(&text, error.is_closed() || find::<io::Error>(error).is_some_and(is_lost))
     }
 
     fn missing_password(&self) -> ConnectError {
@@ -240,15 +240,14 @@ impl Attempt {
 
     fn unclear(&self, text: &str, broken: bool) -> ConnectError {
         let server = &self.server;
-        let (advice, retryable) = if text.contains("unsupported authentication method") {
-            ("use a user with a password or a client certificate", false)
+        let (advice, kind) = if text.contains("unsupported authentication method") {
+            ("use a user with a password or a client certificate", Kind::Other)
         } else if broken {
-            ("check that a Postgres server listens there, and its log", true)
+            ("check that a Postgres server listens there, and its log", Kind::Lost)
         } else {
-            ("check that the port in --postgres-url is that of a Postgres server", false)
+            ("check that the port in --postgres-url is that of a Postgres server", Kind::Other)
         };
-        let message = format!("Connecting to {server} failed ({text}): {advice}.");
-        ConnectError { retryable, ..ConnectError::new(Kind::Other, message) }
+        ConnectError::new(kind, format!("Connecting to {server} failed ({text}): {advice}."))
     }
 
     /// The server answered with an error. PgBouncer before 1.2x gives most of its errors the code 08P01, so that some
@@ -306,6 +305,22 @@ impl Attempt {
             }
         }
     }
+}
+
+/// Whether the other side left, or the way to it was lost; otherwise it said what cannot be read.
+fn is_lost(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        BrokenPipe
+            | ConnectionAborted
+            | ConnectionReset
+            | NotConnected
+            | UnexpectedEof
+            | HostUnreachable
+            | NetworkUnreachable
+    )
 }
 
 fn pooler_kind(text: &str) -> Kind {

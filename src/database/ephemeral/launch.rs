@@ -15,6 +15,8 @@ use super::{ThrowawayError, processes};
 
 /// Recovery after a kill writes up to `max_wal_size` again; a start from nothing takes a fraction of a second.
 const STARTUP_LIMIT: Duration = Duration::from_secs(120);
+/// It takes a second or two; on a disk that hardly answers, longer.
+const INITDB_LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(3);
 /// How much of a log an error carries.
 const TAIL_LINES: usize = 12;
@@ -52,9 +54,17 @@ impl Site {
             command.arg("--auth-host=scram-sha-256").arg("--pwfile").arg(file);
         }
         command.arg("-D").arg(self.data());
+        let mut initdb = self.spawn(command, &log)?;
         let status =
-            self.spawn(command, &log)?.wait().map_err(|source| self.folder_fault("wait for initdb in", source))?;
-        if status.success() { Ok(()) } else { Err(ThrowawayError::Initdb { status, log: tail(&log) }) }
+            wait(&mut initdb, INITDB_LIMIT).map_err(|source| self.folder_fault("wait for initdb in", source))?;
+        if status.is_none() {
+            processes::halt(&self.data());
+            end(&mut initdb);
+        }
+        match status {
+            Some(status) if status.success() => Ok(()),
+            status => Err(ThrowawayError::Initdb { status, log: tail(&log) }),
+        }
     }
 
     /// Starts the server and waits until it takes connections.
@@ -135,6 +145,18 @@ impl Site {
     }
 }
 
+/// Waits for the end of a process; `None` where it has not come within the limit.
+fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let begin = Instant::now();
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || begin.elapsed() > limit {
+            return Ok(status);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
 /// Takes the process away for good; it may have been halted already.
 pub(super) fn end(server: &mut Child) {
     if let Ok(None) = server.try_wait() {
@@ -162,6 +184,15 @@ fn tail(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_waited_for_only_so_long() {
+        let spawn = |seconds: &str| Command::new("sleep").arg(seconds).spawn().unwrap();
+        assert!(wait(&mut spawn("0"), Duration::from_secs(60)).unwrap().is_some_and(|status| status.success()));
+        let mut endless = spawn("600");
+        assert_eq!(wait(&mut endless, Duration::from_millis(20)).unwrap(), None);
+        end(&mut endless);
+    }
 
     #[test]
     fn the_tail_is_short() {

@@ -156,10 +156,10 @@ pub enum ThrowawayError {
         source: io::Error,
     },
     /// initdb failed.
-    #[error("initdb failed ({status}); its last lines:\n{log}")]
+    #[error("initdb {}; its last lines:\n{log}", status.map_or("did not end in time".to_owned(), |status| format!("failed ({status})")))]
     Initdb {
-        /// How it ended.
-        status: ExitStatus,
+        /// How it ended; `None` if it went on.
+        status: Option<ExitStatus>,
         /// The last lines that it wrote.
         log: String,
     },

@@ -197,11 +197,13 @@ fn commit_has_not_been_sent_before_its_first_byte() {
 fn every_round_trip_has_a_name_unless_there_is_only_one() {
     let workload = Workload { experimentation: false, ..workload(sizes(100), false) };
     let script = Script::new(&options(true, false), &workload, NONCE);
-    assert_eq!(script.phase_names(), ["chat_inference", "model_inference", "resource_bucket", "commit"]);
+    let names = |pipeline| phase_names(&options(true, pipeline), &workload);
+    assert_eq!(names(false), ["chat_inference", "model_inference", "resource_bucket", "commit"]);
+    assert_eq!(names(false).len(), script.parts().len());
     assert_eq!(script.parts()[0], [Step::Begin, Step::Write(Write::ChatInference)]);
     assert_eq!(script.parts()[3], [Step::Commit]);
     let pipelined = Script::new(&options(true, true), &workload, NONCE);
-    assert_eq!((pipelined.phase_names().len(), pipelined.parts().len()), (0, 1));
+    assert_eq!((names(true).len(), pipelined.parts().len()), (0, 1));
     assert_eq!(pipelined.parts()[0].len(), 5);
 }
 

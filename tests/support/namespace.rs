@@ -1,25 +1,24 @@
 //! A machine with a network of its own, whose link can be cut without anybody being told.
 
+#![allow(dead_code)] // Every test binary uses a part of it.
+
 use std::io::Write as _;
-use std::process::{Child, Command, Stdio};
-
-use rustix::process::Signal;
-
-use crate::sshd::{TestSshd, descendants, send};
-use crate::tool::wait_until;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A network namespace with a link to here. Gone when dropped.
 pub struct Namespace {
     name: String,
     subnet: u32,
-    sshd: Option<Child>,
 }
 
 impl Namespace {
     /// `None`, with the reason told, where it is not permitted.
     pub fn create() -> Option<Self> {
-        let id = std::process::id();
-        let namespace = Self { name: format!("plt{id}"), subnet: id % 250, sshd: None };
+        static CREATED: AtomicU32 = AtomicU32::new(0);
+        let (id, number) = (std::process::id(), CREATED.fetch_add(1, Ordering::Relaxed));
+        // Names of links have 15 characters at most.
+        let namespace = Self { name: format!("plt{id}n{number}"), subnet: (id + number) % 250 };
         let (name, net) = (&namespace.name, namespace.subnet);
         let steps = [
             format!("netns add {name}"),
@@ -43,36 +42,42 @@ impl Namespace {
         Some(namespace)
     }
 
-    /// A second sshd with the configuration of `like`, in here.
-    pub fn start_sshd(&mut self, like: &TestSshd) {
-        let config = like.config().with_file_name("sshd_config");
+    /// A command in there.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, "/usr/sbin/sshd", "-D", "-e", "-f"]).arg(config);
-        let sshd = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        self.sshd = Some(sshd);
-        let address = (self.address(), like.port());
-        wait_until("sshd listens in the namespace", || {
-            std::net::TcpStream::connect((address.0.as_str(), address.1)).is_ok()
-        });
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
     }
 
+    /// Its address, as seen from here.
     pub fn address(&self) -> String {
         format!("10.77.{}.2", self.subnet)
+    }
+
+    /// Ours, as seen from there.
+    pub fn address_of_host(&self) -> String {
+        format!("10.77.{}.1", self.subnet)
     }
 
     /// What is sent from now on is lost without a word.
     pub fn cut(&self) {
         ip(&format!("-n {0} link set {0}p down", self.name)).unwrap();
     }
+
+    /// The same in one direction, and the system in there does not know either: what it sends goes to nobody.
+    pub fn lose(&self) {
+        let host = self.address_of_host();
+        ip(&format!("-n {0} neigh replace {host} lladdr 02:00:00:00:00:01 dev {0}p nud permanent", self.name)).unwrap();
+    }
+
+    /// The end of [`Self::lose`].
+    pub fn find(&self) {
+        ip(&format!("-n {0} neigh del {1} dev {0}p", self.name, self.address_of_host())).unwrap();
+    }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if let Some(mut sshd) = self.sshd.take() {
-            descendants(sshd.id()).into_iter().for_each(|pid| send(pid, Signal::KILL));
-            let _ = sshd.kill();
-            let _ = sshd.wait();
-        }
         let _ = ip(&format!("link del {}h", self.name));
         let _ = ip(&format!("netns del {}", self.name));
     }
