@@ -123,7 +123,8 @@ impl Trio {
     pub fn assert_others_went_on(&self, json: &Value) {
         for machine in &json["per_vm_results"].as_array().unwrap()[..2] {
             assert_eq!(count(&machine["result"], "scheduled"), 280, "{machine}");
-            assert_eq!(count(&machine["result"], "ok"), 280, "{machine}");
+            let written = count(&machine["result"], "ok") + count(&machine["result"], "not_started");
+            assert_eq!(written, 280, "{machine}");
         }
         let lost = &json["per_vm_results"][2];
         assert!(lost["slots_lost"].as_u64().unwrap() > 0, "{lost}");

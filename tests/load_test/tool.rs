@@ -191,6 +191,16 @@ pub fn assert_adds_up(json: &Value) {
     assert_eq!(by_class, count(json, "failed") + count(json, "unknown"), "{}", json["errors"]);
 }
 
+/// Every request was written, but for those that a busy machine had not begun when the window closed. Returns how many
+/// were.
+#[track_caller]
+pub fn all_written(json: &Value, scheduled: u64) -> u64 {
+    let (ok, not_started) = (count(json, "ok"), count(json, "not_started"));
+    assert_eq!(ok + not_started, scheduled, "{} {}", json["accounting"], json["errors"]);
+    assert!(ok > 0, "{}", json["accounting"]);
+    ok
+}
+
 /// Rows = acknowledged writes, and at most those whose fate is not known.
 #[track_caller]
 pub fn assert_rows_match(server: &TestServer, json: &Value) {

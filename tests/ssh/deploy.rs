@@ -208,7 +208,10 @@ async fn a_connection_that_is_cut_in_the_middle_leaves_no_half() {
         eventually("it has begun", half).await;
         bench.sessions.close(Arc::clone(&bench.session)).await;
     });
-    assert!([DeployErrorKind::Ended, DeployErrorKind::NoAnswer].contains(&outcome.unwrap_err().kind()));
+    let error = outcome.unwrap_err();
+    // The script there may have just so much time to say that the half is not the whole.
+    let expected = [DeployErrorKind::Ended, DeployErrorKind::NoAnswer, DeployErrorKind::Damaged];
+    assert!(expected.contains(&error.kind()), "{:?}: {error}", error.kind());
     assert!(!socket.exists());
     eventually("the half is removed", || entries(&folder).is_empty()).await;
 
