@@ -25,6 +25,9 @@ use super::{
                   are merged exactly: counts are summed, histograms added, percentiles computed from the sum.",
     after_help = "Durations: 60, 60s, 500ms, 5m, 1h, 1m30s (seconds without a unit). Sizes: KB of 1,024 bytes.\n\n\
                   Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
+                  Time limits: to log in, --connect-timeout and 20 s; what a machine does before the load, 30 min a phase; \
+                  one from which nothing is heard, 5 s; its result, 20 s after --drain (with --verify 80 s). Those of the \
+                  database are load_test's. README.md, \"How long anything can take\", has all of them.\n\n\
                   Results of runs that were started by other means are merged with: coordinator merge FILE... (see \
                   coordinator merge --help)\n\n\
                   Examples:\n  \
