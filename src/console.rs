@@ -1,6 +1,11 @@
 //! What both programs say on a terminal or to a script, and the codes that they exit with.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::plan::Fault;
 use crate::report::text;
@@ -33,9 +38,35 @@ pub fn stopping(signals: u32) -> &'static str {
     }
 }
 
-/// Writes a line to stderr, where somebody still reads it: a terminal that is gone is no reason to stop.
+/// How long [`note`] waits for somebody to read.
+const NOTE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Whether nobody has read in time what was last to be said. Then nobody is waited for any more, until somebody reads.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// Writes a line to stderr, where somebody still reads it: a terminal that is gone or stopped (Ctrl-S) is no reason to
+/// stop.
 pub fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    if is_read() {
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+}
+
+/// Whether somebody reads stderr. Waits a second for that, but not again and again.
+pub fn is_read() -> bool {
+    let limit = if UNREAD.load(Ordering::Relaxed) { Duration::ZERO } else { NOTE_WITHIN };
+    let is_read = is_read_within(limit);
+    UNREAD.store(!is_read, Ordering::Relaxed);
+    is_read
+}
+
+/// Whether stderr takes something within a time. A terminal that is stopped takes nothing, and neither does a full pipe
+/// that nobody reads; whoever writes to it nevertheless stands still for as long.
+pub fn is_read_within(limit: Duration) -> bool {
+    let stderr = io::stderr();
+    let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+    // Where it cannot be told, writing fails or succeeds by itself. A signal does not wait for it.
+    !matches!(poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&limit)), Ok(0) | Err(Errno::INTR))
 }
 
 /// Writes to stdout. Whoever closes a pipe early does not want the rest.

@@ -63,6 +63,11 @@ pub fn hide_secrets(arguments: Vec<OsString>) -> io::Result<(Secrets, Vec<OsStri
     Err(command.exec())
 }
 
+/// Whether standard input is no longer that of whoever started the program, since secrets came by it.
+pub fn has_replaced_input() -> bool {
+    std::env::var_os(MARK).is_some()
+}
+
 fn file_in_memory(contents: &[u8]) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     let mut file = File::from(rustix::fs::memfd_create("secrets", rustix::fs::MemfdFlags::CLOEXEC)?);

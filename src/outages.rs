@@ -39,6 +39,7 @@ pub struct Pulse {
     first_error_ns: Option<u64>,
     /// The first error after the last acknowledgement.
     error_since_ns: Option<u64>,
+    last_error_ns: Option<u64>,
 }
 
 impl Pulse {
@@ -53,6 +54,7 @@ impl Pulse {
     pub fn error(&mut self, at_ns: u64) {
         self.first_error_ns = Some(self.first_error_ns.unwrap_or(at_ns));
         self.error_since_ns = Some(self.error_since_ns.unwrap_or(at_ns));
+        self.last_error_ns = self.last_error_ns.max(Some(at_ns));
     }
 
     /// Adds what another thread noted in the same second.
@@ -61,8 +63,17 @@ impl Pulse {
         self.first_ok = self.first_ok.into_iter().chain(other.first_ok).min();
         self.last_ok_ns = self.last_ok_ns.max(other.last_ok_ns);
         self.first_error_ns = earlier(self.first_error_ns, other.first_error_ns);
-        let since = |error_ns: Option<u64>| error_ns.filter(|error_ns| Some(*error_ns) > self.last_ok_ns);
-        self.error_since_ns = earlier(since(self.error_since_ns), since(other.error_since_ns));
+        // Where a thread's first error since its own last acknowledgement was before another's, its last one may not be: that
+        // is later than the first that counts, by less than a second.
+        let since = |pulse: &Self| {
+            [pulse.error_since_ns, pulse.last_error_ns]
+                .into_iter()
+                .flatten()
+                .find(|at_ns| Some(*at_ns) > self.last_ok_ns)
+        };
+        let (mine, theirs) = (since(self), since(other));
+        self.error_since_ns = earlier(mine, theirs);
+        self.last_error_ns = self.last_error_ns.max(other.last_error_ns);
     }
 }
 
@@ -177,6 +188,21 @@ mod tests {
         // One worker whose requests take two seconds each.
         let slow: Vec<_> = (0..10).map(|at| (at * 10, (at + 1) * 2_000, true)).collect();
         assert_eq!(outages(&slow, 20_000, true, 1), []);
+    }
+
+    #[test]
+    fn an_error_counts_also_where_its_thread_had_one_before_anothers_last_answer() {
+        let [mut one, mut other] = [Pulse::default(); 2];
+        one.ok(90 * MS, 100 * MS);
+        one.error(200 * MS);
+        one.error(900 * MS);
+        other.ok(490 * MS, 500 * MS);
+        let mut sum = Pulse::default();
+        [one, other].iter().for_each(|pulse| sum.merge(pulse));
+        assert_eq!(sum.error_since_ns, Some(900 * MS));
+        let mut reversed = other;
+        reversed.merge(&one);
+        assert_eq!(reversed.error_since_ns, Some(900 * MS));
     }
 
     #[test]

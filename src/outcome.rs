@@ -52,9 +52,7 @@ impl Failure {
         // In English; before PostgreSQL 9.6 there is only the one in the server's language.
         let severity = field(b'V').or_else(|| field(b'S')).unwrap_or_default();
         let connection_lost = matches!(&*severity, "FATAL" | "PANIC");
-        let state = field(b'C').unwrap_or_default();
-        let is_state = state.len() == 5 && state.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let state = if is_state { state } else { UNREADABLE_STATE.to_owned() };
+        let state = readable_state(&field(b'C').unwrap_or_default()).to_owned();
         let class = sqlstate_name(&state).map_or_else(|| format!("SQLSTATE {state}"), str::to_owned);
         let detail = field(b'D').map(|detail| format!(" ({detail})")).unwrap_or_default();
         // `is_panic` reads the severity.
@@ -65,6 +63,11 @@ impl Failure {
     /// Whether the whole server went down with this error.
     pub fn is_panic(&self) -> bool {
         self.sqlstate.is_some() && self.message.starts_with("PANIC: ")
+    }
+
+    /// Whether the server sent it, and with a code that names an error.
+    pub fn has_readable_state(&self) -> bool {
+        self.sqlstate.as_deref().is_some_and(|state| state != UNREADABLE_STATE)
     }
 
     /// Whether the same transaction may succeed when it is tried again: a serialization failure or a deadlock, as
@@ -95,6 +98,12 @@ impl Failure {
         let message = message.chars().take(MAX_MESSAGE_CHARS).collect();
         Self { sqlstate: None, class, message, connection_lost }
     }
+}
+
+/// What a server sent as its SQLSTATE, where it is one.
+pub fn readable_state(state: &str) -> &str {
+    let is_state = state.len() == 5 && state.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_state { state } else { UNREADABLE_STATE }
 }
 
 /// The texts of an error and of all its causes, `: ` between them, without repetitions. The driver's "db error", which

@@ -334,7 +334,6 @@ impl Live {
             unix_ms: (unix_ms(0), unix_ms(record.window_end_ns)),
             experimentation: self.plan.workload.experimentation,
             tickets_before: self.database.tickets_before.filter(|_| alone),
-            application_name: self.plan.application_name.clone(),
         };
         Some(verify::verify(&self.database.connector, &claims).await)
     }

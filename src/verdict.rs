@@ -6,6 +6,7 @@
 mod advice;
 pub mod fleet;
 
+use crate::outcome::{ErrorCount, ErrorOrigin};
 use crate::result::{Bounded, RunResult, ServerInfo, Status, Verification};
 
 /// Lateness (p99) from which the generator is suspected, milliseconds …
@@ -111,13 +112,30 @@ pub fn judge(result: &mut RunResult, criteria: &Criteria) {
     result.advice = advice;
 }
 
+/// In which way the database does not hold what was acknowledged: of a machine's part, with its name, or of all together.
+/// What one has too few another may have too many.
+fn lost_writes(result: &RunResult) -> Option<String> {
+    let machines = result.fleet.iter().flat_map(|fleet| &fleet.per_vm_results);
+    let by_machine = machines
+        .filter_map(|vm| Some(format!("{}: {}", vm.hostname, vm.result.verification.as_ref()?.difference()?)))
+        .collect::<Vec<_>>();
+    match by_machine.split_first() {
+        Some((first, [])) => Some(first.clone()),
+        Some((first, more)) => Some(format!("{first}; and {} more", more.len())),
+        None => result.verification.as_ref().and_then(Verification::difference),
+    }
+}
+
 fn status(result: &RunResult, criteria: &Criteria) -> (Status, String) {
     let failed = result.throughput.failed_writes;
     // A fact, whatever the figures are worth.
-    if let Some(difference) = result.verification.as_ref().and_then(Verification::difference) {
-        return (Status::LostWrites, sentence(&difference));
+    if let Some(difference) = lost_writes(result) {
+        return (Status::LostWrites, difference);
     }
-    let most = result.errors.first().map(|error| format!("; most often: {}", error.class)).unwrap_or_default();
+    // Errors of tries that were made again, or of connections that were replaced, are no failed requests.
+    let of = |origin| result.errors.iter().find(|error: &&ErrorCount| error.origin == origin);
+    let most = of(ErrorOrigin::Request).or_else(|| of(ErrorOrigin::Warmup));
+    let most = most.map(|error| format!("; most often: {}", error.class)).unwrap_or_default();
     if let Some(reason) = &result.run.aborted {
         return (Status::Failed, format!("{reason}{most}"));
     }
@@ -341,6 +359,23 @@ mod tests {
         };
         assert_eq!(judged(fail, &criteria()).0, Status::Failed);
         assert_eq!(judged(fail, &Criteria { max_error_rate_pct: 0.1, ..criteria() }).0, Status::Passed);
+    }
+
+    #[test]
+    fn what_is_said_to_fail_most_often_has_failed() {
+        let error = |origin, class: &str, count| ErrorCount {
+            origin,
+            class: class.to_owned(),
+            sqlstate: None,
+            count,
+            example: String::new(),
+        };
+        let fail = |r: &mut RunResult| {
+            (r.throughput.failed_writes, r.throughput.total_requests) = (1, 1_000);
+            r.errors = vec![error(ErrorOrigin::Retry, "deadlock", 900), error(ErrorOrigin::Request, "disk full", 1)];
+        };
+        let (_, reason) = judged(fail, &criteria());
+        assert!(reason.ends_with("most often: disk full"), "{reason}");
     }
 
     #[test]

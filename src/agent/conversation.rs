@@ -123,17 +123,21 @@ impl Conversation {
 
     /// Tells of the run until it is over, and says the result. Returns the number of that message.
     async fn drive(&mut self, mut live: Live) -> Result<u64, End> {
-        let (mut signals, mut incidents) = (0, 0);
+        let (mut signals, mut incidents, mut is_aborted) = (0, 0, false);
         loop {
             let event = tokio::select! {
                 event = live.next() => event?,
                 turn = next(&mut self.channel, &mut self.stops) => {
                     match turn? {
                         Turn::Order(Order::Stop) => live.stop(false),
-                        Turn::Order(Order::Abort) => live.stop(true),
+                        Turn::Order(Order::Abort) => {
+                            is_aborted = true;
+                            live.stop(true);
+                        }
                         Turn::Signal => {
                             signals += 1;
-                            live.stop(signals > 1);
+                            is_aborted |= signals > 1;
+                            live.stop(is_aborted);
                         }
                         turn => return Err(out_of_turn(&turn, "stop or abort")),
                     }
@@ -154,7 +158,10 @@ impl Conversation {
                 }
                 engine::Event::Finished(record) => {
                     self.tickets = live.ticket_counter();
-                    let verification = self.verify(&live, &record).await?;
+                    let verification = match is_aborted {
+                        true => live.unverified(&record),
+                        false => self.verify(&live, &record).await?,
+                    };
                     let result = live.conclude(&record, verification)?;
                     return Ok(self.channel.outbox.say(Event::Result(Box::new(result))));
                 }

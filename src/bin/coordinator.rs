@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use postgres_load_test::console::{
     self, BUG, COULD_NOT_RUN, INTERRUPTED, SECONDS_BETWEEN_LINES, Stopped, WRONG_USE, code_of, note, say, say_result,
 };
@@ -68,6 +69,12 @@ fn main() -> ExitCode {
 
 /// The text of a list of hosts; what is longer is none, such as a disk.
 fn read_list(path: &Path) -> io::Result<String> {
+    let is_input = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|input| path == Path::new(input));
+    if is_input && handover::has_replaced_input() {
+        return Err(io::Error::other(
+            "standard input cannot be read where a connection string or PGPASSWORD is given; use a file, or @<(...)",
+        ));
+    }
     let mut text = String::new();
     std::fs::File::open(path)?.take(MOST_LIST_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MOST_LIST_BYTES { Err(io::Error::other("it is longer than 16 MB")) } else { Ok(text) }
@@ -153,8 +160,15 @@ async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Re
         return Ok(None);
     }
     outputs.begin_hdr_log(fleet.t0_unix_ns())?;
-    let (stopped, aborted) = drive(fleet, outputs, stops).await;
-    let result = fleet.conclude(aborted).await?;
+    let (mut stopped, aborted) = drive(fleet, outputs, stops).await;
+    let tickets = tokio::select! {
+        tickets = fleet.count_tickets() => tickets,
+        () = stops.next() => {
+            stopped = true;
+            Err("it was interrupted".to_owned())
+        }
+    };
+    let result = fleet.conclude(aborted, tickets).await?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
     let written = outputs.write(&result);
     all_written(written, say_result(&result, json))?;
@@ -298,6 +312,9 @@ impl Screen {
     }
 
     fn show(&mut self) {
+        if !console::is_read_within(Duration::ZERO) {
+            return;
+        }
         let total = &self.progress.total;
         if let Some(bars) = &self.bars {
             for (host, bar) in bars.machines.iter().enumerate() {
@@ -337,6 +354,9 @@ impl Screen {
     }
 
     fn print(&self, line: &str) {
+        if !console::is_read() {
+            return;
+        }
         match &self.bars {
             Some(bars) => bars.all.suspend(|| note(line)),
             None => note(line),
@@ -345,6 +365,9 @@ impl Screen {
 
     fn end(&self) {
         if let Some(bars) = &self.bars {
+            if !console::is_read() {
+                bars.all.set_draw_target(ProgressDrawTarget::hidden());
+            }
             let _ = bars.all.clear();
         }
     }

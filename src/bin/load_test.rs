@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use postgres_load_test::agent::{self, Ending};
 use postgres_load_test::console::{
     self, BUG, COULD_NOT_RUN, INTERRUPTED, SECONDS_BETWEEN_LINES, Stopped, code_of, note, say, say_result,
@@ -106,13 +107,22 @@ async fn load_test(plan: Plan) -> Result<ExitCode> {
         say("Starting workers...\n")?;
     }
     outputs.begin_hdr_log(live.epoch().unix_ns)?;
-    let (record, stopped) = drive(&plan, &mut live, &mut outputs, &mut stops).await?;
-    if plan.verify {
-        note("  Comparing the rows in the database with what was acknowledged...");
-    }
-    let (verification, stopped) = tokio::select! {
-        verification = live.verify(&record) => (verification, stopped),
-        () = stops.next() => (live.unverified(&record), true),
+    let (record, signals) = drive(&plan, &mut live, &mut outputs, &mut stops).await?;
+    let mut stopped = signals > 0;
+    // Who has pressed twice waits for nothing more.
+    let verification = if signals > 1 {
+        live.unverified(&record)
+    } else {
+        if plan.verify {
+            note("  Comparing the rows in the database with what was acknowledged...");
+        }
+        tokio::select! {
+            verification = live.verify(&record) => verification,
+            () = stops.next() => {
+                stopped = true;
+                live.unverified(&record)
+            }
+        }
     };
     let result = live.conclude(&record, verification)?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
@@ -167,8 +177,8 @@ async fn make_ready(plan: &Plan, stops: &mut Stops) -> Result<Option<Live>> {
     }
 }
 
-/// Shows the run until it is over. The first signal stops it gently, the second one at once.
-async fn drive(plan: &Plan, live: &mut Live, outputs: &mut Outputs, stops: &mut Stops) -> Result<(RunRecord, bool)> {
+/// Shows the run until it is over. The first signal stops it gently, the second one at once. Returns how many came.
+async fn drive(plan: &Plan, live: &mut Live, outputs: &mut Outputs, stops: &mut Stops) -> Result<(RunRecord, u32)> {
     let mut screen = Screen::new(plan, live.planned_seconds());
     let mut signals = 0;
     loop {
@@ -192,7 +202,7 @@ async fn drive(plan: &Plan, live: &mut Live, outputs: &mut Outputs, stops: &mut 
             Event::Incident(incident) => screen.incident(&incident),
             Event::Finished(record) => {
                 screen.end();
-                return Ok((*record, signals > 0));
+                return Ok((*record, signals));
             }
         }
     }
@@ -219,6 +229,9 @@ impl Screen {
     }
 
     fn show(&mut self, live: &Live) {
+        if !console::is_read_within(Duration::ZERO) {
+            return;
+        }
         let container = live.container();
         if let Some(bar) = &self.bar {
             bar.set_position(self.progress.seconds().min(bar.length().unwrap_or(u64::MAX)));
@@ -236,7 +249,7 @@ impl Screen {
             Incident::ReconnectFailed(failure) => ("while connecting anew", failure),
         };
         if self.verbose {
-            self.print(&format!("error ({what}): {}: {}", failure.class, text::printable(&failure.message)));
+            self.print(&text::printable(&format!("error ({what}): {}: {}", failure.class, failure.message)));
         }
     }
 
@@ -256,6 +269,9 @@ impl Screen {
     }
 
     fn print(&self, line: &str) {
+        if !console::is_read() {
+            return;
+        }
         match &self.bar {
             Some(bar) => bar.suspend(|| note(line)),
             None => note(line),
@@ -264,6 +280,9 @@ impl Screen {
 
     fn end(&self) {
         if let Some(bar) = &self.bar {
+            if !console::is_read() {
+                bar.set_draw_target(ProgressDrawTarget::hidden());
+            }
             bar.finish_and_clear();
         }
     }

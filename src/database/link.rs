@@ -100,6 +100,9 @@ pub enum LinkError {
          (A question is waited for as long as connect_timeout in --postgres-url allows)"
     )]
     Silent(Duration),
+    /// The connection is open, and work that may take its time was not done in time.
+    #[error("it was not done within {0:?}; is the server busy or cut off?")]
+    Unfinished(Duration),
 }
 
 impl LinkError {
@@ -107,7 +110,7 @@ impl LinkError {
     pub fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Database(error) => error.code(),
-            Self::Silent(_) => None,
+            Self::Silent(_) | Self::Unfinished(_) => None,
         }
     }
 }
@@ -133,7 +136,10 @@ impl Link {
         F: Future<Output = Result<T, tokio_postgres::Error>>,
     {
         let limit = self.limit;
-        self.run_within(limit, work).await
+        self.run_within(limit, work).await.map_err(|error| match error {
+            LinkError::Unfinished(limit) => LinkError::Silent(limit),
+            error => error,
+        })
     }
 
     /// As [`Link::run`], for work that takes the server some time: as long as `limit`, or as it takes.
@@ -156,7 +162,7 @@ impl Link {
                 Err(_) => {
                     // An answer that still comes would be taken for that to the next question.
                     self.io.state = State::Ended(None);
-                    return Err(LinkError::Silent(limit));
+                    return Err(LinkError::Unfinished(limit));
                 }
             },
         };

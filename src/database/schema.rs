@@ -76,6 +76,12 @@ pub enum SchemaError {
          running on this database? Wait for it, or use another database"
     )]
     Locked,
+    /// Other parts of the test have begun by now.
+    #[error(
+        "the tables were not emptied before --start-at ({0}): give a later time, and see pg_locks for another session that \
+         holds them"
+    )]
+    Late(String),
     /// The server only reads.
     #[error("the server is read-only (a standby?): {0}; point --postgres-url at the primary")]
     ReadOnly(String),
@@ -94,7 +100,7 @@ impl SchemaError {
         let (what, cause) = (what.to_owned(), chain(error));
         match error.code() {
             Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Self::NotAllowed { what, cause },
-            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::QUERY_CANCELED => Self::Locked,
+            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => Self::Locked,
             Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly(cause),
             _ => Self::Other { what, cause },
         }
@@ -276,7 +282,10 @@ pub async fn reset(link: &mut Link, within: Option<Duration>) -> Result<(), Sche
     let emptied = link.run_within(Some(WORK_LIMIT), async |client| client.batch_execute(&sql).await).await;
     if let Err(error) = emptied {
         let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;
-        return Err(SchemaError::of("empty the tables", &error));
+        return Err(match error.code() {
+            Some(code) if within.is_some() && *code == SqlState::QUERY_CANCELED => SchemaError::Late(chain(&error)),
+            _ => SchemaError::of("empty the tables", &error),
+        });
     }
     Ok(())
 }

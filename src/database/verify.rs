@@ -17,9 +17,6 @@ pub const WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks at a server that is down or still busy.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Ids that are looked up at once.
-const AT_ONCE: usize = 10_000;
-
 /// What a run says of itself.
 #[derive(Clone, Debug)]
 pub struct Claims {
@@ -37,16 +34,14 @@ pub struct Claims {
     pub experimentation: bool,
     /// [`tickets_taken`] before the run, where the tickets are to be counted.
     pub tickets_before: Option<u64>,
-    /// Under which name its connections show.
-    pub application_name: String,
 }
 
 /// Looks for everything that `claims` says.
 pub async fn verify(connector: &Connector, claims: &Claims) -> Verification {
-    let mut last_error = None;
+    let (mut last_error, mut since) = (None, None);
     let found = tokio::time::timeout(WITHIN, async {
         loop {
-            match look(connector, claims).await {
+            match look(connector, claims, &mut since).await {
                 Ok(found) => return Ok(found),
                 Err(error) if !error.may_pass => return Err(error.text),
                 Err(error) => last_error = Some(error.text),
@@ -82,68 +77,100 @@ impl From<LinkError> for LookError {
     }
 }
 
-async fn look(connector: &Connector, claims: &Claims) -> Result<Verification, LookError> {
+async fn look(connector: &Connector, claims: &Claims, since: &mut Option<String>) -> Result<Verification, LookError> {
     let mut link = Link::open(connector).await.map_err(|error| LookError { text: chain(&error), may_pass: true })?;
-    let found = look_with(&mut link, claims).await;
+    let found = look_with(&mut link, claims, since).await;
     link.close().await;
     found
 }
 
-async fn look_with(link: &mut Link, claims: &Claims) -> Result<Verification, LookError> {
-    // A session may outlive its connection, and commit later.
-    let busy = if claims.unsettled > 0 { busy_sessions(link, &claims.application_name).await } else { 0 };
-    if busy > 0 {
-        let text = format!("{busy} sessions of this test are still at work, so that more may be committed");
-        return Err(LookError { text, may_pass: true });
+async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>) -> Result<Verification, LookError> {
+    if claims.unsettled > 0 {
+        // A session may outlive its connection, and commit later.
+        let busy = busy_sessions(link, since).await;
+        if busy > 0 {
+            let text = format!("sessions that wrote when the run ended still do ({busy}), and may commit");
+            return Err(LookError { text, may_pass: true });
+        }
     }
-    let (mut committed, mut looked_up) = (0, 0);
-    for ids in claims.unsettled_ids.chunks(AT_ONCE) {
-        let texts: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-        let sql = "SELECT count(*) FROM chat_inference WHERE id = ANY($1::uuid[])";
-        committed += count(link, sql, &[(&texts, Type::TEXT_ARRAY)]).await?;
-        looked_up += ids.len() as u64;
-    }
-    let keys = [("chat_inference", "id"), ("model_inference", "id"), ("variant_by_episode", "episode_id")];
-    let mut tables = Vec::new();
-    for (table, id) in &keys[..if claims.experimentation { 3 } else { 2 }] {
-        tables.push(TableRows { table: (*table).to_owned(), rows: rows(link, table, id, claims).await? });
-    }
-    let tickets_taken = match claims.tickets_before {
-        Some(before) => Some(tickets_taken(link).await?.saturating_sub(before)),
-        None => None,
+    // All in one statement, so that it is one moment of which all counts tell.
+    let tickets = match claims.tickets_before {
+        Some(_) => TICKETS,
+        None => "SELECT NULL::bigint",
     };
-    Ok(Verification {
-        acknowledged: claims.acknowledged,
-        unsettled: claims.unsettled,
-        committed,
-        not_committed: looked_up.saturating_sub(committed),
-        tables,
-        tickets_taken,
-        error: None,
-    })
-}
-
-/// How many other sessions of this name are busy; none where the server does not tell.
-async fn busy_sessions(link: &mut Link, application_name: &str) -> u64 {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user \
-               AND application_name = $1 AND pid <> pg_backend_pid() AND state <> 'idle'";
-    count(link, sql, &[(&application_name, Type::TEXT)]).await.unwrap_or_default()
-}
-
-/// Rows whose ids were made by this process in this run.
-async fn rows(link: &mut Link, table: &str, id: &str, claims: &Claims) -> Result<u64, LinkError> {
+    let variants = match claims.experimentation {
+        true => rows_of("variant_by_episode", "episode_id"),
+        false => "SELECT NULL::bigint".to_owned(),
+    };
     let sql = format!(
-        "SELECT count(*) FROM {table} WHERE {id} BETWEEN $1::uuid AND $2::uuid \
-         AND substring(uuid_send({id}) from {} for {}) = $3",
-        TAG_BYTES.start + 1,
-        TAG_BYTES.len()
+        "SELECT ({}), ({}), ({variants}), ({tickets}), \
+         (SELECT count(*) FROM chat_inference WHERE id = ANY($4::uuid[]))",
+        rows_of("chat_inference", "id"),
+        rows_of("model_inference", "id"),
     );
     let (first_ms, last_ms) = claims.unix_ms;
     let first = Uuid::from_u128(u128::from(first_ms) << 80).to_string();
     let last = Uuid::from_u128(((u128::from(last_ms) + 1) << 80) - 1).to_string();
     let tag = claims.tag.as_slice();
-    count(link, &sql, &[(&first, Type::TEXT), (&last, Type::TEXT), (&tag, Type::BYTEA)]).await
+    let in_doubt: Vec<String> = claims.unsettled_ids.iter().map(Uuid::to_string).collect();
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&first, Type::TEXT), (&last, Type::TEXT), (&tag, Type::BYTEA), (&in_doubt, Type::TEXT_ARRAY)];
+    // Counting takes as long as the tables are large.
+    let rows = link.run_within(Some(WITHIN), async |client| client.query_typed(&sql, &parameters).await).await?;
+    let mut counts = [None; 5];
+    if let Some(row) = rows.first() {
+        for (column, count) in counts.iter_mut().enumerate() {
+            let found: Option<i64> = row.try_get(column).map_err(LinkError::from)?;
+            *count = found.and_then(|count| u64::try_from(count).ok());
+        }
+    }
+    let [chats, models, variants, tickets, committed] = counts;
+    let tables = [("chat_inference", chats), ("model_inference", models), ("variant_by_episode", variants)];
+    let committed = committed.unwrap_or_default();
+    Ok(Verification {
+        acknowledged: claims.acknowledged,
+        unsettled: claims.unsettled,
+        committed,
+        not_committed: (claims.unsettled_ids.len() as u64).saturating_sub(committed),
+        tables: tables
+            .into_iter()
+            .filter_map(|(table, rows)| Some(TableRows { table: table.to_owned(), rows: rows? }))
+            .collect(),
+        tickets_taken: claims.tickets_before.map(|before| tickets.unwrap_or_default().saturating_sub(before)),
+        error: None,
+    })
 }
+
+/// How many other sessions are still in a transaction that writes our tables and began before this was first asked, at
+/// `since`: one of this run may be among them. None where the server does not tell. Names would not do, since strings,
+/// users and poolers change them.
+async fn busy_sessions(link: &mut Link, since: &mut Option<String>) -> u64 {
+    if since.is_none() {
+        // What was sent last may still be unread, where nobody sees it.
+        tokio::time::sleep(PAUSE).await;
+        let sql = "SELECT extract(epoch FROM clock_timestamp())::text";
+        let rows = link.run(async |client| client.query_typed(sql, &[]).await).await.unwrap_or_default();
+        *since = rows.first().and_then(|row| row.try_get(0).ok());
+    }
+    let sql = "SELECT count(*) FROM pg_stat_activity AS session WHERE datname = current_database() \
+               AND usename = current_user AND xact_start <= to_timestamp($1::float8) \
+               AND EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = session.pid AND mode = 'RowExclusiveLock' \
+               AND relation IN ('chat_inference'::regclass, 'model_inference'::regclass, \
+               'resource_bucket'::regclass, 'variant_by_episode'::regclass))";
+    count(link, sql, &[(&*since, Type::TEXT)]).await.unwrap_or_default()
+}
+
+/// Counts the rows whose ids were made by this process in this run.
+fn rows_of(table: &str, id: &str) -> String {
+    format!(
+        "SELECT count(*) FROM {table} WHERE {id} BETWEEN $1::uuid AND $2::uuid \
+         AND substring(uuid_send({id}) from {} for {}) = $3",
+        TAG_BYTES.start + 1,
+        TAG_BYTES.len()
+    )
+}
+
+const TICKETS: &str = "SELECT coalesce(sum(1001 - tickets), 0)::bigint FROM resource_bucket";
 
 /// How many requests have taken a ticket since the tables were emptied: the first of a key leaves 1,000 tickets, and
 /// each further one takes one of them.
@@ -151,7 +178,7 @@ async fn rows(link: &mut Link, table: &str, id: &str, claims: &Claims) -> Result
 /// # Errors
 /// The driver's.
 pub async fn tickets_taken(link: &mut Link) -> Result<u64, LinkError> {
-    count(link, "SELECT coalesce(sum(1001 - tickets), 0)::bigint FROM resource_bucket", &[]).await
+    count(link, TICKETS, &[]).await
 }
 
 async fn count(link: &mut Link, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<u64, LinkError> {

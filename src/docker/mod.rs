@@ -161,7 +161,15 @@ async fn connect(address: &str) -> Result<Docker, ContainerError> {
         error => ContainerError::Engine { address: address.to_owned(), reason: root_cause(&error) },
     };
     let engine = Docker::connect_with_host(address).map_err(fault)?.with_timeout(PATIENCE);
-    engine.negotiate_version().await.map_err(fault)
+    in_time(address, engine.negotiate_version()).await?.map_err(fault)
+}
+
+/// A whole answer: the client's own limit is for its beginning.
+async fn in_time<T>(address: &str, answer: impl Future<Output = T>) -> Result<T, ContainerError> {
+    timeout(PATIENCE, answer).await.map_err(|_| ContainerError::Engine {
+        address: address.to_owned(),
+        reason: format!("no whole answer within {} s", PATIENCE.as_secs()),
+    })
 }
 
 /// The id and the name of a container that is running.
@@ -169,7 +177,7 @@ async fn find_running(engine: &Docker, address: &str, asked: &str) -> Result<(St
     let fault = |error: EngineError| ContainerError::Engine { address: address.to_owned(), reason: root_cause(&error) };
     // The client puts a name into the path of a URL as it stands: one that no container can have stays here.
     let found = if is_container_name(asked) {
-        match engine.inspect_container(asked, None::<InspectContainerOptions>).await {
+        match in_time(address, engine.inspect_container(asked, None::<InspectContainerOptions>)).await? {
             Ok(found) => Some(found),
             Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => None,
             Err(error) => return Err(fault(error)),
@@ -178,7 +186,7 @@ async fn find_running(engine: &Docker, address: &str, asked: &str) -> Result<(St
         None
     };
     let Some(found) = found else {
-        let running = running_names(engine).await.map_err(fault)?;
+        let running = in_time(address, running_names(engine)).await?.map_err(fault)?;
         return Err(ContainerError::NoSuchContainer { name: asked.to_owned(), address: address.to_owned(), running });
     };
     let name = found.name.as_deref().map_or(asked, |name| name.trim_start_matches('/')).to_owned();

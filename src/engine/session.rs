@@ -14,7 +14,7 @@ use super::script::{MAX_ROUND_TRIPS, Script, Step};
 use super::wire::{Answer, Wire};
 use crate::clock;
 use crate::database::connect::{ConnectError, Connector};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome, readable_state};
 use crate::workload::payload::Pool;
 
 /// A connection with the statements of its workload.
@@ -183,12 +183,18 @@ fn judge(answer: Answer, seen: Seen, may_commit: bool, steps: usize) -> Outcome 
 }
 
 /// Whether an error in place of the answer to COMMIT proves that the server has not committed, and will not: it leaves
-/// out all that follows an error, or ends the session. Class 08 is a pooler's word for having lost the server, which may
-/// have gone on; 57P02 is the word of one process for all when another one has crashed; and a panic may come after the
-/// commit record.
+/// out all that follows an error. Class 08 is a pooler's word for having lost the server, which may have gone on, and 40003
+/// says itself that nobody knows.
+///
+/// What ends the session proves it only where it is told to a session that waits for its next command: its own time
+/// limits, and being told to end. 57P02 is the word of one process for all when another one has crashed; a panic may come
+/// after the commit record; and a pooler can end a session for reasons of its own.
 fn rules_out_commit(failure: &Failure) -> bool {
-    let by_itself = |state: &str| !state.starts_with("08") && state != "57P02";
-    failure.sqlstate.as_deref().is_some_and(by_itself) && !failure.is_panic()
+    let Some(state) = failure.sqlstate.as_deref().filter(|_| failure.has_readable_state()) else { return false };
+    if failure.connection_lost {
+        return !failure.is_panic() && (state.starts_with("25") || state.starts_with("57") && state != "57P02");
+    }
+    !state.starts_with("08") && state != "40003" && state != "57P02"
 }
 
 impl Execution {
@@ -258,7 +264,7 @@ impl OpenError {
             Self::PrepareTimeout => Failure::own("no answer while preparing", self.to_string(), true),
             Self::System(_) => Failure::own("cannot connect (system)", self.to_string(), true),
             Self::Connect(error) => {
-                let sqlstate = error.sqlstate().map(|state| state.code().to_owned());
+                let sqlstate = error.sqlstate().map(|state| readable_state(state.code()).to_owned());
                 let class = match &sqlstate {
                     Some(state) => format!("cannot connect ({:?}, {state})", error.kind()),
                     None => format!("cannot connect ({:?})", error.kind()),
@@ -316,6 +322,12 @@ mod tests {
             server("ERROR", "08006"),
             server("FATAL", "57P02"),
             server("PANIC", "58030"),
+            // Of CockroachDB: the result is ambiguous.
+            server("ERROR", "40003"),
+            // A pooler's reasons, and no reasons at all.
+            server("FATAL", "58000"),
+            server("FATAL", "XX000"),
+            server("ERROR", "nonsense"),
             Some(Failure::protocol("rubbish".to_owned())),
             None,
         ];

@@ -92,7 +92,11 @@ pub fn run(setup: ThreadSetup) {
     let _witness = Witness(setup.events.clone());
     lower_timer_slack();
     match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-        Ok(runtime) => runtime.block_on(drive(setup)),
+        Ok(runtime) => {
+            runtime.block_on(drive(setup));
+            // A name that is still being looked up must not hold up the result.
+            runtime.shutdown_background();
+        }
         // The controller may be gone already, and then nobody wants to know.
         Err(error) => _ = events.send(ThreadEvent::Ready(Err(error.into()))),
     }

@@ -171,6 +171,9 @@ fn remedy(kind: MismatchKind, probe: &Probe) -> String {
         return "load_test runs on Linux; leave the host out of --vms".to_owned();
     }
     let machine = canonical(&probe.machine);
+    // It is to be put into a shell, and the machine may call itself anything.
+    let tame = machine.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let machine = if tame { machine } else { "ARCHITECTURE" };
     let target = match probe.libc.as_str() {
         "musl" => format!("{machine}-unknown-linux-musl"),
         _ => format!("{machine}-unknown-linux-gnu.2.17"),
@@ -266,6 +269,12 @@ mod tests {
     fn binary(machine: &str, libc: Libc) -> AgentBinary {
         let bytes = Arc::from(Vec::new());
         AgentBinary { path: "b".into(), sha256: String::new(), bytes, machine: machine.into(), libc }
+    }
+
+    #[test]
+    fn a_remedy_holds_nothing_that_a_machine_calls_itself_to_be_run() {
+        let text = remedy(MismatchKind::Machine, &probe("Linux", "x; reboot #", "musl"));
+        assert!(text.contains("--target ARCHITECTURE-unknown-linux-musl (") && !text.contains("reboot"), "{text}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(super) struct Expected {
     pub since_t0_ns: u64,
     /// Whether all machines have been told to stop.
     pub stopped: bool,
+    /// Whether the rows are to be verified.
+    pub verify: bool,
 }
 
 /// What is wrong with an event, where it cannot be believed. The counts of a second are checked where they are added.
@@ -65,7 +67,7 @@ fn in_turn(member: &Member, event: &Event, expected: &Expected) -> bool {
         Event::Ready(_) => member.is_set_up && member.ready.is_none(),
         Event::Started { .. } => member.ready.is_some() && !member.is_started && expected.t0_there_ns.is_some(),
         Event::Second(_) | Event::Incident { .. } | Event::Result(_) => member.is_started,
-        Event::Tickets { .. } => member.result.is_some() && member.tickets.is_none(),
+        Event::Tickets { .. } => member.is_asked_for_tickets && member.tickets.is_none(),
         Event::Failed { .. } | Event::Pong { .. } | Event::Alive => true,
     }
 }
@@ -134,10 +136,15 @@ fn wrong_result(member: &Member, result: &RunResult, expected: &Expected) -> Opt
     if run.share != schedule.share || expected.t0_there_ns?.abs_diff(run.started_unix_ns) > T0_WITHIN_NS {
         return Some("its result is of another share or another T0".to_owned());
     }
+    if result.verification.is_some() != expected.verify {
+        return Some("its rows were not verified as was asked for".to_owned());
+    }
     let [start, length] = [schedule.warmup_ns, schedule.duration_ns].map(|ns| ns as f64 / 1e9);
     let beyond = |seconds: f64, most: f64| seconds > most + WINDOW_WITHIN_S;
     let cut = run.window_start_s < start - WINDOW_WITHIN_S || run.window_seconds < length - WINDOW_WITHIN_S;
+    let begun = run.window_seconds > 0.0;
     if beyond(run.window_start_s, start)
+        || (begun && run.window_start_s < start - WINDOW_WITHIN_S)
         || beyond(run.window_seconds, length)
         || (cut && !run.interrupted && !expected.stopped)
     {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::error::RUNNING;
-use super::listen::hear;
+use super::listen::{REASON_CHARS, hear};
 use super::member::{self, Link, Member};
 use super::{Fleet, FleetError, ssh};
 use crate::agent::protocol::Order;
 use crate::merge;
+use crate::report::text::brief;
 use crate::result::{FailedVm, RunResult};
 use crate::run::TicketCounter;
 use crate::verdict;
@@ -18,8 +19,8 @@ use crate::verdict;
 /// How long an agent may take to end when its input has ended.
 const END_WITHIN: Duration = Duration::from_secs(3);
 
-/// How much longer than the work itself an answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long [`Fleet::count_tickets`] may take: the work itself, and the way there and back.
+const TICKETS_WITHIN: Duration = TicketCounter::WITHIN.saturating_add(Duration::from_secs(5));
 
 /// Said where `--host-keys off` was given.
 pub const HOST_KEYS_OFF: &str = "Host keys were not checked (--host-keys off): anybody between could have read the \
@@ -27,11 +28,15 @@ pub const HOST_KEYS_OFF: &str = "Host keys were not checked (--host-keys off): a
 
 impl Fleet {
     /// The merged result, judged, with what was lost marked. Compares the clocks a last time before. `aborted` tells why
-    /// the test was ended early, where it was.
+    /// the test was ended early, where it was; `tickets` is what [`Self::count_tickets`] found, or why nothing.
     ///
     /// # Errors
     /// No machine has measured anything, or the results contradict themselves.
-    pub async fn conclude(&mut self, aborted: Option<String>) -> Result<RunResult, FleetError> {
+    pub async fn conclude(
+        &mut self,
+        aborted: Option<String>,
+        tickets: Result<u64, String>,
+    ) -> Result<RunResult, FleetError> {
         self.compare_clocks().await;
         let (mut parts, mut missing) = (Vec::new(), Vec::new());
         for index in 0..self.members.len() {
@@ -43,7 +48,9 @@ impl Fleet {
                 },
                 None => {
                     let member = &self.members[index];
-                    let error = member.lost.clone().unwrap_or_else(|| "it delivered nothing".to_owned());
+                    let reason = member.lost.as_ref().or(member.distrusted.as_ref());
+                    let error =
+                        reason.map_or_else(|| "it delivered nothing".to_owned(), |why| brief(why, REASON_CHARS));
                     missing.push(FailedVm { hostname: member.host.name.clone(), error });
                 }
             }
@@ -51,14 +58,18 @@ impl Fleet {
         if parts.is_empty() {
             return Err(FleetError::Machines { phase: RUNNING, failures: missing });
         }
+        let is_whole = missing.is_empty();
         let mut result = merge::merge(parts, missing)?;
         result.run.aborted = aborted.or(result.run.aborted);
-        if let Some(verification) = &mut result.verification
+        // Tickets of a machine whose requests do not count would be too many.
+        if let Some(verification) = result.verification.as_mut().filter(|found| found.error.is_none())
             && self.plan.plan.workload.rate_limiting
         {
-            verification.tickets_taken = self.tickets().await;
-            if verification.tickets_taken.is_none() {
-                verification.error.get_or_insert("the tickets in resource_bucket could not be counted".to_owned());
+            match tickets.and_then(|taken| is_whole.then_some(taken).ok_or_else(|| "a machine is missing".to_owned())) {
+                Ok(taken) => verification.tickets_taken = Some(taken),
+                Err(why) => {
+                    verification.error = Some(format!("the tickets in resource_bucket could not be counted: {why}"));
+                }
             }
         }
         result.config.target_rps_per_vm = self.plan.rps_per_vm.or(result.config.target_rps_per_vm);
@@ -69,22 +80,48 @@ impl Fleet {
         Ok(result)
     }
 
-    /// How many tickets the whole test has taken, from the first machine that can tell. What a lost machine has taken is
-    /// not known, so that then the number would prove nothing.
-    async fn tickets(&mut self) -> Option<u64> {
-        if self.members.iter().any(|member| !member.is_present()) {
-            return None;
+    /// How many tickets the whole test has taken, where `--verify` asks for it; otherwise why that is not known. Takes
+    /// 20 s at most.
+    ///
+    /// Asks two machines where there are as many, since one alone could say anything in the name of all. One that says
+    /// nothing is passed over.
+    ///
+    /// # Errors
+    /// What a lost machine has taken is not known, and neither is anything where the rows could not be counted; or nobody
+    /// can tell.
+    pub async fn count_tickets(&mut self) -> Result<u64, String> {
+        let plan = &self.plan.plan;
+        if !plan.verify || !plan.workload.rate_limiting {
+            return Err("nobody asked for them".to_owned());
         }
-        for index in self.present() {
-            self.members[index].send(&Order::CountTickets);
-            let only = [index];
-            let answered = self.until_all(&only, |member| member.tickets.is_some());
-            let _ = tokio::time::timeout(TicketCounter::WITHIN + ANSWER_WITHIN, answered).await;
-            if let Some(taken) = self.members[index].tickets.flatten() {
-                return Some(taken);
+        let counted = |member: &Member| {
+            let verification = member.result.as_ref().and_then(|result| result.verification.as_ref());
+            member.is_present()
+                && member.distrusted.is_none()
+                && verification.is_some_and(|found| found.error.is_none())
+        };
+        if !self.members.iter().all(counted) {
+            return Err("a machine could not count its rows".to_owned());
+        }
+        let asked: Vec<usize> = (0..self.members.len()).take(2).collect();
+        for index in &asked {
+            self.members[*index].is_asked_for_tickets = true;
+            self.members[*index].send(&Order::CountTickets);
+        }
+        let answered =
+            self.until_all(&asked, |member| member.tickets.is_some() || member.distrusted.is_some() || member.ended);
+        let _ = tokio::time::timeout(TICKETS_WITHIN, answered).await;
+        let told = asked.iter().filter_map(|index| {
+            let member = &self.members[*index];
+            Some((member.host.name.as_str(), member.tickets.flatten()?))
+        });
+        match *told.collect::<Vec<_>>() {
+            [] => Err("the database did not tell".to_owned()),
+            [(one, count), (other, unlike)] if count != unlike => {
+                Err(format!("{one} counted {count}, and {other} {unlike}"))
             }
+            [(_, count), ..] => Ok(count),
         }
-        None
     }
 
     /// Ends everything on all machines and here, whatever is under way: agents, sessions, files.

@@ -186,8 +186,13 @@ fn replace(value: &mut Value, left: &mut usize, lie: &Value) -> bool {
 pub fn hear(lines: &[u8]) -> Result<Part, String> {
     let name = "h1".to_owned();
     let mut member = Member::new(Host { name: name.clone(), user: None, address: name, port: None });
-    let expected =
-        Expected { schedule: schedule(), t0_there_ns: Some(T0_UNIX_NS), since_t0_ns: 12_000_000_000, stopped: false };
+    let expected = Expected {
+        schedule: schedule(),
+        t0_there_ns: Some(T0_UNIX_NS),
+        since_t0_ns: 12_000_000_000,
+        stopped: false,
+        verify: false,
+    };
     let reference = Reference::now();
     for (at_ns, line) in (0..).zip(lines.split(|byte| *byte == b'\n')) {
         let event = match understood(line) {

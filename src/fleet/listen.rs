@@ -19,7 +19,7 @@ pub(super) const RESULT_WITHIN: Duration = Duration::from_secs(20);
 /// Ticks further apart than this tell that this process itself did not run.
 const STALL: Duration = Duration::from_secs(1);
 /// Characters of a reason that a machine gives: some sentences.
-const REASON_CHARS: usize = 2_000;
+pub(super) const REASON_CHARS: usize = 2_000;
 /// How long after an abort.
 const ABORTED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -27,6 +27,8 @@ impl Fleet {
     /// Waits for what happens next. May be dropped and called again.
     pub async fn next(&mut self) -> FleetEvent {
         loop {
+            // What is done with an event may take a while, and many may be waiting.
+            self.send_heartbeats();
             if let Some(event) = self.pending.pop_front() {
                 return event;
             }
@@ -143,6 +145,7 @@ impl Fleet {
             t0_there_ns: is_ordered.then(|| self.members[host].t0_there_ns(self.t0_unix_ns)),
             since_t0_ns: if is_ordered { now_ns.saturating_sub(self.t0_unix_ns) } else { 0 },
             stopped: self.stopped,
+            verify: self.plan.plan.verify,
         }
     }
 

@@ -79,8 +79,9 @@ pub struct Member {
     pub result: Option<RunResult>,
     /// How many tickets the whole test has taken, and whether the answer is there.
     pub(super) tickets: Option<Option<u64>>,
-    /// Whether it said what cannot be, so that nothing it said counts.
-    pub(super) is_distrusted: bool,
+    pub(super) is_asked_for_tickets: bool,
+    /// That it said what cannot be, so that nothing it said counts, and what that was.
+    pub(super) distrusted: Option<String>,
     /// Why nothing more is expected of it.
     pub lost: Option<String>,
     /// Ends its agent from beside; over within [`KILL_WITHIN`].
@@ -122,7 +123,8 @@ impl Member {
             totals: Totals::default(),
             result: None,
             tickets: None,
-            is_distrusted: false,
+            is_asked_for_tickets: false,
+            distrusted: None,
             lost: None,
             killing: None,
             ended: false,
@@ -150,12 +152,13 @@ impl Member {
         reference: &Reference,
     ) -> Result<News, String> {
         if let Event::Result(result) = &event
-            && (result.tool_build != BUILD || result.run.share != expected.schedule.share)
+            && ((result.tool_build.as_str(), result.tool_version.as_str()) != (BUILD, env!("CARGO_PKG_VERSION"))
+                || result.run.share != expected.schedule.share)
         {
             return Err("its result is that of another test".to_owned());
         }
         if let Some(reason) = unbelievable(self, &event, expected) {
-            self.is_distrusted = true;
+            self.distrusted = Some(reason.clone());
             return Err(reason);
         }
         match event {
@@ -175,8 +178,9 @@ impl Member {
             Event::Second(snapshot) => {
                 let index = snapshot.index;
                 let interval = self.totals.add(&snapshot).map_err(|error| {
-                    self.is_distrusted = true;
-                    format!("what its load_test says of second {index} cannot be so: {error}")
+                    let reason = format!("what its load_test says of second {index} cannot be so: {error}");
+                    self.distrusted = Some(reason.clone());
+                    reason
                 })?;
                 return Ok(News::Second { index, interval: Box::new(interval) });
             }
@@ -197,7 +201,7 @@ impl Member {
 
     /// What it measured, whole or until its last second; `None` where it never began, or said what cannot be.
     pub(super) fn part(&self, schedule: Schedule, t0_unix_ns: u64) -> Option<Part> {
-        if self.is_distrusted {
+        if self.distrusted.is_some() {
             return None;
         }
         let hostname = self.host.name.clone();

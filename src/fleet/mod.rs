@@ -61,6 +61,8 @@ const HEAD_START: Duration = Duration::from_millis(500);
 const HEAD_START_PER_MACHINE: Duration = Duration::from_millis(10);
 /// How long after T0 the answer to the order to begin may come.
 const STARTED_WITHIN: Duration = Duration::from_secs(2);
+/// What a clock is off by that was never set: ten years, nanoseconds.
+const WILD_CLOCK_NS: u64 = 10 * 365 * 86_400 * 1_000_000_000;
 /// How long what a lost machine began to set up may go on: until it ends by itself, and its lock is given up.
 const SET_UP_OUTLIVES: Duration = Duration::from_secs(18);
 /// How long a machine may take for each of what it does before the load: making the tables and emptying them may take ten
@@ -193,6 +195,7 @@ impl Fleet {
         let all = self.present();
         self.until_all_in_time(&all, "looked at the database", |member| member.preflight.is_some()).await;
         self.compare_clocks().await;
+        self.lose_with_wild_clocks();
         if !self.plan.plan.setup_only {
             self.lose_unlike(|member| member.preflight.as_ref()?.database.clone(), |first, _, _| other_server(first));
         }
@@ -362,6 +365,17 @@ impl Fleet {
         differs.then(|| {
             format!("it understands the options otherwise than here: {}", merge::differences(&asked, &understood))
         })
+    }
+
+    /// Loses the machines whose clocks are off by decades: ids and results hold times that nobody would believe.
+    fn lose_with_wild_clocks(&mut self) {
+        for index in self.present() {
+            let offset_ns = self.members[index].clock.map_or(0, |clock| clock.offset_ns.unsigned_abs());
+            if offset_ns > WILD_CLOCK_NS {
+                let years = offset_ns / (365 * 86_400 * 1_000_000_000);
+                self.lose(index, format!("its clock is off by {years} years: set it, and start a time service there"));
+            }
+        }
     }
 
     /// Loses the machines that are unlike most others in something, or unlike the first one where there is no majority.

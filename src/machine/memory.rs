@@ -112,8 +112,8 @@ struct Files {
     option: &'static str,
     limit: &'static str,
     usage: &'static str,
-    /// Lines of `memory.stat`: pages of files, which make room when it is needed.
-    cached: [&'static str; 2],
+    /// Lines of `memory.stat`: what makes room when it is needed.
+    cached: &'static [&'static str],
 }
 
 /// <https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files>
@@ -122,7 +122,7 @@ const UNIFIED: Files = Files {
     option: "",
     limit: "memory.max",
     usage: "memory.current",
-    cached: ["inactive_file ", "active_file "],
+    cached: &["inactive_file ", "active_file ", "slab_reclaimable "],
 };
 
 /// <https://docs.kernel.org/admin-guide/cgroup-v1/memory.html>
@@ -131,7 +131,7 @@ const LEGACY: Files = Files {
     option: "memory",
     limit: "memory.limit_in_bytes",
     usage: "memory.usage_in_bytes",
-    cached: ["total_inactive_file ", "total_active_file "],
+    cached: &["total_inactive_file ", "total_active_file "],
 };
 
 impl Files {
@@ -243,9 +243,12 @@ mod tests {
         fs::create_dir_all(folder).unwrap();
         fs::write(folder.join(files.limit), format!("{limit}\n")).unwrap();
         fs::write(folder.join(files.usage), format!("{usage}\n")).unwrap();
-        let [inactive, active] = files.cached;
-        let stat =
-            format!("anon 5\nslab 1\n{inactive}{}\n{active}{}\nunevictable 0\n", cached / 2, cached - cached / 2);
+        // All but one byte in the last of them.
+        let lines = files.cached.iter().enumerate().map(|(at, line)| match at + 1 == files.cached.len() {
+            true => format!("{line}{}\n", cached.saturating_sub(1)),
+            false => format!("{line}{}\n", u64::from(at == 0 && cached > 0)),
+        });
+        let stat = format!("anon 5\nslab 1\n{}unevictable 0\n", lines.collect::<String>());
         fs::write(folder.join("memory.stat"), stat).unwrap();
     }
 

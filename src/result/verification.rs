@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::verdict::{name_list, thousands};
 
 /// What was found in the database after the drain (`--verify`). The warm-up is part of all counts. Where there are
-/// several machines: the sum.
+/// several machines: the sum of those whose rows could be counted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verification {
     /// Requests whose COMMIT was acknowledged.
@@ -92,8 +92,13 @@ impl Verification {
         })
     }
 
-    /// Adds another machine's part. Tickets are not counted by part.
+    /// Adds another machine's part. Tickets are not counted by part. One whose rows could not be counted leaves its reason
+    /// and nothing else, or its requests would be missing among the rows of the others.
     pub fn add(&mut self, host: &str, other: &Self) {
+        if let Some(error) = &other.error {
+            self.error.get_or_insert_with(|| format!("{host}: {error}"));
+            return;
+        }
         self.acknowledged = self.acknowledged.saturating_add(other.acknowledged);
         self.unsettled = self.unsettled.saturating_add(other.unsettled);
         self.committed = self.committed.saturating_add(other.committed);
@@ -103,9 +108,6 @@ impl Verification {
                 Some(mine) => mine.rows = mine.rows.saturating_add(theirs.rows),
                 None => self.tables.push(theirs.clone()),
             }
-        }
-        if let Some(error) = &other.error {
-            self.error.get_or_insert_with(|| format!("{host}: {error}"));
         }
     }
 }
@@ -156,6 +158,15 @@ mod tests {
         found = verified(1_000, (0, 0, 0), 1_000);
         found.tickets_taken = Some(1_004);
         assert!(found.difference().unwrap().contains("resource_bucket (tickets) has 1,004"));
+    }
+
+    #[test]
+    fn a_machine_that_could_not_count_is_no_loss_of_the_others() {
+        let mut sum = Verification::default();
+        sum.add("h1", &Verification { tickets_taken: None, ..verified(1_000, (0, 0, 0), 1_000) });
+        sum.add("h2", &Verification::failed(1_000, 3, "it is down".to_owned()));
+        assert_eq!((sum.difference(), sum.error.as_deref()), (None, Some("h2: it is down")));
+        assert_eq!((sum.acknowledged, sum.unsettled), (1_000, 0));
     }
 
     proptest! {

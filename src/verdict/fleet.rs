@@ -217,7 +217,7 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::result::tests::sample;
-    use crate::result::{FailedVm, RunResult, Status};
+    use crate::result::{FailedVm, RunResult, Status, TableRows, Verification};
     use crate::verdict::{Criteria, judge};
 
     fn fleet(vms: u64) -> Fleet {
@@ -240,6 +240,24 @@ mod tests {
         let per_vm_results: Vec<VmResult> = (0..vms).map(vm).collect();
         let num_vms = per_vm_results.len();
         Fleet { success: true, num_vms, failed_vms: Vec::new(), per_vm_results, start_skew_ms: Some(1.0) }
+    }
+
+    #[test]
+    fn what_one_machine_lost_is_told_where_another_has_as_much_too_many() {
+        let verified = |rows| {
+            let tables = vec![TableRows { table: "chat_inference".to_owned(), rows }];
+            Some(Verification { acknowledged: 100, tables, ..Verification::default() })
+        };
+        let mut fleet = fleet(3);
+        for (vm, rows) in fleet.per_vm_results.iter_mut().zip([100, 99, 101]) {
+            vm.result.verification = verified(rows);
+        }
+        let sum = Verification { acknowledged: 300, ..verified(300).unwrap() };
+        let mut result = RunResult { fleet: Some(fleet), verification: Some(sum), ..sample() };
+        judge(&mut result, &Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() });
+        assert_eq!(result.status, Status::LostWrites);
+        let expected = "h2: 1 of 100 committed requests are missing";
+        assert!(result.reason.starts_with(expected) && result.reason.contains("and 1 more"), "{}", result.reason);
     }
 
     fn judged(fleet: Fleet) -> RunResult {

@@ -22,6 +22,22 @@ fn role(fleet: &TestFleet, name: &str, secret: &str) -> (String, String) {
     (format!("postgresql://{name}:{secret}{address}"), format!("postgresql://{name}{address}"))
 }
 
+/// The connection string takes the place of standard input, and nobody is to wonder why the list is empty.
+#[test]
+fn a_list_on_standard_input_is_refused_beside_a_connection_string() {
+    let run = |url: Option<&str>| -> crate::tool::Ran {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_coordinator"));
+        command.args(["--vms", "@/dev/stdin", "--ssh-config", "/nowhere"]).stdin(std::process::Stdio::null());
+        command.env_remove("POSTGRES_URL").env_remove("PGPASSWORD");
+        command.envs(url.map(|url| ("POSTGRES_URL", url)));
+        command.output().unwrap().into()
+    };
+    let refused = run(Some("postgres://h/d"));
+    assert!(refused.stderr.contains("--vms") && refused.stderr.contains("use a file"), "{}", refused.stderr);
+    assert_eq!(refused.code, Some(2));
+    assert!(!run(None).stderr.contains("use a file"));
+}
+
 /// What of all processes contains the text: their arguments and environments, as root or their owner reads them.
 fn processes_that_show(text: &str) -> Vec<String> {
     let mut found = Vec::new();

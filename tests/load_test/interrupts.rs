@@ -37,7 +37,8 @@ fn an_overloaded_run_can_be_interrupted_too() {
 #[test]
 fn the_second_signal_does_not_wait_for_a_server_that_does_not_answer() {
     let server = server_with_tables();
-    let mut started = start_on(&server, &["--rps", "100", "--duration", "600", "--drain", "600", "--workers", "3"]);
+    let arguments = ["--rps", "100", "--duration", "600", "--drain", "600", "--workers", "3", "--verify"];
+    let mut started = start_on(&server, &arguments);
     wait_for_rows(&server, "chat_inference");
     server.freeze();
     std::thread::sleep(Duration::from_millis(500));
@@ -50,6 +51,8 @@ fn the_second_signal_does_not_wait_for_a_server_that_does_not_answer() {
     server.thaw();
     let json = ran.json();
     assert_eq!(count(&json, "unfinished"), 3, "{}", json["accounting"]);
+    // Nor do the rows wait for it.
+    assert_eq!(json["verification"]["error"], "it was interrupted");
     assert_rows_match(&server, &json);
 }
 

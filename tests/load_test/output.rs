@@ -1,11 +1,12 @@
 //! Report, JSON, files: what people and scripts read.
 
+use std::io::Read as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::tool::{SMALL, count, ms, run, run_on, server_with_tables};
+use crate::tool::{SMALL, all_written, command, count, ms, run, run_on, server_with_tables};
 
 /// A Python with PyPI's `hdrhistogram`, HdrHistogram's own reader for that language.
 fn hdr_python() -> PathBuf {
@@ -232,6 +233,27 @@ fn a_full_disk_costs_neither_the_run_nor_the_report() {
     assert!(ran.stderr.contains("--output"), "{}", ran.stderr);
     // Here not even the header can be written, which shows before the load.
     run_on(&server, &["--duration", "60", "--hdr-log", "/dev/full"]).expect_refusal(3, &["--hdr-log"]);
+}
+
+/// As on a terminal that was stopped with Ctrl-S.
+#[test]
+fn progress_that_is_not_read_holds_nothing_up() {
+    let server = server_with_tables();
+    let (unread, mut stderr) = std::io::pipe().unwrap();
+    // Fills the pipe, as far as it takes whole pages.
+    let flags = rustix::fs::fcntl_getfl(&stderr).unwrap();
+    rustix::fs::fcntl_setfl(&stderr, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+    while std::io::Write::write(&mut stderr, &[b'.'; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&stderr, flags).unwrap();
+    let url = server.url();
+    let arguments = ["--json-output", "--verbose", "--rps", "50", "--duration", "6", "--postgres-url", &url];
+    let mut child = command(&[&arguments[..], &SMALL].concat()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert!(matches!(child.wait().unwrap().code(), Some(0 | 1)));
+    all_written(&json, 300);
+    drop(unread);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::support::TestServer;
 use crate::tool::{
-    all_written, assert_rows_match, count, rows, run, run_on, server_with_tables, start_on, wait_for_rows,
+    SMALL, all_written, assert_rows_match, count, rows, run, run_on, server_with_tables, start, start_on,
+    wait_for_rows, wait_until,
 };
 
 fn verified(json: &Value, name: &str) -> u64 {
@@ -147,6 +148,44 @@ fn a_killed_server_keeps_what_it_acknowledged_with_synchronous_commit_and_is_fou
             assert!(outage["first_error_s"].as_f64().unwrap() >= started, "{outage}");
         }
     }
+}
+
+/// Their connections are gone, but the server works on: what it commits later has to be in the figures. Who they are
+/// shows by no name; and another load on the same tables, which is always busy, is none of them.
+#[test]
+fn sessions_that_outlive_the_run_are_waited_for() {
+    let server = server_with_tables();
+    let other = start_on(&server, &["--no-reset", "--rps", "30", "--duration", "60", "--workers", "2"]);
+    let url = format!("{}?application_name=somebody", server.url());
+    let arguments = [
+        "--verify",
+        "--no-reset",
+        "--no-rate-limiting",
+        "--pipeline",
+        "--workers",
+        "3",
+        "--rps",
+        "100",
+        "--duration",
+        "3",
+        "--drain",
+        "0",
+        "--json-output",
+        "--postgres-url",
+        &url,
+    ];
+    let started = start(&[&arguments[..], &SMALL].concat());
+    let ours = "SELECT count(*) = 3 FROM pg_stat_activity WHERE application_name = 'somebody' AND query <> ''";
+    wait_until("its sessions are at work", || server.psql(ours) == "t");
+    std::thread::sleep(Duration::from_millis(500));
+    server.psql("BEGIN; LOCK TABLE model_inference IN EXCLUSIVE MODE; SELECT pg_sleep(6); COMMIT");
+    let json = started.finish().expect(1).json();
+    assert_eq!(count(&json, "unfinished"), 3, "{}", json["accounting"]);
+    let found = &json["verification"];
+    assert_eq!((found["error"].as_str(), &found["tickets_taken"]), (None, &Value::Null), "{found}");
+    assert_eq!((verified(&json, "unsettled"), verified(&json, "committed")), (3, 3), "{found}");
+    assert_ne!(json["status"], "LOST WRITES", "{}", json["reason"]);
+    drop(other);
 }
 
 #[test]

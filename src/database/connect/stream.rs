@@ -60,6 +60,9 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// The longest message that a server has to send before the load and after it; what it says of errors is shorter.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
 /// A stream that can be taken away from whoever reads and writes through a copy of this. Copies share one stream.
 #[derive(Clone)]
 pub(super) struct Tap {
@@ -107,7 +110,17 @@ impl AsyncRead for Tap {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = self.poll(|stream| stream.poll_read(cx, buf));
-        self.with(|tapped| tapped.read.advance(&buf.filled()[before..]));
+        let length = self.with(|tapped| {
+            tapped.read.advance(&buf.filled()[before..]);
+            tapped.read.body_bytes
+        });
+        // The driver would make room for all of it before it has come.
+        if length > MAX_MESSAGE_BYTES {
+            let text = format!(
+                "the server announces a message of {length} bytes, and none is longer than {MAX_MESSAGE_BYTES}"
+            );
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
+        }
         polled
     }
 }

@@ -20,6 +20,8 @@ const FIRST_ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// For one chunk of an upload to leave this machine.
 const CHUNK_WITHIN: Duration = Duration::from_secs(30);
+/// How long all of the program may take; the script there waits no longer either.
+const UPLOAD_WITHIN: Duration = Duration::from_secs(600);
 const CHUNK_BYTES: usize = 64 << 10;
 /// For the reason to arrive of a channel that has ended.
 const REASON_WITHIN: Duration = Duration::from_secs(2);
@@ -130,7 +132,7 @@ impl Channel {
         let sent = tokio::select! {
             biased;
             answer = ear.answer() => return Err(answer.map_or_else(|cause| cause, Cause::Nonsense)),
-            sent = sending => sent?,
+            sent = timeout(UPLOAD_WITHIN, sending) => sent.unwrap_or(Err(Cause::Stalled(UPLOAD_WITHIN)))?,
         };
         if !sent {
             return Err(self.reason().await);

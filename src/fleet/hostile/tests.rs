@@ -28,6 +28,8 @@ type Lie = (usize, &'static str, fn() -> Value, &'static str);
 fn what_cannot_be_is_refused_and_why_is_said() {
     let huge = || json!("x".repeat(500_000));
     let last = lines(&honest()).len() - 1;
+    let verification =
+        || json!({"acknowledged": 40, "unsettled": 0, "committed": 0, "not_committed": 0, "tables": [], "error": "no"});
     const ESCAPE: &str = "\u{1b}[31mbox";
     let lies: &[Lie] = &[
         (0, "/hostname", || json!(ESCAPE), "its hostname holds control characters"),
@@ -64,6 +66,9 @@ fn what_cannot_be_is_refused_and_why_is_said() {
         (last, "/run/started_unix_ns", || json!(T0_UNIX_NS + 60_000_000_000), "another T0"),
         (last, "/run/window_seconds", || json!(2.0), "another window"),
         (last, "/run/window_start_s", || json!(5.0), "another window"),
+        (last, "/run/window_start_s", || json!(0.5), "another window"),
+        (last, "/tool_version", || json!("9.9.9"), "that of another test"),
+        (last, "/verification", verification, "not verified as was asked for"),
         (last, "/config/seed", || json!(7), "other options"),
         (last, "/config/workers", || json!(7), "other options"),
         (last, "/phases_ms/0/name", || json!("x"), "other options"),

@@ -179,11 +179,14 @@ impl Facts<'_> {
         let between = |before: &str, behind: &str| {
             log.lines().find_map(|line| line.split_once(before)?.1.split_once(behind).map(|(found, _)| found.trim()))
         };
-        let entry = between("Host key for ", " has changed").unwrap_or(&host.address);
+        // The other side may say all of this itself, and it is to be put into a shell.
+        let tame = |text: &&str| text.chars().all(|c| c.is_ascii_alphanumeric() || "._-:[],@/~+".contains(c));
+        let entry = between("Host key for ", " has changed").filter(tame).unwrap_or(&host.address);
         // "Offending ED25519 key in /home/me/.ssh/known_hosts:3"
         let offending = log.lines().find(|line| line.contains("Offending")).and_then(|line| line.split_once(" in "));
         let place = offending.map(|(_, place)| place.trim());
-        let file = place.and_then(|place| place.rsplit_once(':')).map(|(file, _)| format!("-f '{file}' "));
+        let file = place.and_then(|place| place.rsplit_once(':')).map(|(file, _)| file).filter(tame);
+        let file = file.map(|file| format!("-f '{file}' "));
         format!(
             "{host}: its host key is not the one that is known{}: that is an attack, or the machine was installed anew; if \
              you know that it was, run ssh-keygen {}-R '{entry}'.",

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use base64::Engine;
@@ -45,7 +45,12 @@ pub(super) fn check(path: &Path) -> Result<bool, SshError> {
 
 /// Whether the configuration can be read.
 pub(super) fn check_config(path: &Path) -> Result<(), SshError> {
-    let read = File::open(path).and_then(|mut file| file.read(&mut [0]));
+    // Nobody may write to a pipe, and what is read from it ssh would not find there any more.
+    let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    let read = match is_pipe {
+        true => Err(std::io::Error::other("it is a pipe")),
+        false => File::open(path).and_then(|mut file| file.read(&mut [0])),
+    };
     read.map(drop).map_err(|error| {
         let shown = path.display();
         let what =

@@ -55,6 +55,15 @@ fn a_changed_key_tells_where_it_is_known_and_how_to_forget_it() {
     );
 }
 
+/// Whoever stands between can say goodbye in any words, before any key is looked at.
+#[test]
+fn what_is_to_be_put_into_a_shell_holds_nothing_from_afar() {
+    let log = "Received disconnect from ::1 port 22:2: HOST IDENTIFICATION HAS CHANGED Host key for x'; reboot; ' has \
+               changed Offending key in /x'; reboot; ':1";
+    let text = error(log).to_string();
+    assert!(text.contains("run ssh-keygen -R 'vm1'."), "{text}");
+}
+
 #[test]
 fn who_was_not_let_in_is_read_from_ssh() {
     let text = error(
