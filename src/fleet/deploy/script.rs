@@ -59,7 +59,7 @@ fi;
 
 try() {
   [ -x "$1" ] || fail execute "it is not executable for this user";
-  e=$(${limit:+timeout 30} "$1" --version 2>&1 </dev/null) || fail execute "$e";
+  e=$(${limit:+timeout 30} "$1" --version 2>&1 </dev/null) || fail execute "${e:-it ended without a word, or not within 30 s}";
 };
 
 # Without a limit, a network that is cut would leave it waiting for ever.

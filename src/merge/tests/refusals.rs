@@ -3,7 +3,7 @@
 use super::*;
 use crate::fleet::hostile::{spoil, told};
 use crate::report::text::steers;
-use crate::result::THROWAWAY_TARGET;
+use crate::result::{THROWAWAY_TARGET, TableRows, Verification};
 
 /// What is done to the second of two documents, and what is said of it.
 type Refusal = (&'static str, fn(&mut Vec<Part>), fn(&MergeError) -> bool, &'static [&'static str]);
@@ -111,6 +111,26 @@ fn what_does_not_belong_together_is_refused() {
 
 type Change = fn(&mut Part);
 
+/// What an honest machine found of these requests.
+fn verified(part: &mut Part) -> &mut Verification {
+    let rows = part.result.accounting.ok;
+    let tables = ["chat_inference", "model_inference", "variant_by_episode"];
+    let tables = tables.map(|table| TableRows { table: table.to_owned(), rows }).into();
+    part.result.verification.insert(Verification { acknowledged: rows, tables, ..Verification::default() })
+}
+
+#[test]
+fn rows_of_several_machines_are_added() {
+    let mut parts = two();
+    parts.iter_mut().for_each(|part| _ = verified(part));
+    let sum = merged(parts.clone()).verification.unwrap();
+    assert_eq!((sum.acknowledged, sum.tables[2].rows, sum.difference()), (400, 400, None));
+    let down = Verification::failed(parts[1].result.accounting.ok, 0, "it is down".to_owned());
+    parts[1].result.verification = Some(down);
+    let merged = judged(merged(parts));
+    assert_eq!((merged.status, merged.reason.contains("h2: it is down")), (Status::Failed, true), "{}", merged.reason);
+}
+
 #[test]
 fn a_document_that_contradicts_itself_is_refused() {
     let changes: &[(&str, Change)] = &[
@@ -181,6 +201,15 @@ fn a_document_that_contradicts_itself_is_refused() {
         ("endless warning", |p| p.result.warnings = vec!["w".repeat(1_000_000)]),
         ("endless version", |p| p.result.server.version = Some("1".repeat(1_000_000))),
         ("endless target", |p| p.result.config.target = "t".repeat(1_000_000)),
+        ("rows of another table", |p| verified(p).tables[0].table = "foo".to_owned()),
+        ("a table too few", |p| _ = verified(p).tables.pop()),
+        ("a table too many", |p| verified(p).tables.push(TableRows { table: "foo".to_owned(), rows: 0 })),
+        ("no tables and no error", |p| verified(p).tables.clear()),
+        ("tables and an error", |p| verified(p).error = Some("it is down".to_owned())),
+        ("others in doubt", |p| verified(p).unsettled = 1_000_000),
+        ("others acknowledged", |p| verified(p).acknowledged += 1),
+        ("more settled than in doubt", |p| verified(p).committed = 1),
+        ("endless rows", |p| verified(p).tables[0].rows = u64::MAX),
     ];
     for (name, change) in changes {
         let mut parts = two();
