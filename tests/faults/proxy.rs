@@ -57,6 +57,8 @@ pub struct Trap {
     pub then: Then,
     /// How many times in all.
     pub times: usize,
+    /// How often so far; each trap has its own count, or the one before would be live again when it is reset.
+    pub sprung: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,15 +87,9 @@ pub enum Then {
 pub struct Proxy {
     address: std::net::SocketAddr,
     rules: watch::Sender<Rules>,
-    seen: Arc<Seen>,
+    /// How many connections were accepted.
+    accepted: Arc<AtomicU64>,
     thread: Option<std::thread::JoinHandle<()>>,
-}
-
-/// What all connections count together.
-#[derive(Default)]
-struct Seen {
-    connections: AtomicU64,
-    sprung: AtomicUsize,
 }
 
 impl Proxy {
@@ -108,13 +104,13 @@ impl Proxy {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (rules, watched) = watch::channel(Rules::default());
-        let seen = Arc::new(Seen::default());
-        let counted = Arc::clone(&seen);
+        let accepted = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&accepted);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(listen(listener, server, watched, counted));
         });
-        Self { address, rules, seen, thread: Some(thread) }
+        Self { address, rules, accepted, thread: Some(thread) }
     }
 
     /// For the user and database `postgres`, without TLS.
@@ -134,18 +130,18 @@ impl Proxy {
 
     /// Sets a trap, whatever was set before.
     pub fn trap(&self, when: When, statement: &'static str, then: Then, times: usize) {
-        self.seen.sprung.store(0, Ordering::Relaxed);
-        self.set(|rules| rules.trap = Some(Trap { when, statement, then, times }));
+        let sprung = Arc::default();
+        self.set(|rules| rules.trap = Some(Trap { when, statement, then, times, sprung }));
     }
 
     /// How often the trap was sprung.
     pub fn sprung(&self) -> usize {
-        self.seen.sprung.load(Ordering::Relaxed)
+        self.rules.borrow().trap.as_ref().map_or(0, |trap| trap.sprung.load(Ordering::Relaxed))
     }
 
     /// How many connections were accepted.
     pub fn connections(&self) -> u64 {
-        self.seen.connections.load(Ordering::Relaxed)
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Resets all connections that are open.
@@ -164,16 +160,21 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(listener: std::net::TcpListener, server: u16, mut rules: watch::Receiver<Rules>, seen: Arc<Seen>) {
+async fn listen(
+    listener: std::net::TcpListener,
+    server: u16,
+    mut rules: watch::Receiver<Rules>,
+    accepted: Arc<AtomicU64>,
+) {
     let listener = TcpListener::from_std(listener).unwrap();
     loop {
         tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((client, _)) = accepted else { continue };
-                seen.connections.fetch_add(1, Ordering::Relaxed);
+            connection = listener.accept() => {
+                let Ok((client, _)) = connection else { continue };
+                accepted.fetch_add(1, Ordering::Relaxed);
                 let mut rules = rules.clone();
                 let now = rules.borrow_and_update().clone();
-                let connection = Connection { client, rules, born: now.resets, seen: Arc::clone(&seen), dice: 1 };
+                let connection = Connection { client, rules, born: now.resets, dice: 1 };
                 tokio::spawn(connection.serve(now.arrival, server));
             }
             changed = rules.changed() => if changed.is_err() { return },
@@ -186,7 +187,6 @@ struct Connection {
     rules: watch::Receiver<Rules>,
     /// How many times all connections had been reset before.
     born: u64,
-    seen: Arc<Seen>,
     dice: u64,
 }
 
@@ -258,7 +258,7 @@ impl Connection {
                             let rest = message.statement.as_ref().and_then(|text| text.strip_prefix(trap.statement));
                             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
                         });
-                        if let Some(trap) = caught.filter(|trap| self.spring(trap)) {
+                        if let Some(trap) = caught.filter(|trap| Self::spring(trap)) {
                             match trap.when {
                                 When::Answered => waiting = Some((trap.then, Vec::new())),
                                 When::Sent => return self.act(trap.then, &[], server).await,
@@ -293,9 +293,9 @@ impl Connection {
     }
 
     /// Whether the trap is still to be sprung.
-    fn spring(&self, trap: &Trap) -> bool {
+    fn spring(trap: &Trap) -> bool {
         let more = |sprung| (sprung < trap.times).then_some(sprung + 1);
-        self.seen.sprung.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        trap.sprung.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     async fn act(mut self, then: Then, answer: &[u8], server: TcpStream) {
