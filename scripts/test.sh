@@ -128,7 +128,9 @@ for file in tests/*.rs tests/*/main.rs; do
     test=$(basename "${file%/main.rs}" .rs)
     case $test in
         # Their tests mostly wait for something to happen, so more of them at once do no harm.
-        agent | coordinator | faults | load_test | ssh) cargo test --locked --test "$test" -- --test-threads 6 ;;
+        agent | faults | load_test | ssh) cargo test --locked --test "$test" -- --test-threads 6 ;;
+        # Each has three machines.
+        coordinator) cargo test --locked --test "$test" -- --test-threads 4 ;;
         # Compares runs with each other.
         generator) cargo test --locked --test "$test" ;;
         *) small+=("$test") ;;
