@@ -30,11 +30,8 @@ section() {
     step=$1
     printf '\n== %s ==\n' "$step"
 }
-jobs=()
 finish() {
     local status=$? verdict='All passed'
-    # What runs beside this script does not hear of an interrupt.
-    [ ${#jobs[@]} -eq 0 ] || kill "${jobs[@]}" 2>/dev/null || true
     [ $status -eq 0 ] || verdict="FAILED at: $step"
     printf '\n%s, %d s\n' "$verdict" "$SECONDS"
 }
@@ -123,28 +120,13 @@ section tests
 cargo test --locked --no-run
 cargo test --locked --lib --bins
 cargo test --locked --doc
-small=()
 for file in tests/*.rs tests/*/main.rs; do
     test=$(basename "${file%/main.rs}" .rs)
     case $test in
-        # Their tests mostly wait for something to happen, so more of them at once do no harm.
-        agent | faults | load_test | ssh) cargo test --locked --test "$test" -- --test-threads 6 ;;
-        # Each has three machines.
-        coordinator) cargo test --locked --test "$test" -- --test-threads 4 ;;
         # Compares runs with each other.
         generator) cargo test --locked --test "$test" ;;
-        *) small+=("$test") ;;
+        # Their tests mostly wait for something to happen, so more of them at once do no harm.
+        agent | faults | load_test | ssh) cargo test --locked --test "$test" -- --test-threads 6 ;;
+        *) cargo test --locked --test "$test" -- --test-threads 4 ;;
     esac
 done
-# Those with few tests all at once, for the same reason.
-for test in "${small[@]}"; do
-    cargo test --locked --test "$test" >"$target/tmp/$test.log" 2>&1 &
-    jobs+=($!)
-done
-failed=()
-for at in "${!small[@]}"; do
-    wait "${jobs[at]}" || failed+=("${small[at]}")
-    cat "$target/tmp/${small[at]}.log"
-done
-jobs=()
-[ ${#failed[@]} -eq 0 ] || die "failed: ${failed[*]}"
