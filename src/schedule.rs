@@ -7,7 +7,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::workload::random::SplitMix64;
+mod poisson;
+
+use poisson::PoissonArrivals;
 
 /// Nanoseconds in a second.
 pub const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -157,14 +159,14 @@ impl Schedule {
         self.warmup_ns.saturating_add(self.duration_ns)
     }
 
-    /// How many of this share's slots are due before `end_ns`; `None` in a closed loop, which has no schedule.
+    /// How many of this share's slots are due before `end_ns`; `None` in a closed loop, which has no schedule. Takes
+    /// microseconds, however long the schedule is.
     pub fn scheduled_before(&self, end_ns: u64) -> Option<u64> {
         match self.pace {
             Pace::Closed => None,
             Pace::Open { rate, arrival: Arrival::Constant } => Some(self.share.count_of(rate.slots_before(end_ns))),
             Pace::Open { rate, arrival: Arrival::Poisson } => {
-                let mut arrivals = PoissonArrivals::new(rate, self.share, self.seed);
-                Some((0..).take_while(|_| arrivals.next_slot().due_ns < end_ns).count() as u64)
+                Some(PoissonArrivals::count_before(rate, self.share, self.seed, end_ns))
             }
         }
     }
@@ -190,7 +192,8 @@ pub struct Cursor {
 #[derive(Debug)]
 enum CursorKind {
     Constant(Rate),
-    /// The gaps must be summed in order, so this one needs a lock; it is held for a few dozen nanoseconds.
+    /// Slots are drawn a block at a time and in order, so this one needs a lock; it is held for some nanoseconds, and for
+    /// about a microsecond once a block.
     Poisson(Mutex<PoissonArrivals>),
     Closed,
 }
@@ -230,45 +233,6 @@ impl Cursor {
     /// How many slots have been claimed so far.
     pub fn claimed(&self) -> u64 {
         self.claimed.load(Ordering::Relaxed)
-    }
-}
-
-/// The arrivals of a Poisson process, of which one share is kept.
-///
-/// Every share draws the gaps of all slots and keeps its own, so that the shares together are exactly the schedule
-/// of one process. The logarithm comes from `libm`, which gives the same bits on every platform.
-#[derive(Debug)]
-struct PoissonArrivals {
-    gaps: SplitMix64,
-    mean_gap_ns: f64,
-    share: Share,
-    next_number: u64,
-    now_ns: u64,
-}
-
-impl PoissonArrivals {
-    fn new(rate: Rate, share: Share, seed: u64) -> Self {
-        Self {
-            gaps: SplitMix64::new(seed ^ 0x5EED_A221_7A15_0000),
-            mean_gap_ns: NANOS_PER_SECOND as f64 / rate.per_second(),
-            share,
-            next_number: 0,
-            now_ns: 0,
-        }
-    }
-
-    fn next_slot(&mut self) -> Slot {
-        loop {
-            // Inversion: -ln(U) with U uniform in (0, 1] is exponential with mean 1.
-            let uniform = ((self.gaps.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64;
-            let gap = (-libm::log(uniform) * self.mean_gap_ns) as u64;
-            self.now_ns = self.now_ns.saturating_add(gap);
-            let number = self.next_number;
-            self.next_number += 1;
-            if number % self.share.of == self.share.index {
-                return Slot { number, due_ns: self.now_ns };
-            }
-        }
     }
 }
 
@@ -319,17 +283,6 @@ mod tests {
         for (rate, slots) in [("100", 1000), ("3", 30), ("0.5", 5), ("0.3", 3), ("0.01", 1), ("33.3", 333)] {
             assert_eq!(Rate::parse(rate).unwrap().slots_before(ten_seconds), slots, "{rate}/s");
         }
-    }
-
-    #[test]
-    fn poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process() {
-        let mut arrivals = PoissonArrivals::new(Rate::parse("1000").unwrap(), Share::WHOLE, 42);
-        let dues: Vec<u64> = (0..100_000).map(|_| arrivals.next_slot().due_ns).collect();
-        let gaps: Vec<f64> = dues.windows(2).map(|w| (w[1] - w[0]) as f64 / 1e6).collect();
-        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-        let variance = gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
-        assert!((mean - 1.0).abs() < 0.02, "mean gap {mean} ms");
-        assert!((variance.sqrt() - 1.0).abs() < 0.03, "standard deviation {} ms", variance.sqrt());
     }
 
     #[test]
