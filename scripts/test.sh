@@ -116,17 +116,21 @@ section documentation
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 
 section tests
+# A job in the background of a shell without job control ignores SIGINT, and so would every program under test.
+cargo_test() {
+    env --default-signal=INT,HUP cargo test --locked "$@"
+}
 # All at once, which keeps all processors busy.
-cargo test --locked --no-run
-cargo test --locked --lib --bins
-cargo test --locked --doc
+cargo_test --no-run
+cargo_test --lib --bins
+cargo_test --doc
 for file in tests/*.rs tests/*/main.rs; do
     test=$(basename "${file%/main.rs}" .rs)
     case $test in
         # Compares runs with each other.
-        generator) cargo test --locked --test "$test" ;;
+        generator) cargo_test --test "$test" ;;
         # Their tests mostly wait for something to happen, so more of them at once do no harm.
-        agent | faults | load_test | ssh) cargo test --locked --test "$test" -- --test-threads 6 ;;
-        *) cargo test --locked --test "$test" -- --test-threads 4 ;;
+        agent | faults | load_test | ssh) cargo_test --test "$test" -- --test-threads 6 ;;
+        *) cargo_test --test "$test" -- --test-threads 4 ;;
     esac
 done

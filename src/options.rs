@@ -14,6 +14,8 @@ mod merge;
 pub use coordinator::{CoordinatorOptions, FleetOptions};
 pub use merge::MergeOptions;
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Parser};
 use serde::{Deserialize, Serialize};
 
@@ -261,15 +263,36 @@ pub struct OutputOptions {
     #[arg(long)]
     pub json_output: bool,
 
-    /// Also write the JSON document to this file
+    /// Also write the JSON document to this file; - is stdout, as with --json-output
     #[arg(long, value_name = "FILE")]
-    pub output: Option<std::path::PathBuf>,
+    pub output: Option<PathBuf>,
 
     /// Write an HdrHistogram interval log of the latency, one line a second
     #[arg(long, value_name = "FILE")]
-    pub hdr_log: Option<std::path::PathBuf>,
+    pub hdr_log: Option<PathBuf>,
 
     /// Print the first error of each kind when it happens, and what is being set up
     #[arg(long)]
     pub verbose: bool,
+}
+
+/// Where the JSON document goes: whether to stdout, and to which file. `-` and the names of file descriptor 1 are stdout.
+pub fn json_to(json_output: bool, output: Option<&Path>) -> (bool, Option<PathBuf>) {
+    match output {
+        Some(path) if is_stdout(path) => (true, None),
+        file => (json_output, file.map(Path::to_owned)),
+    }
+}
+
+/// Whether a path names this process's standard output.
+pub fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-") || descriptor_of(path) == Some(1)
+}
+
+/// The file descriptor of this process that a path names.
+pub fn descriptor_of(path: &Path) -> Option<u32> {
+    let path = path.to_str()?;
+    let number = ["/dev/fd/", "/proc/self/fd/"].iter().find_map(|folder| path.strip_prefix(folder)?.parse().ok());
+    number
+        .or_else(|| ["/dev/stdin", "/dev/stdout", "/dev/stderr"].iter().position(|name| *name == path)?.try_into().ok())
 }

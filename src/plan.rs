@@ -14,7 +14,7 @@ use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::schema::Persistence;
 use crate::engine::EngineOptions;
 use crate::engine::script::{Isolation, SessionOptions};
-use crate::options::{CriteriaOptions, DEFAULT_POSTGRES_URL, LoadTestOptions};
+use crate::options::{CriteriaOptions, DEFAULT_POSTGRES_URL, LoadTestOptions, is_stdout, json_to};
 use crate::result::Config;
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
 use crate::verdict::{Criteria, Slo};
@@ -99,8 +99,9 @@ impl Plan {
         let engine = engine(options, share, seed, duration, processors, &mut faults);
         let (workload, sizes_kb) = workload(options, seed, &mut faults);
         let criteria = criteria(&options.criteria, &mut faults);
-        if options.output.output.is_some() && options.output.output == options.output.hdr_log {
-            faults.add("--hdr-log", "is the same file as --output", "give each a file of its own");
+        let (json_output, output) = json_to(options.output.json_output, options.output.output.as_deref());
+        if options.output.hdr_log.as_deref().is_some_and(is_stdout) {
+            faults.add("--hdr-log", "standard output carries the report or the JSON document", "give a file");
         }
         let abort_on_errors =
             options.load.abort_on_errors.as_deref().map(|given| faults.whole("--abort-on-errors", given, 1..=u64::MAX));
@@ -121,8 +122,8 @@ impl Plan {
             criteria,
             application_name: options.target.application_name.clone(),
             docker_container: options.local.docker_container.clone(),
-            json_output: options.output.json_output,
-            output: options.output.output.clone(),
+            json_output,
+            output,
             hdr_log: options.output.hdr_log.clone(),
             verbose: options.output.verbose,
             warnings,

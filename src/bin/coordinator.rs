@@ -16,10 +16,10 @@ use postgres_load_test::fleet::plan::FleetPlan;
 use postgres_load_test::fleet::{Fleet, FleetError, FleetEvent, HOST_KEYS_OFF};
 use postgres_load_test::merge::command::{self, CommandError};
 use postgres_load_test::merge::files::ReadError;
-use postgres_load_test::options::{CoordinatorOptions, MergeOptions};
+use postgres_load_test::options::{CoordinatorOptions, MergeOptions, json_to};
 use postgres_load_test::report::fleet::{FleetHeader, fleet_header};
 use postgres_load_test::report::live_fleet::FleetProgress;
-use postgres_load_test::report::outputs::{Outputs, all_written};
+use postgres_load_test::report::outputs::{OutputError, Outputs, all_written};
 use postgres_load_test::report::{preflight, text};
 use postgres_load_test::result::RunResult;
 use postgres_load_test::run::aborts;
@@ -104,10 +104,10 @@ fn merge(arguments: Vec<OsString>) -> u8 {
         note(&format!("error: {}", text::printable(&error.to_string())));
         code
     };
-    let outputs = Outputs::open_files(options.output.as_deref(), None);
-    let mut outputs = match outputs {
+    let (json_output, output) = json_to(options.json_output, options.output.as_deref());
+    let mut outputs = match Outputs::open_files(output.as_deref(), None) {
         Ok(outputs) => outputs,
-        Err(error) => return told(&error, COULD_NOT_RUN),
+        Err(error) => return told(&error, error.exit_code()),
     };
     let result = match command::run(&options, &mut io::stdin().lock()) {
         Ok(result) => result,
@@ -117,7 +117,7 @@ fn merge(arguments: Vec<OsString>) -> u8 {
         Err(error) => return told(&error, COULD_NOT_RUN),
     };
     let written = outputs.write(&result);
-    match all_written(written, say_result(&result, options.json_output)) {
+    match all_written(written, say_result(&result, json_output)) {
         Ok(()) => code_of(&result, false),
         Err(error) => told(&error, COULD_NOT_RUN),
     }
@@ -406,6 +406,6 @@ fn failure(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(match error.downcast_ref::<FleetError>() {
         Some(FleetError::Merge(error)) if error.is_bug() => BUG,
         None if error.is::<Stopped>() => INTERRUPTED,
-        _ => COULD_NOT_RUN,
+        _ => error.downcast_ref().map_or(COULD_NOT_RUN, OutputError::exit_code),
     })
 }

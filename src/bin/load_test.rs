@@ -19,7 +19,7 @@ use postgres_load_test::engine::{Event, Incident, RunRecord};
 use postgres_load_test::options::LoadTestOptions;
 use postgres_load_test::plan::Plan;
 use postgres_load_test::report::live::{Progress, container_text};
-use postgres_load_test::report::outputs::{Outputs, all_written};
+use postgres_load_test::report::outputs::{OutputError, Outputs, all_written};
 use postgres_load_test::report::text;
 use postgres_load_test::run::{self, Live, RunError};
 use postgres_load_test::signals::Stops;
@@ -293,6 +293,6 @@ fn failure(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(match error.downcast_ref::<RunError>() {
         Some(error) if error.is_bug() => BUG,
         None if error.is::<Stopped>() => INTERRUPTED,
-        _ => COULD_NOT_RUN,
+        _ => error.downcast_ref().map_or(COULD_NOT_RUN, OutputError::exit_code),
     })
 }

@@ -22,7 +22,7 @@ pub struct MergeOptions {
     #[arg(long, help_heading = "Output")]
     pub json_output: bool,
 
-    /// Also write the JSON document to this file
+    /// Also write the JSON document to this file; - is stdout, as with --json-output
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
 }

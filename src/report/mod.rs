@@ -4,6 +4,7 @@ pub mod fleet;
 pub mod hdr_log;
 pub mod live;
 pub mod live_fleet;
+mod output_file;
 pub mod outputs;
 pub mod preflight;
 pub mod text;

@@ -1,10 +1,12 @@
 //! The files of `--output` and `--hdr-log`, opened before the run, so that a bad path fails early.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use super::hdr_log::HdrLog;
+use super::output_file::{OutputFile, same_file};
+use crate::console::{COULD_NOT_RUN, WRONG_USE};
 use crate::plan::Plan;
 use crate::recorder::Interval;
 use crate::report::text::printable_json;
@@ -12,11 +14,27 @@ use crate::result::RunResult;
 
 /// A file that cannot be had or written. Names the flag.
 #[derive(Debug, thiserror::Error)]
-#[error("{flag} {what}: {source}")]
-pub struct OutputError {
-    flag: &'static str,
-    what: String,
-    source: io::Error,
+pub enum OutputError {
+    /// The system's error.
+    #[error("{flag} {what}: {source}")]
+    System {
+        /// The option that names the file.
+        flag: &'static str,
+        /// What could not be done.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// One of two writers would overwrite what the other wrote.
+    #[error("{flag} {path} is the same file as {other}; give each a file of its own")]
+    SameFile {
+        /// The option that names the file.
+        flag: &'static str,
+        /// As given.
+        path: String,
+        /// The other writer.
+        other: &'static str,
+    },
 }
 
 /// All that could not be written at the end of a run, in one sentence.
@@ -41,17 +59,18 @@ const HDR_LOG: &str = "--hdr-log";
 /// The files that a run writes.
 #[derive(Debug)]
 pub struct Outputs {
-    json: Option<File>,
-    hdr_file: Option<File>,
+    json: Option<OutputFile>,
+    hdr_file: Option<OutputFile>,
     hdr_log: Option<HdrLog<BufWriter<File>>>,
     hdr_failure: Option<OutputError>,
 }
 
 impl Outputs {
-    /// Opens what the plan asks for. Nothing that is there is touched yet.
+    /// Opens what the plan asks for. Nothing that is there is touched yet, and what is not written in the end is removed
+    /// again.
     ///
     /// # Errors
-    /// A file cannot be opened for writing.
+    /// A file cannot be opened for writing, or two outputs are one file.
     pub fn open(plan: &Plan) -> Result<Self, OutputError> {
         Self::open_files(plan.output.as_deref(), plan.hdr_log.as_deref())
     }
@@ -59,15 +78,19 @@ impl Outputs {
     /// The same from the paths.
     ///
     /// # Errors
-    /// A file cannot be opened for writing.
+    /// As [`Self::open`].
     pub fn open_files(json: Option<&Path>, hdr_log: Option<&Path>) -> Result<Self, OutputError> {
-        let open = |flag: &'static str, path: &Path| {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-            let what = || format!("cannot be written to {}; give another path", path.display());
-            file.map_err(|source| OutputError { flag, what: what(), source })
-        };
-        let json = json.map(|path| open(OUTPUT, path)).transpose()?;
-        let hdr_file = hdr_log.map(|path| open(HDR_LOG, path)).transpose()?;
+        let json = json.map(|path| OutputFile::open(OUTPUT, path)).transpose()?;
+        let hdr_file = hdr_log.map(|path| OutputFile::open(HDR_LOG, path)).transpose()?;
+        if let Some(json) = &json {
+            json.check_unlike_streams(OUTPUT)?;
+        }
+        if let Some(log) = &hdr_file {
+            log.check_unlike_streams(HDR_LOG)?;
+            if json.as_ref().is_some_and(|json| json.is_same_file(log.identity())) {
+                return Err(same_file(HDR_LOG, &log.path, OUTPUT));
+            }
+        }
         Ok(Self { json, hdr_file, hdr_log: None, hdr_failure: None })
     }
 
@@ -77,7 +100,7 @@ impl Outputs {
     /// It cannot be written.
     pub fn begin_hdr_log(&mut self, t0_unix_ns: u64) -> Result<(), OutputError> {
         if let Some(file) = self.hdr_file.take() {
-            let begun = truncate(&file).and_then(|()| HdrLog::begin(BufWriter::new(file), t0_unix_ns));
+            let begun = file.begin().and_then(|file| HdrLog::begin(BufWriter::new(file), t0_unix_ns));
             self.hdr_log = Some(begun.map_err(|source| cannot_write(HDR_LOG, source))?);
         }
         Ok(())
@@ -98,8 +121,8 @@ impl Outputs {
     /// # Errors
     /// It cannot be written, or the log could not.
     pub fn write(&mut self, result: &RunResult) -> Result<(), UnwrittenError> {
-        let json_failure = self.json.as_mut().and_then(|file| {
-            let written = truncate(file).and_then(|()| {
+        let json_failure = self.json.take().and_then(|file| {
+            let written = file.begin().and_then(|mut file| {
                 let json = printable_json(&serde_json::to_string_pretty(result)?);
                 file.write_all(format!("{json}\n").as_bytes())
             });
@@ -113,11 +136,16 @@ impl Outputs {
     }
 }
 
-fn cannot_write(flag: &'static str, source: io::Error) -> OutputError {
-    OutputError { flag, what: "cannot be written".to_owned(), source }
+impl OutputError {
+    /// The code that a program exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::System { .. } => COULD_NOT_RUN,
+            Self::SameFile { .. } => WRONG_USE,
+        }
+    }
 }
 
-/// Empties a regular file; a pipe or terminal has nothing to empty.
-fn truncate(file: &File) -> io::Result<()> {
-    if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
+fn cannot_write(flag: &'static str, source: io::Error) -> OutputError {
+    OutputError::System { flag, what: "cannot be written".to_owned(), source }
 }

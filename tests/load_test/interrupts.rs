@@ -1,10 +1,13 @@
 //! Ctrl-C, SIGTERM, and being asked twice.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::tool::{assert_rows_match, count, server_with_tables, start_on, wait_for_rows};
+use crate::tool::{
+    SMALL, all_written, assert_rows_match, count, server_with_tables, start_command, start_on, wait_for_rows,
+};
 
 #[test]
 fn a_signal_ends_the_window_and_what_was_measured_is_reported() {
@@ -112,4 +115,33 @@ fn a_dead_server_and_no_drain_lose_no_slot() {
     started.signal(Signal::INT);
     let json = started.finish().expect(130).json();
     assert!(count(&json, "not_started") > 0, "{}", json["accounting"]);
+}
+
+/// `nohup load_test … &`: nohup ignores SIGHUP, and a shell without job control ignores SIGINT of what it starts in the
+/// background.
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let server = server_with_tables();
+    let arguments = ["--json-output", "--rps", "100", "--duration", "4", "--postgres-url", &server.url()];
+    let mut ignoring = Command::new("sh");
+    ignoring.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_load_test")]);
+    ignoring.args(arguments).args(SMALL);
+    let started = start_command(&mut ignoring);
+    wait_for_rows(&server, "chat_inference");
+    for _ in 0..3 {
+        started.signal(Signal::HUP);
+        started.signal(Signal::INT);
+    }
+    let json = started.finish().expect_measured().json();
+    assert_eq!(json["run"]["interrupted"], false);
+    all_written(&json, 400);
+
+    // The others still stop it.
+    ignoring.args(["--duration", "600"]);
+    server.psql("TRUNCATE chat_inference");
+    let started = start_command(&mut ignoring);
+    wait_for_rows(&server, "chat_inference");
+    started.signal(Signal::INT);
+    started.signal(Signal::TERM);
+    assert_eq!(started.finish().expect(130).json()["run"]["interrupted"], true);
 }

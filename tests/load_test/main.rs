@@ -6,6 +6,7 @@ mod support;
 mod accounting;
 mod data;
 mod faults;
+mod files;
 mod interrupts;
 mod output;
 mod own_side;
