@@ -298,6 +298,7 @@ fn engine(
             pipeline: load.pipeline,
             statement_timeout,
             isolation,
+            idle_in_transaction: None,
         },
     }
 }

@@ -151,7 +151,8 @@ async fn a_connection_goes_on_without_the_driver_whatever_it_is_encrypted_with()
     let base = format!("host=localhost port={} user=app {PASSWORD}", server.port);
     let tls_12 = "sslmode=require ssl_max_protocol_version=TLSv1.2";
     for mode in ["sslmode=disable", "sslmode=prefer", tls_12, "sslmode=require target_session_attrs=read-write"] {
-        let stream = connector(&format!("{base} {mode}"), &environment()).unwrap().connect_stream().await.unwrap();
+        let connector = connector(&format!("{base} {mode}"), &environment()).unwrap();
+        let (stream, _) = connector.connect_stream().await.unwrap();
         let mut wire = Wire::new(stream).unwrap();
         let ask = |text: &str| {
             let mut message = bytes::BytesMut::new();
