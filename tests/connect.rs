@@ -479,3 +479,30 @@ async fn through_pgbouncer() {
     let wrong = base.replace("correct horse", "hunter2");
     expect_failure(&wrong, Kind::WrongPassword, "--postgres-url").await;
 }
+
+/// On a connection of its own, encrypted as the first one is.
+#[tokio::test]
+async fn what_the_server_does_for_a_connection_can_be_cancelled() {
+    use postgres_load_test::database::connect::Connection;
+    let server = Server::shared();
+    let base = format!("host=localhost port={} user=app {PASSWORD}", server.port);
+    for mode in ["sslmode=disable", "sslmode=prefer", "sslmode=require"] {
+        let connector = connector(&format!("{base} {mode}"), &environment()).unwrap();
+        let Connection { client, mut driver, canceller, process_id } = connector.connect_whole().await.unwrap();
+        let cancelled = async {
+            // It may come before the statement has begun.
+            loop {
+                canceller.cancel().await;
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        let answer = tokio::select! {
+            answer = client.simple_query("SELECT pg_sleep(600)") => answer,
+            ended = &mut driver => panic!("{mode}: the connection ended: {ended:?}"),
+            () = cancelled => unreachable!("it does not end"),
+        };
+        assert_eq!(answer.unwrap_err().code().unwrap().code(), "57014", "{mode}");
+        let pid: i32 = ask((client, driver), "SELECT pg_backend_pid()").await.parse().unwrap();
+        assert_eq!(process_id, Some(pid), "{mode}");
+    }
+}

@@ -110,7 +110,9 @@ impl Connector {
         }
         let names = [&spec.application_name, &spec.fallback_application_name];
         let application_name = names.into_iter().flatten().next().map_or(application_name, String::as_str).to_owned();
-        Ok(Self { inner: Arc::new(Inner { spec, application_name, tls, passfile, warnings, session_settings: String::new() }) })
+        Ok(Self {
+            inner: Arc::new(Inner { spec, application_name, tls, passfile, warnings, session_settings: String::new() }),
+        })
     }
 
     /// The same server and user, but another database.

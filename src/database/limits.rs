@@ -14,7 +14,8 @@ use tokio_postgres::SimpleQueryMessage;
 use super::link::{Link, LinkError};
 
 /// How long a session may be idle within a transaction. This program pauses there only when its process stands still.
-const IDLE_IN_TRANSACTION: Limit = Limit { name: "idle_in_transaction_session_timeout", most: 10_000, needs_tcp: false };
+const IDLE_IN_TRANSACTION: Limit =
+    Limit { name: "idle_in_transaction_session_timeout", most: 10_000, needs_tcp: false };
 
 /// In the units of `pg_settings`: milliseconds, or seconds for `tcp_keepalives_idle` and `_interval`. A peer that no
 /// longer answers is found after about 11 s of silence, or after 10 s in which it acknowledged nothing.

@@ -150,7 +150,15 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
         warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
     }
-    Ok(Database { connector, server, info, identity, warnings, tickets_before, idle_in_transaction: limits.idle_in_transaction })
+    Ok(Database {
+        connector,
+        server,
+        info,
+        identity,
+        warnings,
+        tickets_before,
+        idle_in_transaction: limits.idle_in_transaction,
+    })
 }
 
 impl Database {

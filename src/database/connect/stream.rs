@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn the_server_process_is_known_however_its_name_comes() {
-        let bytes = [&b"R\0\0\0\x08\0\0\0\0"[..], b"K\0\0\0\x0c\0\x01\x02\x03\x09\x09\x09\x09", b"Z\0\0\0\x05I"].concat();
+        let bytes =
+            [&b"R\0\0\0\x08\0\0\0\0"[..], b"K\0\0\0\x0c\0\x01\x02\x03\x09\x09\x09\x09", b"Z\0\0\0\x05I"].concat();
         for piece in 1..=bytes.len() {
             let mut framing = Framing::default();
             bytes.chunks(piece).for_each(|bytes| framing.advance(bytes));
