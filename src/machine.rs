@@ -5,28 +5,38 @@
 
 mod memory;
 
+use std::net::IpAddr;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::database::conninfo::Host;
+use crate::database::conninfo::{Host, HostSpec};
 use crate::engine::EngineOptions;
 use crate::plan::{Plan, Target};
 pub use memory::Memory;
 
-/// Descriptors of a worker: its socket, its timer, and a second one for the socket while that is full. (While it
-/// connects, looking up a name takes no more.)
-const FILES_PER_WORKER: u64 = 3;
+/// Descriptors of a worker: its socket and its timer.
+const FILES_PER_WORKER: u64 = 2;
+
+/// Requests up to this size fit into a socket, and need no second descriptor that waits for room in it.
+const SMALL_REQUEST_BYTES: usize = 32 << 10;
 
 /// Descriptors of a generator thread: those of its runtime, its timer, and a file that it reads.
 const FILES_PER_THREAD: u64 = 6;
 
-/// Everything else: standard streams, the main runtime, connections for the set-up, reading certificates, the resolver.
-const FILES_BESIDE: u64 = 48;
+/// The main runtime, with what listens for signals.
+const FILES_OF_RUNTIME: u64 = 6;
+
+/// What is open now and then: a connection before or after the load, `--output` and `--hdr-log`, the Docker engine, files
+/// that are read.
+const FILES_BESIDE: u64 = 8;
 
 /// What a process may use here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// How many files it may open; `None` where there is no limit.
     pub open_files: Option<u64>,
+    /// How many it has open, those that it inherited included.
+    pub open_already: u64,
     /// How much memory it may take; `None` where the system does not tell.
     pub memory: Option<Memory>,
 }
@@ -34,7 +44,7 @@ pub struct Room {
 impl Room {
     /// What this process may use, with the limit of open files raised as far as it goes.
     pub fn of_process() -> Self {
-        Self { open_files: raise_open_files(), memory: Memory::available() }
+        Self { open_files: raise_open_files(), open_already: open_already(), memory: Memory::available() }
     }
 }
 
@@ -44,6 +54,12 @@ pub fn raise_open_files() -> Option<u64> {
     // Where it is not allowed, the old limit counts.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     getrlimit(Resource::Nofile).current
+}
+
+/// How many files this process has open; the three standard streams where the system does not tell.
+fn open_already() -> u64 {
+    // One of them is the folder that is being read.
+    std::fs::read_dir("/proc/self/fd").map_or(3, |files| (files.count() as u64).saturating_sub(1))
 }
 
 /// Whether a run gets by with what there is. What the database's server takes is not counted, even where it is on this
@@ -56,7 +72,7 @@ pub fn check(plan: &Plan, room: &Room) -> Result<(), String> {
     if plan.setup_only {
         (engine.workers, engine.threads) = (0, 0);
     }
-    let files = check_open_files(&engine, room.open_files);
+    let files = check_open_files(&engine, files_per_worker(plan), room);
     let memory = memory::check(&engine, &plan.workload, is_on_unix_sockets(&plan.target), room.memory.as_ref());
     let lacking: Vec<String> = [files, memory].into_iter().filter_map(Result::err).collect();
     if lacking.is_empty() { Ok(()) } else { Err(lacking.join("; ")) }
@@ -69,10 +85,31 @@ fn is_on_unix_sockets(target: &Target) -> bool {
     }
 }
 
-fn check_open_files(engine: &EngineOptions, open_files: Option<u64>) -> Result<(), String> {
+/// A worker has a descriptor more while its socket is full, while it looks up a name in order to connect anew, or while
+/// the server is asked to cancel a request that was given up.
+fn files_per_worker(plan: &Plan) -> u64 {
+    let is_large = plan.workload.sizes.total() > SMALL_REQUEST_BYTES;
+    let looks_up = match &plan.target {
+        Target::Ephemeral => false,
+        Target::Existing(spec) => spec.hosts.iter().any(has_name),
+    };
+    let gives_up = plan.engine.session.statement_timeout.is_some();
+    FILES_PER_WORKER + u64::from(is_large || looks_up || gives_up)
+}
+
+fn has_name(host: &HostSpec) -> bool {
+    match &host.host {
+        Host::Tcp(name) => host.hostaddr.is_none() && name.parse::<IpAddr>().is_err(),
+        Host::Default => true,
+        Host::Unix(_) => false,
+    }
+}
+
+fn check_open_files(engine: &EngineOptions, per_worker: u64, room: &Room) -> Result<(), String> {
     let (workers, threads) = (engine.workers as u64, engine.threads as u64);
-    let needed = workers * FILES_PER_WORKER + threads * FILES_PER_THREAD + FILES_BESIDE;
-    match open_files {
+    let needed =
+        workers * per_worker + threads * FILES_PER_THREAD + room.open_already + FILES_OF_RUNTIME + FILES_BESIDE;
+    match room.open_files {
         Some(open_files) if open_files < needed => Err(format!(
             "this machine lets a process open {open_files} files, which is too few for {workers} workers: raise the \
              limit (ulimit -n, nofile in limits.conf) to at least {needed}, or lower --workers"

@@ -36,6 +36,9 @@ const MAX_MESSAGE_CHARS: usize = 1_000;
 /// Characters of the name of a class.
 const MAX_CLASS_CHARS: usize = 60;
 
+/// The class of [`Failure::protocol`].
+const PROTOCOL: &str = "protocol error";
+
 /// Five letters or digits; a server that sends something else names no class of errors.
 const UNREADABLE_STATE: &str = "?????";
 
@@ -88,7 +91,12 @@ impl Failure {
 
     /// The server, or what stands before it, does not keep to the protocol.
     pub fn protocol(message: String) -> Self {
-        Self::own("protocol error", message, true)
+        Self::own(PROTOCOL, message, true)
+    }
+
+    /// Whether it is one of [`Failure::protocol`]: the connection was ended by this side.
+    pub fn is_protocol(&self) -> bool {
+        self.class == PROTOCOL
     }
 
     /// An error that this program itself raises, of a class of its own.

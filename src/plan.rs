@@ -299,6 +299,7 @@ fn engine(
             pipeline: load.pipeline,
             statement_timeout,
             isolation,
+            idle_in_transaction: None,
         },
     }
 }

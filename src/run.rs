@@ -109,7 +109,9 @@ pub async fn prepare(plan: Plan, database: Database, pool: Pool, tell: Tell<'_>)
     tell(&format!("opening {} connections", plan.engine.workers));
     let nonce = RandomState::new().hash_one(std::process::id());
     let maker = RequestMaker::new(plan.workload.clone(), pool, nonce);
-    let prepared = engine::prepare(plan.engine.clone(), database.connector.clone(), maker.clone()).await?;
+    let mut options = plan.engine.clone();
+    options.session.idle_in_transaction = database.idle_in_transaction;
+    let prepared = engine::prepare(options, database.connector.clone(), maker.clone()).await?;
     let target = match &database.server {
         Some(_) => result::THROWAWAY_TARGET.to_owned(),
         None => database.connector.spec().describe(),

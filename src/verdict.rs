@@ -5,6 +5,7 @@
 
 mod advice;
 pub mod fleet;
+mod held_up;
 
 use crate::outcome::{ErrorCount, ErrorOrigin};
 use crate::result::{Bounded, RunResult, ServerInfo, Status, Verification};

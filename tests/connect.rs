@@ -151,7 +151,8 @@ async fn a_connection_goes_on_without_the_driver_whatever_it_is_encrypted_with()
     let base = format!("host=localhost port={} user=app {PASSWORD}", server.port);
     let tls_12 = "sslmode=require ssl_max_protocol_version=TLSv1.2";
     for mode in ["sslmode=disable", "sslmode=prefer", tls_12, "sslmode=require target_session_attrs=read-write"] {
-        let stream = connector(&format!("{base} {mode}"), &environment()).unwrap().connect_stream().await.unwrap();
+        let connector = connector(&format!("{base} {mode}"), &environment()).unwrap();
+        let (stream, _) = connector.connect_stream().await.unwrap();
         let mut wire = Wire::new(stream).unwrap();
         let ask = |text: &str| {
             let mut message = bytes::BytesMut::new();
@@ -477,4 +478,31 @@ async fn through_pgbouncer() {
     expect_failure(&format!("{base} sslmode=require"), Kind::TlsRefusedByServer, "sslmode=require").await;
     let wrong = base.replace("correct horse", "hunter2");
     expect_failure(&wrong, Kind::WrongPassword, "--postgres-url").await;
+}
+
+/// On a connection of its own, encrypted as the first one is.
+#[tokio::test]
+async fn what_the_server_does_for_a_connection_can_be_cancelled() {
+    use postgres_load_test::database::connect::Connection;
+    let server = Server::shared();
+    let base = format!("host=localhost port={} user=app {PASSWORD}", server.port);
+    for mode in ["sslmode=disable", "sslmode=prefer", "sslmode=require"] {
+        let connector = connector(&format!("{base} {mode}"), &environment()).unwrap();
+        let Connection { client, mut driver, canceller, process_id } = connector.connect_whole().await.unwrap();
+        let cancelled = async {
+            // It may come before the statement has begun.
+            loop {
+                canceller.cancel().await;
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        let answer = tokio::select! {
+            answer = client.simple_query("SELECT pg_sleep(600)") => answer,
+            ended = &mut driver => panic!("{mode}: the connection ended: {ended:?}"),
+            () = cancelled => unreachable!("it does not end"),
+        };
+        assert_eq!(answer.unwrap_err().code().unwrap().code(), "57014", "{mode}");
+        let pid: i32 = ask((client, driver), "SELECT pg_backend_pid()").await.parse().unwrap();
+        assert_eq!(process_id, Some(pid), "{mode}");
+    }
 }

@@ -10,6 +10,7 @@
 //! - `connect_timeout` covers the whole of an attempt at one address, from the first packet to the end of
 //!   authentication. It also bounds the resolution of a name.
 
+mod cancel;
 mod error;
 mod session;
 mod socket;
@@ -27,6 +28,7 @@ use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+pub use cancel::Canceller;
 pub use error::{ConnectError, ConnectErrorKind};
 pub use stream::{Encrypted, Stream};
 
@@ -59,6 +61,8 @@ struct Inner {
     tls: Option<MakeRustlsConnect>,
     passfile: Passfile,
     warnings: Vec<String>,
+    /// SQL that sets what every session is to have; empty where nothing is set.
+    session_settings: String,
 }
 
 /// What one socket is used for.
@@ -77,6 +81,19 @@ struct Opened {
     announced: Announced,
     /// What the driver reads and writes through.
     tap: Tap,
+    canceller: Canceller,
+}
+
+/// A connection with all that belongs to it.
+pub struct Connection {
+    /// Queues requests.
+    pub client: Client,
+    /// Moves bytes. Once the client is dropped, it ends when the server has let go of the connection.
+    pub driver: Driver,
+    /// Stops what the server is doing for it.
+    pub canceller: Canceller,
+    /// The server process, as the server or a pooler names it; `None` where it names none. Poolers make one up.
+    pub process_id: Option<i32>,
 }
 
 impl Connector {
@@ -93,7 +110,9 @@ impl Connector {
         }
         let names = [&spec.application_name, &spec.fallback_application_name];
         let application_name = names.into_iter().flatten().next().map_or(application_name, String::as_str).to_owned();
-        Ok(Self { inner: Arc::new(Inner { spec, application_name, tls, passfile, warnings }) })
+        Ok(Self {
+            inner: Arc::new(Inner { spec, application_name, tls, passfile, warnings, session_settings: String::new() }),
+        })
     }
 
     /// The same server and user, but another database.
@@ -101,6 +120,15 @@ impl Connector {
     pub fn with_dbname(&self, dbname: &str) -> Self {
         let mut inner = Inner::clone(&self.inner);
         dbname.clone_into(&mut inner.spec.dbname);
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same, with SQL that is run on each connection before it is handed out. Where the server refuses it, the
+    /// connection is used all the same.
+    #[must_use]
+    pub fn with_session_settings(&self, sql: &str) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        sql.clone_into(&mut inner.session_settings);
         Self { inner: Arc::new(inner) }
     }
 
@@ -116,15 +144,30 @@ impl Connector {
 
     /// Opens one connection to the first host that will do.
     pub async fn connect(&self) -> Result<(Client, Driver), ConnectError> {
-        let Opened { client, driver, .. } = self.open().await?;
+        let Connection { client, driver, .. } = self.connect_whole().await?;
         Ok((client, driver))
+    }
+
+    /// Opens one connection to the first host that will do.
+    pub async fn connect_whole(&self) -> Result<Connection, ConnectError> {
+        let Opened { client, driver, tap, canceller, .. } = self.open().await?;
+        let process_id = tap.process_id();
+        let driver = Box::pin(async move {
+            driver.await?;
+            // A server process that is still ending takes up one of the connections that are allowed.
+            cancel::until_end_of(&tap).await;
+            Ok(())
+        });
+        Ok(Connection { client, driver, canceller, process_id })
     }
 
     /// Opens one connection to the first host that will do, for someone who speaks the protocol without the driver:
     /// the server is ready for a query, and none of what it sent after saying so is lost.
-    pub async fn connect_stream(&self) -> Result<Stream, ConnectError> {
-        let Opened { tap, .. } = self.open().await?;
-        tap.take().ok_or_else(|| ConnectError::new(ConnectErrorKind::Other, "The connection has no stream.".to_owned()))
+    pub async fn connect_stream(&self) -> Result<(Stream, Canceller), ConnectError> {
+        let Opened { tap, canceller, .. } = self.open().await?;
+        let stream = tap.take();
+        let none = || ConnectError::new(ConnectErrorKind::Other, "The connection has no stream.".to_owned());
+        Ok((stream.ok_or_else(none)?, canceller))
     }
 
     async fn open(&self) -> Result<Opened, ConnectError> {
@@ -226,9 +269,12 @@ impl Inner {
         attempt: &Attempt,
     ) -> Result<Opened, ConnectError> {
         let mut opened = self.open_by_mode(endpoint, host, attempt).await?;
-        let Opened { client, driver, announced, tap } = &mut opened;
+        let Opened { client, driver, announced, tap, .. } = &mut opened;
         let wanted_and_ready = async {
             let is_wanted = session::is_wanted(wanted, *announced, client, driver).await?;
+            if is_wanted && !self.session_settings.is_empty() {
+                session::set(&self.session_settings, client, driver).await?;
+            }
             between_messages(driver, tap).await?;
             Ok(is_wanted)
         };
@@ -290,11 +336,14 @@ impl Inner {
         let tls = self.tls.clone().filter(|_| encryption != Encryption::Plain && matches!(stream, Stream::Tcp(_)));
         let asks = tls.is_some() && self.spec.tls.negotiation == SslNegotiation::Postgres;
         let tap = Tap::new(stream, asks);
-        let outcome = match tls {
-            None => handshake(tap, NoTls, &config).await,
-            Some(tls) => handshake(tap, TapTls::new(tls, &attempt.host), &config).await,
+        let outcome = match tls.clone() {
+            None => handshake(&tap, NoTls, &config).await,
+            Some(tls) => handshake(&tap, TapTls::new(tls, &attempt.host), &config).await,
         };
-        outcome.map_err(|error| attempt.postgres(&error))
+        let (client, driver, announced) = outcome.map_err(|error| attempt.postgres(&error))?;
+        let (endpoint, host, token) = (endpoint.clone(), attempt.host.clone(), client.cancel_token());
+        let canceller = Canceller { endpoint, host, tls, asks_for_tls: asks, token };
+        Ok(Opened { client, driver, announced, tap, canceller })
     }
 
     fn config(&self, host: &HostSpec, encryption: Encryption) -> tokio_postgres::Config {
@@ -369,14 +418,18 @@ fn invites_other_encryption(kind: ConnectErrorKind) -> bool {
 }
 
 /// TLS if the configuration has it, start-up and authentication.
-async fn handshake<T>(tap: Tap, tls: T, config: &tokio_postgres::Config) -> Result<Opened, tokio_postgres::Error>
+async fn handshake<T>(
+    tap: &Tap,
+    tls: T,
+    config: &tokio_postgres::Config,
+) -> Result<(Client, Driver, Announced), tokio_postgres::Error>
 where
     T: TlsConnect<Tap>,
     T::Stream: Send + 'static,
 {
     let (client, connection) = config.connect_raw(tap.clone(), tls).await?;
     let announced = Announced::from_parameters(|name| connection.parameter(name));
-    Ok(Opened { client, driver: Box::pin(connection), announced, tap })
+    Ok((client, Box::pin(connection), announced))
 }
 
 /// Lets the driver read on until no message has come by halves, so that it holds none of them.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
-use super::connect::{ConnectError, Connector, Driver};
+use super::connect::{Canceller, ConnectError, ConnectErrorKind, Connection, Connector, Driver};
 
 /// The I/O half of a connection.
 pub struct Io {
@@ -86,7 +86,12 @@ pub struct Link {
     pub io: Io,
     /// How long [`Link::run`] waits.
     limit: Option<Duration>,
+    canceller: Canceller,
+    process_id: Option<i32>,
 }
+
+/// How long to wait before connecting is tried a second time.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Why there is no answer to what was asked through a [`Link`].
 #[derive(Debug, thiserror::Error)]
@@ -118,11 +123,34 @@ impl LinkError {
 impl Link {
     /// Connects. A question may take as long as connecting may (`connect_timeout`).
     ///
+    /// Tried a second time where the server has no connection left, or hangs up: a connection of ours that was there
+    /// before may still be ending.
+    ///
     /// # Errors
     /// No connection.
     pub async fn open(connector: &Connector) -> Result<Self, ConnectError> {
-        let (client, driver) = connector.connect().await?;
-        Ok(Self { client, io: Io::new(driver), limit: connector.spec().connect_timeout })
+        match Self::try_open(connector).await {
+            Err(error) if may_be_ending(&error) => {
+                tokio::time::sleep(PAUSE).await;
+                Self::try_open(connector).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// As [`Link::open`], with one attempt.
+    ///
+    /// # Errors
+    /// No connection.
+    pub async fn try_open(connector: &Connector) -> Result<Self, ConnectError> {
+        let Connection { client, driver, canceller, process_id } = connector.connect_whole().await?;
+        let limit = connector.spec().connect_timeout;
+        Ok(Self { client, io: Io::new(driver), limit, canceller, process_id })
+    }
+
+    /// The server process, as whoever answers names it; `None` where it names none. A pooler makes one up.
+    pub fn process_id(&self) -> Option<i32> {
+        self.process_id
     }
 
     /// Runs what `work` does with the client: a question that is answered at once. Where the server ended the
@@ -160,6 +188,7 @@ impl Link {
             Some(limit) => match tokio::time::timeout(limit, working).await {
                 Ok(result) => result,
                 Err(_) => {
+                    self.canceller.cancel().await;
                     // An answer that still comes would be taken for that to the next question.
                     self.io.state = State::Ended(None);
                     return Err(LinkError::Unfinished(limit));
@@ -176,10 +205,16 @@ impl Link {
         }
     }
 
-    /// Says good-bye to the server, so that it does not log a lost connection.
+    /// Says good-bye to the server, and waits until it has let go of the connection, a second at most: a role may be
+    /// allowed no more than one at a time.
     pub async fn close(self) {
         let Self { client, mut io, .. } = self;
         drop(client);
         let _ = tokio::time::timeout(Duration::from_secs(1), io.until_ended()).await;
     }
+}
+
+/// Whether a failure to connect may come of a connection of ours that the server has not yet let go of.
+pub fn may_be_ending(error: &ConnectError) -> bool {
+    matches!(error.kind(), ConnectErrorKind::TooManyConnections | ConnectErrorKind::Lost)
 }

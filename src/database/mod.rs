@@ -10,6 +10,7 @@
 pub mod connect;
 pub mod conninfo;
 pub mod ephemeral;
+pub mod limits;
 pub mod link;
 pub mod passfile;
 pub mod preflight;

@@ -6,7 +6,7 @@ use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
 use super::connect::{ConnectError, Connector};
-use super::link::{Link, LinkError};
+use super::link::{Link, LinkError, may_be_ending};
 use crate::outcome::chain;
 use crate::result::ServerInfo;
 
@@ -61,6 +61,9 @@ async fn first_value(link: &mut Link, sql: &str) -> Result<Option<String>, LinkE
     }))
 }
 
+/// How long a second connection is waited for: a server that takes one at a time keeps it waiting.
+const SECOND_WITHIN: Duration = Duration::from_secs(3);
+
 /// Why prepared statements will not do.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolerError {
@@ -105,11 +108,15 @@ pub async fn check_transactions(link: &mut Link) -> Result<(), PoolerError> {
 
 /// Finds out whether prepared statements survive between here and the server.
 ///
+/// Poolers make the name of the server process up that they tell a client. So where it is the true one, there is none,
+/// and no second connection is needed: there may be no room for one.
+///
 /// Two clients that are served by one backend have a pooler before them. Whether it keeps prepared statements is tried:
-/// one client prepares, the other one holds the backend in a transaction, and the first executes.
+/// one client prepares, the other one holds the backend in a transaction, and the first executes. Where there is no
+/// second connection to be had, it cannot be told, and shows in the run.
 ///
 /// # Errors
-/// Statements get lost, or there is no second connection to be had.
+/// Statements get lost, or the server cannot be reached any more.
 pub async fn check_prepared_statements(link: &mut Link, connector: &Connector) -> Result<(), PoolerError> {
     let pid = "SELECT pg_backend_pid()";
     let first_pid = match first_value(link, pid).await {
@@ -117,7 +124,14 @@ pub async fn check_prepared_statements(link: &mut Link, connector: &Connector) -
         Err(silent @ LinkError::Silent(_)) => return Err(silent.into()),
         _ => return Ok(()),
     };
-    let mut second = Link::open(connector).await?;
+    if link.process_id().is_some_and(|process_id| process_id.to_string() == first_pid) {
+        return Ok(());
+    }
+    let mut second = match tokio::time::timeout(SECOND_WITHIN, Link::try_open(connector)).await {
+        Ok(Ok(second)) => second,
+        Ok(Err(error)) if !may_be_ending(&error) => return Err(error.into()),
+        _ => return Ok(()),
+    };
     let second_pid = first_value(&mut second, pid).await;
     let shared_backend = matches!(second_pid, Ok(Some(second_pid)) if second_pid == first_pid);
     let lost = shared_backend && statements_get_lost(link, &mut second).await;

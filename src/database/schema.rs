@@ -2,6 +2,8 @@
 //!
 //! Only tables with our mark, a comment that begins with [`MARK`], are ever written, emptied or dropped.
 
+mod holders;
+
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
@@ -70,12 +72,13 @@ pub enum SchemaError {
     /// The role may not do what the run does; which rights it lacks, and what to do.
     #[error("the database role lacks rights that the run needs: {0}")]
     Rights(String),
-    /// Another session holds the tables.
+    /// Other sessions hold the tables: which, as far as the server tells.
     #[error(
-        "the tables are locked by another session, and were not free within {LOCK_TIMEOUT}; is another load test \
-         running on this database? Wait for it, or use another database"
+        "the tables are locked by another session, and were not free within {LOCK_TIMEOUT}{}; is another load test \
+         running on this database? Wait for it, use another database, or end that session \
+         (SELECT pg_terminate_backend(pid))", told(.0)
     )]
-    Locked,
+    Locked(Vec<String>),
     /// Other parts of the test have begun by now.
     #[error(
         "the tables were not emptied before --start-at ({0}): give a later time, and see pg_locks for another session that \
@@ -100,11 +103,16 @@ impl SchemaError {
         let (what, cause) = (what.to_owned(), chain(error));
         match error.code() {
             Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Self::NotAllowed { what, cause },
-            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => Self::Locked,
+            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => Self::Locked(Vec::new()),
             Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly(cause),
             _ => Self::Other { what, cause },
         }
     }
+}
+
+/// Sessions, as a part of a sentence.
+fn told(holders: &[String]) -> String {
+    if holders.is_empty() { String::new() } else { format!(": {}", holders.join("; ")) }
 }
 
 /// An error of a query that belongs to making the database ready, while it tried to do `what`.
@@ -115,8 +123,8 @@ pub fn error(what: &str, error: &LinkError) -> SchemaError {
 /// The advisory lock under which the schema files make tables.
 const SET_UP_LOCK: i64 = 7_021_867_105_284;
 
-/// How long a table that another session holds is waited for.
-const LOCK_TIMEOUT: &str = "10s";
+/// How long a table that another session holds is waited for: longer than a session of this program outlives its VM.
+const LOCK_TIMEOUT: &str = "15s";
 
 /// How long the server may take to make the tables, to empty them or to fill the pool.
 const WORK_LIMIT: Duration = Duration::from_secs(600);
@@ -218,7 +226,10 @@ pub async fn set_up(link: &mut Link, kind: Persistence) -> Result<(), SchemaErro
         // The transaction stays open after an error.
         let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;
     }
-    made
+    match made {
+        Err(SchemaError::Locked(_)) => Err(SchemaError::Locked(holders::of_tables(link, Some(SET_UP_LOCK)).await)),
+        made => made,
+    }
 }
 
 async fn fits(link: &mut Link, kind: Persistence) -> Result<bool, SchemaError> {
@@ -283,7 +294,12 @@ pub async fn reset(link: &mut Link, within: Option<Duration>) -> Result<(), Sche
     if let Err(error) = emptied {
         let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;
         return Err(match error.code() {
-            Some(code) if within.is_some() && *code == SqlState::QUERY_CANCELED => SchemaError::Late(chain(&error)),
+            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => {
+                SchemaError::Locked(holders::of_tables(link, None).await)
+            }
+            Some(code) if within.is_some() && *code == SqlState::QUERY_CANCELED => {
+                SchemaError::Late(chain(&error) + &told(&holders::of_tables(link, None).await))
+            }
             _ => SchemaError::of("empty the tables", &error),
         });
     }

@@ -179,7 +179,7 @@ pub async fn prepare(
     drop(sender);
     for _ in 0..options.threads {
         match events.recv().await {
-            Some(ThreadEvent::Ready(ready)) => ready?,
+            Some(ThreadEvent::Ready(ready)) => ready.map_err(|error| error.of_workers(options.workers))?,
             _ => return Err(std::io::Error::other("a generator thread ended before it was ready").into()),
         }
     }

@@ -27,6 +27,9 @@ pub struct SessionOptions {
     pub statement_timeout: Option<Duration>,
     /// Isolation level of the transactions; the server's own where absent.
     pub isolation: Option<Isolation>,
+    /// How long the server lets a transaction be idle, where each has to say so for itself: behind a pooler. A pipelined
+    /// one is never idle.
+    pub idle_in_transaction: Option<Duration>,
 }
 
 /// Isolation levels that PostgreSQL tells apart.
@@ -66,7 +69,7 @@ pub fn phase_names(options: &SessionOptions, workload: &Workload) -> Vec<String>
 pub enum Step {
     /// BEGIN
     Begin,
-    /// `SET LOCAL statement_timeout`. It ends with the transaction, so it is safe behind a pooler.
+    /// `SET LOCAL` of a timeout. It ends with the transaction, so it is safe behind a pooler.
     SetTimeout,
     /// One of the writes.
     Write(Write),
@@ -131,10 +134,16 @@ impl Script {
         let begin =
             options.isolation.map_or("BEGIN".to_owned(), |level| format!("BEGIN ISOLATION LEVEL {}", level.sql()));
         script.opening = script.command(&name("begin"), &begin);
-        if let Some(timeout) = options.statement_timeout {
+        let idle = options.idle_in_transaction.filter(|_| !options.pipeline);
+        let timeouts = [
+            ("timeout", "statement_timeout", options.statement_timeout),
+            ("idle", "idle_in_transaction_session_timeout", idle),
+        ];
+        for (what, setting, timeout) in timeouts {
+            let Some(timeout) = timeout else { continue };
             steps.push(Step::SetTimeout);
-            let text = format!("SET LOCAL statement_timeout = {}", timeout.as_millis().max(1));
-            let set = script.command(&name("timeout"), &text);
+            let text = format!("SET LOCAL {setting} = {}", timeout.as_millis().max(1));
+            let set = script.command(&name(what), &text);
             script.opening.extend_from_slice(&set);
         }
         for (at, sql) in statements(workload).into_iter().enumerate() {

@@ -13,17 +13,24 @@ use super::batch::{Batch, Outgoing};
 use super::script::{MAX_ROUND_TRIPS, Script, Step};
 use super::wire::{Answer, Wire};
 use crate::clock;
-use crate::database::connect::{ConnectError, Connector};
+use crate::database::connect::{Canceller, ConnectError, Connector};
+use crate::database::link::may_be_ending;
 use crate::outcome::{Failure, Outcome, readable_state};
 use crate::workload::payload::Pool;
 
 /// A connection with the statements of its workload.
 pub struct Session {
     wire: Wire,
+    canceller: Canceller,
     give_up: Option<Duration>,
     /// Whether the part in hand may commit, once so much of it was sent.
     may_commit: bool,
+    /// Whether a request was begun and has not been answered to its end.
+    is_busy: bool,
 }
+
+/// How long to wait before connecting is tried a second time.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// What a request came to, and when.
 #[derive(Debug)]
@@ -44,25 +51,51 @@ impl Session {
     /// # Errors
     /// The connection cannot be opened, or a statement cannot be prepared (tables missing or unlike ours).
     pub async fn open(connector: &Connector, script: &Script) -> Result<Self, OpenError> {
-        let mut wire = Wire::new(connector.connect_stream().await?)?;
+        let (stream, canceller) = connector.connect_stream().await?;
+        let mut wire = Wire::new(stream)?;
         if let Some(messages) = script.preparation() {
             let preparing = wire.exchange(Outgoing::plain(messages), |_, _| {});
             let limit = Duration::from_secs(PREPARE_SECONDS);
-            let answer = tokio::time::timeout(limit, preparing).await.map_err(|_| OpenError::PrepareTimeout)?;
+            let Ok(answer) = tokio::time::timeout(limit, preparing).await else {
+                canceller.cancel().await;
+                return Err(OpenError::PrepareTimeout);
+            };
             if let Some(failure) = answer.failure {
                 return Err(OpenError::Prepare(failure));
             }
         }
-        Ok(Self { wire, give_up: script.give_up(), may_commit: false })
+        Ok(Self { wire, canceller, give_up: script.give_up(), may_commit: false, is_busy: false })
     }
 
-    /// Runs one request to its end. A failed transaction is rolled back before this returns (after `done`).
+    /// As [`Session::open`], for the first connections of a run: tried a second time where the server has none left, or
+    /// hangs up, since one that was needed before the run may still be ending.
+    ///
+    /// # Errors
+    /// As of [`Session::open`].
+    pub async fn open_first(connector: &Connector, script: &Script) -> Result<Self, OpenError> {
+        match Self::open(connector, script).await {
+            Err(OpenError::Connect(error)) if may_be_ending(&error) => {
+                tokio::time::sleep(PAUSE).await;
+                Self::open(connector, script).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// Runs one request to its end. A failed transaction is rolled back before this returns (after `done`). Where it is
+    /// given up, or this is dropped, the session [is abandoned](Self::is_abandoned).
     pub async fn run(&mut self, script: &Script, batch: &Batch, pool: &Pool) -> Execution {
+        self.is_busy = true;
         let Some(limit) = self.give_up else {
-            return self.run_unbounded(script, batch, pool).await;
+            let execution = self.run_unbounded(script, batch, pool).await;
+            self.is_busy = false;
+            return execution;
         };
         match tokio::time::timeout(limit, self.run_unbounded(script, batch, pool)).await {
-            Ok(execution) => execution,
+            Ok(execution) => {
+                self.is_busy = false;
+                execution
+            }
             Err(_) => {
                 let message = format!("no answer within {limit:?}, although the statement timeout had passed");
                 let failure = Failure::own("no answer", message, true);
@@ -71,6 +104,16 @@ impl Session {
                 Execution::new(outcome, Ends::default())
             }
         }
+    }
+
+    /// Whether the server may still be at work on a request that nobody waits for any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.is_busy || self.wire.end().is_some_and(Failure::is_protocol)
+    }
+
+    /// Has the server stop its work on an abandoned request, and closes the connection. Takes a second at most.
+    pub async fn cancel(self) {
+        self.canceller.cancel().await;
     }
 
     async fn run_unbounded(&mut self, script: &Script, batch: &Batch, pool: &Pool) -> Execution {

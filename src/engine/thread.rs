@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
+use futures::stream::{StreamExt, TryStreamExt};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -16,7 +17,14 @@ use super::session::{OpenError, Session};
 use super::timer::Timer;
 use super::worker::{Incident, Shared, Worker};
 use crate::clock::{self, Epoch};
+use crate::database::connect::{ConnectError, ConnectErrorKind};
 use crate::recorder::Recorder;
+
+/// How many sessions are cancelled at once.
+const CANCELLED_AT_ONCE: usize = 16;
+
+/// How long cancelling may hold up the result. The server ends what is left by the limits of the session.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a thread tells the controller.
 #[derive(Debug)]
@@ -46,9 +54,31 @@ pub enum PrepareError {
     /// A connection could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The server has fewer connections left than there are workers.
+    #[error("{error} Or lower --workers: there are {workers}, and each takes one.")]
+    TooManyWorkers {
+        /// The server's refusal.
+        error: ConnectError,
+        /// How many workers there are.
+        workers: usize,
+    },
     /// The system gave no timer or runtime.
     #[error("the system gives no more descriptors or threads ({0}); lower --workers or raise the limit (ulimit -n)")]
     System(#[from] std::io::Error),
+}
+
+impl PrepareError {
+    /// The same for a run of so many workers.
+    pub fn of_workers(self, workers: usize) -> Self {
+        match self {
+            Self::Open(OpenError::Connect(error))
+                if workers > 1 && error.kind() == ConnectErrorKind::TooManyConnections =>
+            {
+                Self::TooManyWorkers { error, workers }
+            }
+            other => other,
+        }
+    }
 }
 
 /// What a thread leaves behind, beside what it recorded.
@@ -142,12 +172,17 @@ async fn drive(setup: ThreadSetup) {
     };
 
     let recorder = Rc::new(RefCell::new(Recorder::new(phases)));
+    let (abandoned, mut left_behind) = mpsc::unbounded_channel();
+    let mut cancelling = futures::stream::poll_fn(|cx| left_behind.poll_recv(cx))
+        .map(Session::cancel)
+        .buffer_unordered(CANCELLED_AT_ONCE);
     let mut tasks = JoinSet::new();
     for session in sessions {
         let tell = events.clone();
         let incidents = Box::new(move |incident| _ = tell.send(ThreadEvent::Incident(incident)));
         let recorder = Rc::clone(&recorder);
-        let worker = Worker::new(Arc::clone(&shared), recorder, incidents, session, closing.clone(), epoch);
+        let abandoned = abandoned.clone();
+        let worker = Worker::new(Arc::clone(&shared), recorder, incidents, session, abandoned, closing.clone(), epoch);
         tasks.spawn_local(worker.run());
     }
     let mut usage = Box::pin(usage_until_end(Arc::clone(&shared), epoch, timer, closing));
@@ -164,10 +199,13 @@ async fn drive(setup: ThreadSetup) {
             },
             index = seconds.next() => reports.send(index),
             measured = &mut usage, if used.is_none() => used = Some(measured),
+            Some(()) = cancelling.next() => {}
             _ = abort.wait_for(|abort| *abort) => break,
         }
     }
     tasks.shutdown().await;
+    drop(abandoned);
+    let _ = tokio::time::timeout(CANCELLED_WITHIN, cancelling.for_each(async |()| ())).await;
     reports.send(seconds.index);
     let Usage { cpu_ns, run_queue_ns, start_delay_ns } = match used {
         Some(used) => used,
@@ -183,11 +221,10 @@ async fn open_all(
     workers: usize,
     lead: &Rc<RefCell<Lead>>,
 ) -> Result<Vec<(Session, Timer)>, PrepareError> {
-    use futures::stream::{StreamExt, TryStreamExt};
     futures::stream::iter(0..workers)
         .map(|_| async {
             let timer = Timer::new(Rc::clone(lead))?;
-            let session = Session::open(&shared.connector, &shared.script).await?;
+            let session = Session::open_first(&shared.connector, &shared.script).await?;
             Ok((session, timer))
         })
         .buffer_unordered(16)

@@ -181,7 +181,7 @@ impl Wire {
         .await;
     }
 
-    /// Sends what needs no answer, and closes the connection.
+    /// Sends what asks the server to close the connection, and waits until it has.
     pub async fn close_with(mut self, farewell: &[u8]) {
         if self.end.is_none() {
             let (outgoing, mut sent, mut sending) = (Outgoing::plain(farewell), 0, Sending::Data);
@@ -193,6 +193,7 @@ impl Wire {
                 }
             })
             .await;
+            self.until_ended().await;
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::batch::Batch;
 use super::script::{MAX_ROUND_TRIPS, Script};
@@ -62,12 +62,16 @@ pub enum Incident {
     ReconnectFailed(Failure),
 }
 
+/// Takes sessions on which a request was given up, so that they are cancelled on the server.
+pub type Abandoned = mpsc::UnboundedSender<Session>;
+
 /// One connection and what it needs.
 pub struct Worker {
     shared: Arc<Shared>,
     recorder: Rc<RefCell<Recorder>>,
     incidents: Box<dyn Fn(Incident)>,
     session: Option<Session>,
+    abandoned: Abandoned,
     timer: Timer,
     /// Changes when the window closes early.
     closing: watch::Receiver<bool>,
@@ -119,6 +123,13 @@ impl Drop for InFlight {
     }
 }
 
+/// A worker that is ended while a request is under way leaves its session to be cancelled.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
 /// Why a wait ended.
 enum Wake {
     Due,
@@ -133,11 +144,12 @@ impl Worker {
         recorder: Rc<RefCell<Recorder>>,
         incidents: Box<dyn Fn(Incident)>,
         (session, timer): (Session, Timer),
+        abandoned: Abandoned,
         closing: watch::Receiver<bool>,
         epoch: Epoch,
     ) -> Self {
-        let jitter = SplitMix64::new(clock::now_ns());
-        Self { shared, recorder, incidents, session: Some(session), timer, closing, epoch, jitter, fruitless: 0 }
+        let (session, jitter) = (Some(session), SplitMix64::new(clock::now_ns()));
+        Self { shared, recorder, incidents, session, abandoned, timer, closing, epoch, jitter, fruitless: 0 }
     }
 
     /// Runs requests until the window closes, and finishes the one in hand.
@@ -267,7 +279,7 @@ impl Worker {
             Outcome::Failed(failure) | Outcome::Unknown(failure) => failure.connection_lost,
         };
         if lost {
-            self.session = None;
+            self.abandon();
         } else {
             self.fruitless = 0;
         }
@@ -275,6 +287,14 @@ impl Worker {
             && is_news
         {
             (self.incidents)(Incident::NewError(failure));
+        }
+    }
+
+    /// Gives the session up.
+    fn abandon(&mut self) {
+        if let Some(session) = self.session.take().filter(Session::is_abandoned) {
+            // The thread listens as long as there are workers.
+            let _ = self.abandoned.send(session);
         }
     }
 

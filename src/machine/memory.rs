@@ -296,7 +296,13 @@ mod tests {
     fn run(workers: usize, threads: usize, largest: usize) -> (EngineOptions, Workload) {
         let schedule =
             Schedule { pace: Pace::Closed, share: Share::WHOLE, seed: 1, warmup_ns: 0, duration_ns: 1_000_000_000 };
-        let session = SessionOptions { prepared: true, pipeline: false, statement_timeout: None, isolation: None };
+        let session = SessionOptions {
+            prepared: true,
+            pipeline: false,
+            statement_timeout: None,
+            isolation: None,
+            idle_in_transaction: None,
+        };
         let engine = EngineOptions {
             schedule,
             workers,

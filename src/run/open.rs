@@ -7,6 +7,7 @@ use super::{RunError, Tell};
 use crate::database::connect::{ConnectErrorKind, Connector};
 use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::ephemeral::ThrowawayServer;
+use crate::database::limits::{self, SessionLimits};
 use crate::database::link::Link;
 use crate::database::preflight;
 use crate::database::rights;
@@ -28,6 +29,7 @@ pub struct Reached {
 struct Found {
     info: ServerInfo,
     identity: Option<String>,
+    limits: SessionLimits,
 }
 
 /// A database whose tables are ready, and the throwaway server where it is one.
@@ -39,6 +41,8 @@ pub struct Database {
     pub(super) warnings: Vec<String>,
     /// [`verify::tickets_taken`] before the run, where it will be asked for again.
     pub(super) tickets_before: Option<u64>,
+    /// [`SessionLimits::idle_in_transaction`]
+    pub(super) idle_in_transaction: Option<Duration>,
 }
 
 /// Connects, and asks what there is. Changes nothing. With `--setup` it is no error that the database is missing.
@@ -74,7 +78,8 @@ async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Fou
     if plan.engine.session.prepared && !plan.setup_only {
         preflight::check_prepared_statements(link, connector).await?;
     }
-    Ok(Found { info, identity })
+    let limits = limits::lacking(link).await?;
+    Ok(Found { info, identity, limits })
 }
 
 impl Reached {
@@ -102,16 +107,21 @@ impl Reached {
 /// Tables are missing or not ours, the role may not, or `--start-at` passed.
 pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Tell<'_>) -> Result<Database, RunError> {
     let Reached { connector, server, found } = reached;
+    let connector = match &found {
+        Some(found) => connector.with_session_settings(&found.limits.session_sql),
+        None => connector,
+    };
     let mut link = schema::connect(&connector, plan.setup.is_some()).await?;
     if let Some(kind) = plan.setup {
         tell(&format!("making sure that the {} tables are there", kind.name()));
         schema::set_up(&mut link, kind).await?;
     }
     let kind = schema::check(&mut link, plan.workload.server_side_data).await?;
-    let Found { mut info, identity } = match found {
+    let Found { mut info, identity, limits } = match found {
         Some(found) => found,
         None => look(plan, &mut link, &connector).await?,
     };
+    let connector = connector.with_session_settings(&limits.session_sql);
     info.tables = Some(kind.name().to_owned());
     if pool.is_some() {
         rights::check(&mut link, &plan.workload, plan.reset, plan.verify).await?;
@@ -140,7 +150,15 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
         warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
     }
-    Ok(Database { connector, server, info, identity, warnings, tickets_before })
+    Ok(Database {
+        connector,
+        server,
+        info,
+        identity,
+        warnings,
+        tickets_before,
+        idle_in_transaction: limits.idle_in_transaction,
+    })
 }
 
 impl Database {

@@ -1,6 +1,6 @@
 //! What to do about what the figures show. Pure.
 
-use super::Criteria;
+use super::{Criteria, held_up};
 use crate::result::RunResult;
 
 /// In the order of importance.
@@ -20,7 +20,11 @@ pub(super) fn advice(result: &RunResult, criteria: &Criteria) -> Vec<String> {
         );
     }
     if result.errors.iter().any(|error| error.sqlstate.as_deref() == Some("53300")) {
-        advice.push("The server is out of connections: lower --workers or raise its max_connections.".to_owned());
+        let lower = if result.config.workers > 1 { "lower --workers, or " } else { "" };
+        advice.push(format!(
+            "The server was out of connections: {lower}raise the limit of the server (max_connections), the role or the \
+             pooler."
+        ));
     }
     let service = &result.service_time_ms;
     if let (Some(mean), Some(round_trip)) = (service.avg, result.server.round_trip_ms) {
@@ -70,7 +74,7 @@ fn workers_advice(result: &RunResult) -> Vec<String> {
             "To offer {offered:.0} requests/s at this service time, raise --workers{per_vm} to about {needed}. If the \
              service time grows as well, the database is the limit, and more workers only lengthen its queue."
         ));
-    } else {
+    } else if result.fleet.as_ref().is_none_or(|fleet| held_up::find(fleet).is_none()) {
         advice.push(
             "There were workers enough on average, so requests came in bunches or the server paused (checkpoints, \
              locks, autovacuum): see the maximum and p99.9 of the service time."

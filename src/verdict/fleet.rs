@@ -1,7 +1,7 @@
 //! What can be wrong with a test only where several machines ran it: one is missing, clocks are off, one is unlike the
 //! others. Pure.
 
-use super::{generator_at_fault, name_list};
+use super::{generator_at_fault, held_up, name_list};
 use crate::result::{Bounded, ClockComparison, Fleet, VmResult};
 
 /// Clocks that are off by more make T0 uncertain, milliseconds.
@@ -113,6 +113,7 @@ pub(super) fn warnings(fleet: &Fleet) -> Vec<String> {
              what kept the last one busy."
         ));
     }
+    warnings.extend(held_up::find(fleet).map(|held_up| held_up.text(fleet)));
     let differing = differing(fleet);
     warnings.extend(differing.iter().take(NAMED).map(|difference| difference.text.clone()));
     if differing.len() > NAMED {
@@ -160,12 +161,16 @@ const COMPARED: [Compared; 4] = [
 ];
 
 /// The machines whose latency, rate or errors are more than twice as bad as the median machine's, in their order. Of two,
-/// each is compared with the other. Lost machines, and those with few answers, are not compared.
+/// each is compared with the other. Lost machines, those with few answers, and those that one of them held up are not
+/// compared.
 pub fn differing(fleet: &Fleet) -> Vec<Difference> {
+    let held_up = held_up::find(fleet);
+    let concerns = |index: &usize| held_up.as_ref().is_some_and(|it| it.by == *index || it.held.contains(index));
     let comparable: Vec<(usize, &VmResult)> = fleet
         .per_vm_results
         .iter()
         .enumerate()
+        .filter(|(index, _)| !concerns(index))
         .filter(|(_, vm)| vm.lost.is_none() && vm.result.accounting.answered() >= ANSWERS_TO_COMPARE)
         .collect();
     if comparable.len() < 2 {

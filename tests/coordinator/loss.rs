@@ -259,10 +259,10 @@ fn a_frozen_program_is_killed_even_if_all_ends_at_that_moment() {
 }
 
 /// A second sshd with the configuration of another one, in a namespace. Ended when dropped.
-struct SshdInside(Child);
+pub struct SshdInside(Child);
 
 impl SshdInside {
-    fn start(namespace: &Namespace, like: &TestSshd) -> Self {
+    pub fn start(namespace: &Namespace, like: &TestSshd) -> Self {
         let mut command = namespace.command("/usr/sbin/sshd");
         command.args(["-D", "-e", "-f"]).arg(like.config().with_file_name("sshd_config"));
         let sshd = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

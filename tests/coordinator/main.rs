@@ -9,6 +9,7 @@ mod sshd;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cut_off;
 mod early;
 mod hostile;
 mod interrupts;

@@ -22,6 +22,7 @@ macro_rules! on_each_version {
     };
 }
 
+mod limits;
 mod network;
 mod pooler;
 mod proxy;

@@ -22,7 +22,7 @@ const LOAD: [&str; 4] = ["--rps", "100", "--workers", "6"];
 const UNNAMED: [&[&str]; 2] = [&["--no-prepared-statements"], &["--no-prepared-statements", "--pipeline"]];
 
 /// A PgBouncer of this test's own. Ended when dropped.
-struct Bouncer {
+pub struct Bouncer {
     child: Option<Child>,
     port: u16,
     psql: PathBuf,
@@ -31,7 +31,7 @@ struct Bouncer {
 
 impl Bouncer {
     /// With so many connections to the server.
-    fn before(server: &TestServer, mode: &str, pool: u32) -> Self {
+    pub fn before(server: &TestServer, mode: &str, pool: u32) -> Self {
         let folder = tempfile::Builder::new().prefix("plt").tempdir_in("/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -75,7 +75,7 @@ impl Bouncer {
         assert!(done.status.success(), "{text}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("postgresql://postgres:secret@127.0.0.1:{}/postgres?sslmode=disable", self.port)
     }
 

@@ -27,6 +27,8 @@ pub struct Rules {
     pub drip: Option<usize>,
     /// What becomes of new connections.
     pub arrival: Arrival,
+    /// New connections are reset while there is another one.
+    pub one_at_a_time: bool,
     /// What becomes of connections on which a certain statement is sent.
     pub trap: Option<Trap>,
     /// Connections made before are reset; see [`Proxy::reset_all`].
@@ -167,6 +169,8 @@ async fn listen(
     accepted: Arc<AtomicU64>,
 ) {
     let listener = TcpListener::from_std(listener).unwrap();
+    // Shared by all connections that are open.
+    let open = Arc::new(());
     loop {
         tokio::select! {
             connection = listener.accept() => {
@@ -174,8 +178,15 @@ async fn listen(
                 accepted.fetch_add(1, Ordering::Relaxed);
                 let mut rules = rules.clone();
                 let now = rules.borrow_and_update().clone();
-                let connection = Connection { client, rules, born: now.resets, dice: 1 };
-                tokio::spawn(connection.serve(now.arrival, server));
+                if now.one_at_a_time && Arc::strong_count(&open) > 1 {
+                    reset(client);
+                    continue;
+                }
+                let (connection, open) = (Connection { client, rules, born: now.resets, dice: 1 }, Arc::clone(&open));
+                tokio::spawn(async move {
+                    connection.serve(now.arrival, server).await;
+                    drop(open);
+                });
             }
             changed = rules.changed() => if changed.is_err() { return },
         }

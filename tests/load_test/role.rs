@@ -220,3 +220,42 @@ fn names_that_need_quotes_are_names() {
     let granted = "SELECT has_table_privilege('it''s a \"role\"', 'chat_inference', 'INSERT')";
     assert_eq!(server.psql_in("load", granted), "t");
 }
+
+/// One connection at a time is enough for one worker, and no phase needs one more than there are workers.
+#[test]
+fn a_role_may_have_as_few_connections_as_there_are_workers() {
+    let server = server_with_owner();
+    grant(&server, &["role=runner"]);
+    let limit = |connections: u32| _ = server.psql(&format!("ALTER ROLE runner CONNECTION LIMIT {connections}"));
+    let load = ["--rps", "20", "--duration", "1", "--verify"];
+    let modes: [&[&str]; 5] =
+        [&[], &["--pipeline"], &["--no-prepared-statements"], &["--server-side-data"], &["--statement-timeout", "9s"]];
+    for (connections, more) in [1, 1, 1, 1, 3].into_iter().zip(modes) {
+        limit(connections);
+        let workers = connections.to_string();
+        let arguments = [&load[..], &["--workers", &workers], more].concat();
+        let json = run_as(&server, "runner", &arguments).expect_measured().json();
+        all_written(&json, 20);
+        assert_eq!((&json["verification"]["error"], &json["reconnects"]), (&serde_json::Value::Null, &0.into()));
+    }
+    // Fewer are told, and fewer workers are the remedy only where there are several.
+    let refused = |workers: &str| run_as(&server, "runner", &[&load[..], &["--workers", workers]].concat());
+    refused("4").expect_refusal(3, &["no connection left", "CONNECTION LIMIT", "lower --workers: there are 4"]);
+    limit(0);
+    let ran = refused("1").expect_refusal(3, &["no connection left", "CONNECTION LIMIT"]);
+    assert!(!ran.stderr.contains("lower --workers"), "{}", ran.stderr);
+}
+
+/// All that the server leaves to those who are no superusers.
+#[test]
+fn as_many_workers_as_the_server_has_connections_are_served() {
+    let server = server_with_owner();
+    grant(&server, &["role=runner"]);
+    let free = server.psql(
+        "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int",
+    );
+    let load = ["--rps", "20", "--duration", "1", "--verify", "--workers", &free];
+    let json = run_as(&server, "runner", &load).expect_measured().json();
+    all_written(&json, 20);
+    assert_eq!((&json["verification"]["error"], &json["reconnects"]), (&serde_json::Value::Null, &0.into()));
+}

@@ -42,6 +42,33 @@ impl Namespace {
         Some(namespace)
     }
 
+    /// A second link to here, for what must not be cut off together with the first one. Returns our address on it.
+    pub fn add_link(&self) -> String {
+        let (name, net) = (&self.name, self.subnet);
+        for step in [
+            format!("link add {name}i type veth peer name {name}q"),
+            format!("link set {name}q netns {name}"),
+            format!("addr add 10.78.{net}.1/30 dev {name}i"),
+            format!("link set {name}i up"),
+            format!("-n {name} addr add 10.78.{net}.2/30 dev {name}q"),
+            format!("-n {name} link set {name}q up"),
+        ] {
+            ip(&step).unwrap();
+        }
+        format!("10.78.{net}.1")
+    }
+
+    /// What is sent from there through the second link goes to nobody, and nobody is told.
+    pub fn lose_link(&self) {
+        let (name, host) = (&self.name, format!("10.78.{}.1", self.subnet));
+        ip(&format!("-n {name} neigh replace {host} lladdr 02:00:00:00:00:01 dev {name}q nud permanent")).unwrap();
+    }
+
+    /// The end of [`Self::lose_link`].
+    pub fn find_link(&self) {
+        ip(&format!("-n {0} neigh del 10.78.{1}.1 dev {0}q", self.name, self.subnet)).unwrap();
+    }
+
     /// A command in there.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
@@ -79,6 +106,8 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = ip(&format!("link del {}h", self.name));
+        // Gone already where there is none.
+        let _ = ip(&format!("link del {}i", self.name));
         let _ = ip(&format!("netns del {}", self.name));
     }
 }

@@ -280,8 +280,8 @@ impl Attempt {
                 "There is no database {dbname} at {server} ({text}): create it, as --setup does, or correct its name in --postgres-url."
             ),
             Kind::TooManyConnections => format!(
-                "{server} has no connection left ({text}): lower --workers, close other connections, or raise \
-                 the limit of the server (max_connections), user or pooler."
+                "{server} has no connection left ({text}): close other connections, or raise the limit of the server \
+                 (max_connections), the database or the role (CONNECTION LIMIT), or the pooler."
             ),
             Kind::StartingUp => format!("{server} takes no connections at the moment ({text}): try again shortly."),
             Kind::PoolerStartupParameter => format!(

@@ -53,18 +53,29 @@ pub(super) async fn is_wanted(
     }
 }
 
+/// Runs SQL that sets something. What the server refuses stays as it is.
+pub(super) async fn set(sql: &str, client: &Client, driver: &mut Driver) -> Result<(), Error> {
+    match run(sql, client, driver).await {
+        Err(error) if error.as_db_error().is_none() => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The one boolean that a query returns.
 async fn ask(query: &str, client: &Client, driver: &mut Driver) -> Result<bool, Error> {
-    let answer = client.simple_query(query);
-    tokio::pin!(answer);
-    let messages = tokio::select! {
-        biased;
-        messages = &mut answer => messages?,
-        ended = driver => { ended?; answer.await? }
-    };
     let is_true = |message: &SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => matches!(row.get(0), Some("on" | "t")),
         _ => false,
     };
-    Ok(messages.iter().any(is_true))
+    Ok(run(query, client, driver).await?.iter().any(is_true))
+}
+
+async fn run(query: &str, client: &Client, driver: &mut Driver) -> Result<Vec<SimpleQueryMessage>, Error> {
+    let answer = client.simple_query(query);
+    tokio::pin!(answer);
+    tokio::select! {
+        biased;
+        messages = &mut answer => messages,
+        ended = driver => { ended?; answer.await }
+    }
 }

@@ -63,6 +63,9 @@ impl AsyncWrite for Stream {
 /// The longest message that a server has to send before the load and after it; what it says of errors is shorter.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
+/// The type of the message that names the server process.
+const BACKEND_KEY_DATA: u8 = b'K';
+
 /// A stream that can be taken away from whoever reads and writes through a copy of this. Copies share one stream.
 #[derive(Clone)]
 pub(super) struct Tap {
@@ -87,6 +90,11 @@ impl Tap {
     /// Whether what was read so far ends with a whole message.
     pub(super) fn is_between_messages(&self) -> bool {
         self.with(|tapped| tapped.read.is_between_messages())
+    }
+
+    /// The server process that was named during start-up.
+    pub(super) fn process_id(&self) -> Option<i32> {
+        self.with(|tapped| tapped.read.process_id.as_slice().try_into().ok().map(i32::from_be_bytes))
     }
 
     /// Takes the stream away. `None` where that was done before.
@@ -186,6 +194,8 @@ struct Framing {
     header_bytes: usize,
     /// How many bytes of the frame are still to come after its header.
     body_bytes: usize,
+    /// The first four bytes of BackendKeyData.
+    process_id: Vec<u8>,
 }
 
 impl Framing {
@@ -208,6 +218,10 @@ impl Framing {
                 }
             } else {
                 let body = self.body_bytes.min(read.len());
+                if self.header[0] == BACKEND_KEY_DATA {
+                    let missing = size_of::<i32>().saturating_sub(self.process_id.len());
+                    self.process_id.extend_from_slice(&read[..body.min(missing)]);
+                }
                 self.body_bytes -= body;
                 read = &read[body..];
             }
@@ -222,6 +236,17 @@ impl Framing {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_server_process_is_known_however_its_name_comes() {
+        let bytes =
+            [&b"R\0\0\0\x08\0\0\0\0"[..], b"K\0\0\0\x0c\0\x01\x02\x03\x09\x09\x09\x09", b"Z\0\0\0\x05I"].concat();
+        for piece in 1..=bytes.len() {
+            let mut framing = Framing::default();
+            bytes.chunks(piece).for_each(|bytes| framing.advance(bytes));
+            assert_eq!(framing.process_id, [0, 1, 2, 3], "in pieces of {piece}");
+        }
+    }
 
     proptest! {
         #[test]

@@ -18,7 +18,7 @@ fn workload(sizes: Sizes, server_side_data: bool) -> Workload {
 }
 
 fn options(prepared: bool, pipeline: bool) -> SessionOptions {
-    SessionOptions { prepared, pipeline, statement_timeout: None, isolation: None }
+    SessionOptions { prepared, pipeline, statement_timeout: None, isolation: None, idle_in_transaction: None }
 }
 
 /// JSON text as jsonb in binary.
@@ -109,6 +109,10 @@ fn reference(options: &SessionOptions, workload: &Workload, request: &Request, p
         let text = format!("SET LOCAL statement_timeout = {}", timeout.as_millis());
         statement(&mut out, &name("timeout"), &text, &[], &[]);
     }
+    if let Some(timeout) = options.idle_in_transaction.filter(|_| !options.pipeline) {
+        let text = format!("SET LOCAL idle_in_transaction_session_timeout = {}", timeout.as_millis());
+        statement(&mut out, &name("idle"), &text, &[], &[]);
+    }
     for (at, sql) in statements(workload).iter().enumerate() {
         let values = parameters(sql.write, request, pool, workload);
         statement(&mut out, &name(&at.to_string()), sql.text, sql.types, &values);
@@ -140,13 +144,14 @@ proptest! {
         prepared: bool,
         pipeline: bool,
         server_side_data: bool,
-        timeout in prop::option::of(1u64..100_000),
+        (timeout, idle) in (prop::option::of(1u64..100_000), prop::option::of(1u64..100_000)),
         (rate_limiting, experimentation) in any::<(bool, bool)>(),
         size in MIN_BYTES..3_000usize,
         slot: u64,
     ) {
         let statement_timeout = timeout.map(Duration::from_millis);
-        let options = SessionOptions { statement_timeout, ..options(prepared, pipeline) };
+        let idle_in_transaction = idle.map(Duration::from_millis);
+        let options = SessionOptions { statement_timeout, idle_in_transaction, ..options(prepared, pipeline) };
         let workload =
             Workload { rate_limiting, experimentation, ..workload(sizes(size), server_side_data) };
         let pool = Pool::generate(7, &workload.sizes);
