@@ -117,14 +117,13 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
     let nonce = RandomState::new().hash_one(std::process::id());
     let maker = RequestMaker::new(plan.workload.clone(), pool, nonce);
     let mut prepared = engine::prepare(plan.engine.clone(), database.connector.clone(), maker.clone()).await;
-    if let Err(PrepareError::Open(OpenError::Connect(error))) = &prepared
-        && error.kind() == ConnectErrorKind::TooManyConnections
+    if let Err(PrepareError::Open(error)) = &prepared
+        && is_for_want_of_connections(error)
         && let Some(mark) = database.mark.take()
     {
         // The load needs the mark's connection.
         mark.release().await;
-        let why = format!("there are only as many connections as --workers: {error}");
-        database.warnings.push(mark::impossible(&why));
+        database.warnings.push(mark::impossible("all connections that can be had are needed for --workers"));
         prepared = engine::prepare(plan.engine.clone(), database.connector.clone(), maker.clone()).await;
     }
     let prepared = prepared?;
@@ -141,6 +140,14 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
     };
     let config = plan.config(target);
     Ok(Ready { plan, database, config, maker, prepared, container })
+}
+
+/// Whether there may be too few connections; a pooler in session mode does not answer then.
+fn is_for_want_of_connections(error: &OpenError) -> bool {
+    match error {
+        OpenError::Connect(error) => error.kind() == ConnectErrorKind::TooManyConnections,
+        error => matches!(error, OpenError::PrepareTimeout),
+    }
 }
 
 /// What the tables are when all processes of the test have emptied them.

@@ -112,7 +112,8 @@ impl Evidence {
     pub fn replaced(&self, later: &Self, tables: &[&str]) -> Option<Doubt> {
         let known = |one: &Option<String>, other: &Option<String>| one.is_none() || other.is_none() || one == other;
         if later.standby {
-            let text = "a standby answered in place of the primary, and may lag behind; point --postgres-url at the primary";
+            let text =
+                "a standby answered in place of the primary, and may lag behind; point --postgres-url at the primary";
             return Some(Doubt { text: text.to_owned(), may_pass: true });
         }
         if !known(&self.system, &later.system) || self.database != later.database {
@@ -156,7 +157,8 @@ impl Evidence {
             let name = &before.name;
             let is_upserted = ["resource_bucket", "variant_by_episode"].contains(&name.as_str());
             if grew(before.deleted, after.deleted) || !is_upserted && grew(before.updated, after.updated) {
-                let text = format!("rows of {name} were deleted or changed during the run, which a load test never does");
+                let text =
+                    format!("rows of {name} were deleted or changed during the run, which a load test never does");
                 return Some(Doubt { text, may_pass: false });
             }
             // Elsewhere is where a rule, a trigger, or another search_path of a pooled session sends them.

@@ -1,22 +1,25 @@
 //! The mark that a test puts on its tables for as long as it runs, so that no second test empties or replaces them.
 //!
-//! The mark is a set of advisory locks in the load's database, held by one transaction that stays open. A transaction
-//! ends with its connection, whatever happens to the process, and it stays on one server session behind a pooler in
-//! transaction mode; a session-level lock would leak into the pool there. The transaction has neither a snapshot nor a transaction
-//! ID, so it does not hold back vacuum, and it costs nothing per request.
+//! The mark is a set of advisory locks in the load's database, held by transactions of a connection of its own. A
+//! transaction ends with its connection, whatever happens to the process, and it stays on one server session behind a
+//! pooler in transaction mode; a session-level lock would leak into the pool there. It has neither a snapshot nor a
+//! transaction ID, so it does not hold back vacuum, and it costs nothing per request.
+//!
+//! Every second a new transaction takes the place of the last one, because a pooler's PAUSE waits for the end of all
+//! transactions. For the moment between the two the tables are not marked, so a newcomer looks twice, [`SETTLE`] apart.
 //!
 //! | key (two 32-bit numbers) | mode | who |
 //! |---|---|---|
 //! | [`CLASS`] xor the schema's oid, the test's number | shared | every process of the test, and its set-up transactions |
 //! | [`SHARE_CLASS`] xor the schema's oid, a number for test and share | exclusive | the process with that share |
 //!
-//! `schema.sql` knows the first one. While a process looks for other marks and sets its own, it holds [`GATE`].
+//! `schema.sql` knows the first one. While a process looks for other marks and sets its own first one, it holds [`GATE`].
 
 mod holder;
 
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
@@ -48,6 +51,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// Between a newcomer's two looks. A renewal takes less.
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// How long the set-up connection may take to answer while the mark is held. A pool of one connection cannot.
 const SECOND_CONNECTION: Duration = Duration::from_secs(5);
@@ -140,6 +146,8 @@ pub enum Marking {
 pub(super) struct Keys {
     schemas: Vec<u32>,
     claim: Claim,
+    /// What the mark's session is called.
+    application: String,
 }
 
 /// A session that holds a lock which keeps this process out.
@@ -175,7 +183,7 @@ pub async fn take(
         Err(error) if error.code().is_some() => return Ok(Marking::Impossible(impossible(&chain(&error)))),
         Err(error) => return Err(MarkError::Silent(error)),
     };
-    let keys = Keys { schemas, claim };
+    let keys = Keys { schemas, claim, application: application_name() };
     let mut own = match Link::open(connector).await {
         Ok(own) => own,
         Err(error) => return unmarked(link, &keys, &chain(&error)).await,
@@ -197,11 +205,15 @@ pub async fn take(
         }
     }
     let answer = link.run_within(Some(SECOND_CONNECTION), async |client| client.simple_query("SELECT 1").await).await;
-    if let Err(error) = answer {
+    if answer.is_err() {
         roll_back(&mut own).await;
         own.close().await;
         *link = Link::open(connector).await?;
-        return unmarked(link, &keys, &format!("there is only one connection at a time: {}", chain(&error))).await;
+        let cause = format!(
+            "a second connection got no answer within {} s (a pool of one connection?)",
+            SECOND_CONNECTION.as_secs()
+        );
+        return unmarked(link, &keys, &cause).await;
     }
     Ok(Marking::Held(Mark::hold(connector.clone(), own, keys)))
 }
@@ -225,7 +237,7 @@ async fn unmarked(link: &mut Link, keys: &Keys, cause: &str) -> Result<Marking, 
 
 /// What is said where the tables are not marked.
 pub fn impossible(cause: &str) -> String {
-    let cause = cause.trim_end_matches('.');
+    let cause = cause.trim_end_matches(['.', '?']);
     format!("The tables could not be marked as in use, so another load test on them would not be refused: {cause}.")
 }
 
@@ -272,16 +284,7 @@ async fn attempt(link: &mut Link, keys: &Keys) -> Result<Attempt, LinkError> {
 }
 
 async fn attempt_within(link: &mut Link, keys: &Keys) -> Result<Attempt, LinkError> {
-    // Time limits of the role or database must not end the transaction.
-    let begin = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; \
-         SELECT set_config('application_name', '{}', true), set_config('lock_timeout', '10s', true), \
-         set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true), \
-         CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL \
-         THEN set_config('transaction_timeout', '0', true) END; \
-         SELECT pg_advisory_lock({GATE}); SAVEPOINT look",
-        application_name()
-    );
+    let begin = format!("{}SELECT pg_advisory_lock({GATE}); SAVEPOINT look", keys.begin());
     link.run_within(Some(Duration::from_secs(15)), async |client| client.batch_execute(&begin).await).await?;
     let holders = look(link, keys).await?;
     if !holders.is_empty() {
@@ -300,12 +303,40 @@ async fn attempt_within(link: &mut Link, keys: &Keys) -> Result<Attempt, LinkErr
     if !keys.schemas.is_empty() && rows(&messages).next().is_none() {
         return Ok(Attempt::Useless("the server does not keep advisory locks".to_owned()));
     }
-    let open = format!("ROLLBACK TO SAVEPOINT look; SELECT pg_advisory_unlock({GATE})");
+    let open = format!("ROLLBACK TO SAVEPOINT look; SELECT pg_advisory_unlock({GATE}); SAVEPOINT look");
     link.run(async |client| client.batch_execute(&open).await).await?;
+    tokio::time::sleep(SETTLE).await;
+    let holders = look(link, keys).await?;
+    if !holders.is_empty() {
+        return Ok(Attempt::Taken(holders));
+    }
+    link.run(async |client| client.batch_execute("ROLLBACK TO SAVEPOINT look").await).await?;
     Ok(Attempt::Marked)
 }
 
+/// Lets a new transaction take the place of the last one, and returns whether that took so long that a newcomer may have
+/// come between. There is no time limit: a pooler that pauses or a server that stands still is waited for.
+async fn renew(link: &mut Link, keys: &Keys) -> Result<bool, LinkError> {
+    link.run_within(None, async |client| client.batch_execute("COMMIT").await).await?;
+    let since = Instant::now();
+    let begin = keys.begin() + &keys.lock_all();
+    link.run_within(None, async |client| client.batch_execute(&begin).await).await?;
+    Ok(since.elapsed() > SETTLE / 2)
+}
+
 impl Keys {
+    /// Begins a transaction that no time limit of the role or database ends.
+    fn begin(&self) -> String {
+        format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; \
+             SELECT set_config('application_name', '{}', true), set_config('lock_timeout', '10s', true), \
+             set_config('statement_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true), \
+             CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL \
+             THEN set_config('transaction_timeout', '0', true) END; ",
+            self.application
+        )
+    }
+
     fn marks(&self) -> impl Iterator<Item = u32> {
         self.schemas.iter().map(|schema| CLASS ^ schema)
     }
@@ -349,7 +380,7 @@ async fn look(link: &mut Link, keys: &Keys) -> Result<Vec<Holder>, LinkError> {
         "SELECT held.pid, {same_share}, session.application_name, host(session.client_addr), \
          to_char(session.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') \
          FROM pg_locks AS held LEFT JOIN pg_stat_activity AS session ON session.pid = held.pid \
-         WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 2 \
+         WHERE held.locktype = 'advisory' AND held.objsubid = 2 AND held.pid <> pg_backend_pid() \
          AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
          AND (held.classid IN ({marks}) AND held.objid <> '{}'::oid OR {same_share}) \
          ORDER BY session.xact_start NULLS LAST, held.pid",
@@ -385,7 +416,8 @@ fn describe(holders: &[Holder]) -> String {
         "" => "a session without a name".to_owned(),
         name => format!("'{name}'"),
     };
-    if !first.since.is_empty() {
+    // A mark's own transaction is always young, so its name tells since when.
+    if !first.since.is_empty() && !first.application.contains(" since ") {
         let _ = write!(who, " since {} UTC", first.since);
     }
     let _ = write!(who, " (server process {}", first.pid);
@@ -393,7 +425,8 @@ fn describe(holders: &[Holder]) -> String {
         let _ = write!(who, ", client address {}", first.client);
     }
     who.push(')');
-    let mut others: Vec<&str> = holders.iter().map(|holder| holder.pid.as_str()).filter(|pid| *pid != first.pid).collect();
+    let mut others: Vec<&str> =
+        holders.iter().map(|holder| holder.pid.as_str()).filter(|pid| *pid != first.pid).collect();
     others.sort_unstable();
     others.dedup();
     if !others.is_empty() {
@@ -402,14 +435,13 @@ fn describe(holders: &[Holder]) -> String {
     who
 }
 
-/// What `pg_stat_activity` shows of the mark's session: every role may see it. At most 63 bytes, which is what the server
-/// keeps.
+/// What `pg_stat_activity` shows of the mark's session, to every role. At most 63 bytes, which is what the server keeps.
 fn application_name() -> String {
     let host = gethostname::gethostname();
     let host: String =
-        host.to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c)).take(18).collect();
-    let since: String = crate::result::rfc3339(crate::clock::unix_ns()).chars().take(16).collect();
-    format!("load_test on {host}, pid {}, {since}Z", std::process::id())
+        host.to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c)).take(14).collect();
+    let since: String = crate::result::rfc3339(crate::clock::unix_ns()).chars().take(19).collect();
+    format!("load_test {host} pid {} since {since}Z", std::process::id())
 }
 
 async fn roll_back(link: &mut Link) {
@@ -446,24 +478,23 @@ mod tests {
 
     #[test]
     fn the_holder_is_named_with_what_is_known_of_it() {
-        let holder = |pid: &str, client: &str, since: &str| Holder {
+        let holder = |pid: &str, application: &str, client: &str| Holder {
             pid: pid.to_owned(),
             is_same_share: false,
-            application: "load_test on h1, pid 7, 2026-11-27T07:12Z".to_owned(),
+            application: application.to_owned(),
             client: client.to_owned(),
-            since: since.to_owned(),
+            since: "2026-11-27 07:12:34".to_owned(),
         };
-        let all = [holder("815", "10.0.0.5", "2026-11-27 07:12:33"), holder("815", "", ""), holder("816", "", "")];
+        let named = "load_test h1 pid 7 since 2026-11-27T07:12:33Z";
+        let all = [holder("815", named, "10.0.0.5"), holder("815", named, ""), holder("816", named, "")];
         let text = taken(&all).to_string();
-        assert!(
-            text.starts_with(
-                "another load test uses these tables: 'load_test on h1, pid 7, 2026-11-27T07:12Z' since 2026-11-27 \
-                 07:12:33 UTC (server process 815, client address 10.0.0.5) and 1 more; nothing was changed."
-            ),
-            "{text}"
+        let expected = format!(
+            "another load test uses these tables: '{named}' (server process 815, client address 10.0.0.5) and 1 more; nothing"
         );
+        assert!(text.starts_with(&expected), "{text}");
         assert!(text.ends_with("SELECT pg_terminate_backend(815)"), "{text}");
-        assert!(taken(&all[1..2]).to_string().contains("07:12Z' (server process 815);"));
+        let setting_up = taken(&[holder("817", "postgres_load_test", "")]).to_string();
+        assert!(setting_up.contains("'postgres_load_test' since 2026-11-27 07:12:34 UTC (server process 817);"));
         assert!(application_name().len() <= 63, "{}", application_name());
     }
 }

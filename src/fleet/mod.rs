@@ -30,8 +30,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::agent::protocol::{Order, PlanOrder, Ready};
-use crate::database::mark;
 use crate::clock::{duration_ns, now_ns};
+use crate::database::mark;
 use crate::engine::script;
 use crate::merge;
 use crate::recorder::Interval;

@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::{Attempt, Keys, TEST_SETTING, attempt, describe, roll_back, rows};
+use super::{Attempt, Keys, SETTLE, TEST_SETTING, attempt, describe, look, renew, roll_back, rows};
 use crate::database::connect::Connector;
 use crate::database::evidence::{Doubt, Evidence, Form};
 use crate::database::link::{Link, LinkError};
 use crate::outcome::chain;
 use crate::workload::TABLES;
 
-/// How often the connection is used, so that firewalls and poolers do not close it as idle.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often the mark is renewed. It also keeps firewalls and poolers from closing the connection as idle.
+const RENEWAL: Duration = Duration::from_secs(1);
+
+/// The tables are looked at with every so manyth renewal.
+const LOOK_EVERY: u32 = 5;
 
 /// How long to wait before the tables are marked again, at first and at most.
 const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
@@ -102,7 +105,11 @@ impl Mark {
     /// What is to be said with the result.
     pub fn warning(&self) -> Option<String> {
         let state = self.shared.state();
-        let cause = state.lost.as_ref()?;
+        let cause = match (&state.lost, &state.invaded) {
+            (Some(cause), _) => cause.as_str(),
+            (None, Some(_)) => "it could not be renewed in time",
+            (None, None) => return None,
+        };
         let now = match (&state.invaded, state.is_lost) {
             (Some(who), _) => format!("Then another load test marked them: {who}."),
             (None, true) => "It could not be marked again.".to_owned(),
@@ -140,7 +147,7 @@ async fn hold(connector: Connector, mut link: Link, keys: Keys, shared: Arc<Shar
     tokio::pin!(released);
     loop {
         let cause = tokio::select! {
-            Err(cause) = watch(&mut link, &shared) => cause,
+            Err(cause) = watch(&mut link, &keys, &shared) => cause,
             () = &mut released => {
                 roll_back(&mut link).await;
                 return link.close().await;
@@ -160,28 +167,37 @@ async fn hold(connector: Connector, mut link: Link, keys: Keys, shared: Arc<Shar
     }
 }
 
-/// Uses the connection until it is lost: why.
-async fn watch(link: &mut Link, shared: &Shared) -> Result<Infallible, String> {
+/// Renews the mark until it is lost: why.
+async fn watch(link: &mut Link, keys: &Keys, shared: &Shared) -> Result<Infallible, String> {
+    let in_words = |error: LinkError| chain(&error);
+    let mut renewals: u32 = 0;
     loop {
         let until_emptied = shared.state().emptied_until.map(|until| until.saturating_duration_since(Instant::now()));
         tokio::select! {
-            () = tokio::time::sleep(until_emptied.unwrap_or(HEARTBEAT).min(HEARTBEAT)) => {}
+            () = tokio::time::sleep(until_emptied.unwrap_or(RENEWAL).min(RENEWAL)) => {}
             () = shared.look.notified() => continue,
             () = link.io.until_ended() => {
                 return Err(link.io.end_error().map_or_else(|| "its connection ended".to_owned(), |error| chain(error)));
             }
         }
+        renewals = renewals.wrapping_add(1);
         let form = shared.state().before.as_ref().map(|(form, _)| *form);
-        // No time limit: as long as a server that stands still keeps the connection, it keeps the mark.
-        let sql = match form {
-            Some(form) => format!("SELECT pg_stat_clear_snapshot(); SELECT {}", form.sql()),
-            None => "SELECT 1".to_owned(),
-        };
-        let messages = link.run_within(None, async |client| client.simple_query(&sql).await).await;
-        let messages = messages.map_err(|error: LinkError| chain(&error))?;
-        let now = rows(&messages).last().and_then(|row| Evidence::parse(row.get(0)?));
-        if let Some(now) = now.filter(|_| form.is_some()) {
-            note(&mut shared.state(), now);
+        let is_due = renewals % LOOK_EVERY == 0 || until_emptied.is_some();
+        if let Some(form) = form.filter(|_| is_due) {
+            let sql = format!("SELECT {}", form.sql());
+            let messages = link.run_within(None, async |client| client.simple_query(&sql).await).await;
+            let messages = messages.map_err(in_words)?;
+            if let Some(now) = rows(&messages).last().and_then(|row| Evidence::parse(row.get(0)?)) {
+                note(&mut shared.state(), now);
+            }
+        }
+        if renew(link, keys).await.map_err(in_words)? {
+            // A newcomer that sees this mark gives up by then.
+            tokio::time::sleep(2 * SETTLE).await;
+            let holders = look(link, keys).await.map_err(in_words)?;
+            if !holders.is_empty() {
+                shared.state().invaded.get_or_insert_with(|| describe(&holders));
+            }
         }
     }
 }
