@@ -18,6 +18,7 @@ DECLARE
     found regclass;
     ours regclass[] := '{}';
     foreign_tables text[] := '{}';
+    test record;
 BEGIN
     -- Two machines that set up the same database at once take turns.
     PERFORM pg_advisory_xact_lock(7021867105284);
@@ -35,6 +36,18 @@ BEGIN
     IF cardinality(foreign_tables) > 0 THEN
         RAISE EXCEPTION 'not made by postgres_load_test: %; nothing was changed', array_to_string(foreign_tables, ', ')
             USING HINT = 'Give load tests a database of their own, for example: CREATE DATABASE tensorzero_loadtest;';
+    END IF;
+    -- A running test holds advisory locks: the first half of the key stands for the schema, the second for the test.
+    SELECT held.pid, session.application_name AS name INTO test
+    FROM pg_locks AS held LEFT JOIN pg_stat_activity AS session ON session.pid = held.pid
+    WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 2
+        AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND held.classid::bigint IN (SELECT 1342177280 # relnamespace::bigint FROM pg_class WHERE oid = ANY (ours))
+        AND held.objid::text <> coalesce(current_setting('postgres_load_test.test', true), '')
+    LIMIT 1;
+    IF test.pid IS NOT NULL THEN
+        RAISE EXCEPTION 'a load test uses these tables: % (server process %); nothing was changed', test.name, test.pid
+            USING HINT = format('Wait until it has ended. If it no longer runs: SELECT pg_terminate_backend(%s);', test.pid);
     END IF;
     FOREACH found IN ARRAY ours LOOP
         EXECUTE format('DROP TABLE %s', found);
@@ -110,7 +123,7 @@ COMMENT ON TABLE resource_bucket IS 'postgres_load_test: schema 1, logged; empti
 COMMENT ON TABLE variant_by_episode IS 'postgres_load_test: schema 1, logged; emptied at the start of every run';
 COMMENT ON TABLE loadtest_payload_pool IS 'postgres_load_test: schema 1; random text for --server-side-data';
 
--- Empties the four tables:  SELECT reset_loadtest_tables();
+-- Empties the four tables, unless a load test uses them:  SELECT reset_loadtest_tables();
 CREATE OR REPLACE FUNCTION reset_loadtest_tables() RETURNS void LANGUAGE plpgsql AS $reset$
 DECLARE
     wanted text;
@@ -121,6 +134,17 @@ BEGIN
             RAISE EXCEPTION 'table % was not made by postgres_load_test; nothing was emptied', wanted;
         END IF;
     END LOOP;
+    IF EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND objsubid = 2
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND classid::bigint = (
+                SELECT 1342177280 # relnamespace::bigint FROM pg_class WHERE oid = to_regclass('chat_inference')
+            )
+    ) THEN
+        RAISE EXCEPTION 'a load test uses these tables; nothing was emptied'
+            USING HINT = 'Wait until it has ended, or see pg_locks for the advisory lock of its session.';
+    END IF;
     TRUNCATE chat_inference, model_inference, resource_bucket, variant_by_episode;
 END
 $reset$;

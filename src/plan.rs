@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::database::conninfo::{ConnectionSpec, Environment};
+use crate::database::mark;
 use crate::database::schema::Persistence;
 use crate::engine::EngineOptions;
 use crate::engine::script::{Isolation, SessionOptions};
@@ -50,6 +51,8 @@ pub struct Plan {
     pub engine: EngineOptions,
     /// What requests write.
     pub workload: Workload,
+    /// Names the test where other processes belong to it, too; drawn by the run where absent.
+    pub test: Option<u32>,
     /// T0, nanoseconds since 1970; as soon as all is ready where absent.
     pub start_at_unix_ns: Option<u64>,
     /// What the run must reach.
@@ -118,6 +121,7 @@ impl Plan {
             abort_on_errors,
             engine,
             workload,
+            test: (share != Share::WHOLE).then(|| mark::test_of_shares(start_at_unix_ns, share.of)),
             start_at_unix_ns,
             criteria,
             application_name: options.target.application_name.clone(),
@@ -134,7 +138,8 @@ impl Plan {
     /// The same as part of a test that a coordinator leads: it sees to it that all tables are emptied before any part
     /// begins, and it says when that is. So parts empty the tables unless `no_reset` says otherwise. It also counts the errors of all parts.
     #[must_use]
-    pub fn coordinated(mut self, share: Share, no_reset: bool) -> Self {
+    pub fn coordinated(mut self, test: u32, share: Share, no_reset: bool) -> Self {
+        self.test = Some(test);
         self.engine.schedule.share = share;
         self.start_at_unix_ns = None;
         self.abort_on_errors = None;
@@ -460,9 +465,9 @@ mod tests {
     #[test]
     fn a_coordinated_part_empties_the_tables_without_a_warning() {
         let share = Share { index: 1, of: 2 };
-        let plan = resolve(&["--share", "1/2"]).unwrap().coordinated(share, false);
+        let plan = resolve(&["--share", "1/2"]).unwrap().coordinated(7, share, false);
         assert_eq!((plan.reset, plan.warnings.len(), plan.engine.schedule.share), (true, 0, share));
-        assert!(!resolve(&[]).unwrap().coordinated(share, true).reset);
+        assert!(!resolve(&[]).unwrap().coordinated(7, share, true).reset);
     }
 
     #[test]

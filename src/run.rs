@@ -8,16 +8,20 @@ mod open;
 pub use open::{Database, Reached, reach, set_up};
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Epoch;
-use crate::database::connect::{ConnectError, Connector};
+use crate::database::connect::{ConnectError, ConnectErrorKind, Connector};
 use crate::database::ephemeral::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
+use crate::database::evidence::{Evidence, Form};
 use crate::database::link::{Link, LinkError};
+use crate::database::mark::{self, Mark, MarkError};
 use crate::database::preflight::PoolerError;
 use crate::database::schema::SchemaError;
 use crate::database::verify;
 use crate::docker::{ContainerError, ContainerMonitor, ContainerSample, ContainerUsage};
+use crate::engine::session::OpenError;
 use crate::engine::{self, EngineDied, Event, PrepareError, Prepared, Running};
 use crate::plan::{Plan, Target};
 use crate::result::{self, AccountingError, Config, Context, RunResult, ServerInfo, Verification};
@@ -47,6 +51,8 @@ pub enum RunError {
     Silent(#[from] LinkError),
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Mark(#[from] MarkError),
     #[error(transparent)]
     Pooler(#[from] PoolerError),
     #[error(transparent)]
@@ -101,23 +107,57 @@ pub fn start_server(plan: &Plan) -> Result<Option<ThrowawayServer>, RunError> {
 ///
 /// # Errors
 /// One could not be opened, or there is no such container.
-pub async fn prepare(plan: Plan, database: Database, pool: Pool, tell: Tell<'_>) -> Result<Ready, RunError> {
+pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<'_>) -> Result<Ready, RunError> {
     let container = match &plan.docker_container {
         Some(name) => Some(ContainerMonitor::attach(name).await?),
         None => None,
     };
+    let before = if plan.verify { evidence(&database).await? } else { None };
     tell(&format!("opening {} connections", plan.engine.workers));
     let nonce = RandomState::new().hash_one(std::process::id());
     let maker = RequestMaker::new(plan.workload.clone(), pool, nonce);
     let mut options = plan.engine.clone();
     options.session.idle_in_transaction = database.idle_in_transaction;
-    let prepared = engine::prepare(options, database.connector.clone(), maker.clone()).await?;
+    let mut prepared = engine::prepare(options.clone(), database.connector.clone(), maker.clone()).await;
+    if let Err(PrepareError::Open(error)) = &prepared
+        && is_for_want_of_connections(error)
+        && let Some(mark) = database.mark.take()
+    {
+        // The load needs the mark's connection.
+        mark.release().await;
+        database.warnings.push(mark::impossible("all connections that can be had are needed for --workers"));
+        prepared = engine::prepare(options, database.connector.clone(), maker.clone()).await;
+    }
+    let prepared = prepared?;
+    // With a start of their own making, other shares may empty the tables until then.
+    let emptied_for = plan.start_at_unix_ns.filter(|_| plan.engine.schedule.share != Share::WHOLE);
+    let emptied_for = emptied_for.map(|unix_ns| Duration::from_nanos(unix_ns.saturating_sub(crate::clock::unix_ns())));
+    if let Some(mark) = &database.mark {
+        mark.watch(before.clone(), emptied_for);
+    }
+    database.before = before.filter(|_| emptied_for.is_none());
     let target = match &database.server {
         Some(_) => result::THROWAWAY_TARGET.to_owned(),
         None => database.connector.spec().describe(),
     };
     let config = plan.config(target);
     Ok(Ready { plan, database, config, maker, prepared, container })
+}
+
+/// Whether there may be too few connections; a pooler in session mode does not answer then.
+fn is_for_want_of_connections(error: &OpenError) -> bool {
+    match error {
+        OpenError::Connect(error) => error.kind() == ConnectErrorKind::TooManyConnections,
+        error => matches!(error, OpenError::PrepareTimeout),
+    }
+}
+
+/// What the tables are when all processes of the test have emptied them.
+async fn evidence(database: &Database) -> Result<Option<(Form, Evidence)>, RunError> {
+    let mut link = Link::open(&database.connector).await?;
+    let found = Evidence::ask(&mut link).await;
+    link.close().await;
+    Ok(found?)
 }
 
 impl Ready {
@@ -205,10 +245,12 @@ pub struct Live {
     aborted: Option<String>,
 }
 
-/// Asks how many tickets all parts of a test have taken.
+/// Asks how many tickets all parts of a test have taken. Keeps the tables marked meanwhile.
 pub struct TicketCounter {
     connector: Connector,
     before: u64,
+    tables: (Form, Evidence),
+    _mark: Option<Arc<Mark>>,
 }
 
 impl TicketCounter {
@@ -219,9 +261,9 @@ impl TicketCounter {
     pub async fn count(&self) -> Option<u64> {
         let counted = async {
             let mut link = Link::open(&self.connector).await.ok()?;
-            let taken = verify::tickets_taken(&mut link).await.ok();
+            let taken = verify::tickets_taken_since(&mut link, &self.tables).await.ok();
             link.close().await;
-            taken
+            taken.flatten()
         };
         let taken = tokio::time::timeout(Self::WITHIN, counted).await.ok().flatten()?;
         Some(taken.saturating_sub(self.before))
@@ -336,6 +378,8 @@ impl Live {
             unix_ms: (unix_ms(0), unix_ms(record.window_end_ns)),
             experimentation: self.plan.workload.experimentation,
             tickets_before: self.database.tickets_before.filter(|_| alone),
+            before: self.database.before(),
+            disturbed: self.database.mark.as_ref().and_then(|mark| mark.disturbed()),
         };
         Some(verify::verify(&self.database.connector, &claims).await)
     }
@@ -343,7 +387,15 @@ impl Live {
     /// For asking how many tickets were taken once all parts of a test are over, where the plan says `--verify`.
     pub fn ticket_counter(&self) -> Option<TicketCounter> {
         let before = self.database.tickets_before?;
-        Some(TicketCounter { connector: self.database.connector.clone(), before })
+        let connector = self.database.connector.clone();
+        Some(TicketCounter { connector, before, tables: self.database.before()?, _mark: self.database.mark.clone() })
+    }
+
+    /// Gives the tables up: another test may have them. Nothing is asked of the database after this.
+    pub async fn release(&self) {
+        if let Some(mark) = &self.database.mark {
+            mark.release().await;
+        }
     }
 
     /// [`Self::verify`] was given up.
@@ -363,6 +415,7 @@ impl Live {
     ) -> Result<RunResult, RunError> {
         let mut warnings = self.database.warnings;
         warnings.extend(record.epoch.warning_of_set(Epoch::now()));
+        warnings.extend(self.database.mark.as_ref().and_then(|mark| mark.warning()));
         let context = Context {
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             config: self.config,

@@ -144,7 +144,7 @@ fn status(result: &RunResult, criteria: &Criteria) -> (Status, String) {
         let also = if failed > 0 { format!(" Besides, {} writes failed.", thousands(failed)) } else { String::new() };
         return (Status::Invalid, format!("{reason}{also}"));
     }
-    if let Some(error) = result.verification.as_ref().and_then(|found| found.error.as_deref()) {
+    if let Some(error) = result.verification.as_ref().and_then(Verification::doubt) {
         return (Status::Failed, format!("The rows could not be verified: {error}"));
     }
     let total = result.throughput.total_requests;

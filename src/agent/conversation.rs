@@ -162,6 +162,9 @@ impl Conversation {
                         true => live.unverified(&record),
                         false => self.verify(&live, &record).await?,
                     };
+                    if self.tickets.is_none() {
+                        live.release().await;
+                    }
                     let result = live.conclude(&record, verification)?;
                     return Ok(self.channel.outbox.say(Event::Result(Box::new(result))));
                 }
@@ -273,7 +276,7 @@ fn out_of_turn(turn: &Turn, due: &str) -> End {
 
 /// What the options mean here, or all that is wrong with them.
 fn resolve(order: PlanOrder) -> Result<Plan, End> {
-    let PlanOrder { mut options, share, pgpassword } = order;
+    let PlanOrder { mut options, test, share, pgpassword } = order;
     let mut faults = Vec::new();
     let mut refuse = |is_given: bool, fault: &str| {
         if is_given {
@@ -317,7 +320,7 @@ fn resolve(order: PlanOrder) -> Result<Plan, End> {
     match plan.filter(|_| faults.is_empty()) {
         Some(plan) => {
             debug_assert!(matches!(plan.target, Target::Existing(_)));
-            Ok(plan.coordinated(share, options.target.no_reset))
+            Ok(plan.coordinated(test, share, options.target.no_reset))
         }
         None => Err(End::Failed(faults.join("; "))),
     }

@@ -82,6 +82,8 @@ pub enum Order {
 pub struct PlanOrder {
     /// As on the command line; the connection string is in `target.postgres_url`, unless the agent's default is meant.
     pub options: LoadTestOptions,
+    /// Names the test: the same for all agents, and another one for each test.
+    pub test: u32,
     /// The agent's part of the schedule; `load.rps` is the rate of the whole test.
     pub share: Share,
     /// `PGPASSWORD` of the coordinator's surroundings.

@@ -124,6 +124,7 @@ async fn load_test(plan: Plan) -> Result<ExitCode> {
             }
         }
     };
+    live.release().await;
     let result = live.conclude(&record, verification)?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
     let written = outputs.write(&result);

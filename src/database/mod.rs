@@ -4,14 +4,17 @@
 //! - [`tls`], [`connect`]: opening a connection. [`link`]: using one in a single task.
 //! - [`schema`]: the tables, and which are ours. [`rights`]: what the role may do with them. [`preflight`]: what the server
 //!   says of itself.
-//! - [`verify`]: what the database holds of a run.
+//! - [`mark`]: a test makes the tables its own while it lasts. [`verify`]: what the database holds of a run. [`evidence`]: what
+//!   else could explain that rows are missing.
 //! - [`ephemeral`]: the throwaway server.
 
 pub mod connect;
 pub mod conninfo;
 pub mod ephemeral;
+pub mod evidence;
 pub mod limits;
 pub mod link;
+pub mod mark;
 pub mod passfile;
 pub mod preflight;
 pub mod rights;

@@ -62,7 +62,24 @@ pub async fn check(link: &mut Link, workload: &Workload, reset: bool, verify: bo
     let has = rows.iter().map(|row| row.get::<_, Option<bool>>(0));
     let missing = needed.into_iter().zip(has).filter(|(_, has)| *has == Some(false));
     let missing: Vec<Right> = missing.map(|(right, _)| right).collect();
-    if missing.is_empty() { Ok(()) } else { Err(SchemaError::Rights(sentence(&missing))) }
+    if !missing.is_empty() {
+        return Err(SchemaError::Rights(sentence(&missing)));
+    }
+    if verify { check_row_security(link, workload).await } else { Ok(()) }
+}
+
+/// Checks that row security hides no rows from the role, for `--verify` counts them. Where the server does not tell, nothing
+/// is refused.
+async fn check_row_security(link: &mut Link, workload: &Workload) -> Result<(), SchemaError> {
+    let tables: Vec<&str> = statements(workload).into_iter().map(|statement| statement.write.table()).collect();
+    let sql = "SELECT name FROM unnest($1::text[]) WITH ORDINALITY AS written(name, position) \
+               WHERE row_security_active(to_regclass(name)::oid) ORDER BY position";
+    match link.run(async |client| client.query_typed(sql, &[(&tables, Type::TEXT_ARRAY)]).await).await {
+        Ok(rows) if rows.is_empty() => Ok(()),
+        Ok(rows) => Err(SchemaError::RowSecurity(rows.iter().filter_map(|row| row.try_get(0).ok()).collect())),
+        Err(error) if error.code().is_some() => Ok(()),
+        Err(error) => Err(schema::error("ask for row security", &error)),
+    }
 }
 
 /// What is missing, and what to do: `INSERT on a, b; UPDATE on b; …`

@@ -72,6 +72,12 @@ pub enum SchemaError {
     /// The role may not do what the run does; which rights it lacks, and what to do.
     #[error("the database role lacks rights that the run needs: {0}")]
     Rights(String),
+    /// Row security hides rows.
+    #[error(
+        "row security is active on {}: --verify would take rows that the role cannot see for lost. Let the role see all rows \
+         (ALTER ROLE … BYPASSRLS), use the owner of the tables, or leave --verify out", .0.join(", ")
+    )]
+    RowSecurity(Vec<String>),
     /// Other sessions hold the tables: which, as far as the server tells.
     #[error(
         "the tables are locked by another session, and were not free within {LOCK_TIMEOUT}{}; is another load test \
@@ -213,15 +219,16 @@ async fn look(link: &mut Link) -> Result<Vec<Found>, SchemaError> {
 }
 
 /// Makes the tables where they are missing or of the other kind; leaves them alone where they fit. Of several processes
-/// that do so at once one makes them, and the others find them.
+/// that do so at once one makes them, and the others find them. `lock` comes first in the transaction
+/// ([`super::mark::Mark::lock_sql`]).
 ///
 /// # Errors
 /// Tables of the same names are not ours, or the role may not make them.
-pub async fn set_up(link: &mut Link, kind: Persistence) -> Result<(), SchemaError> {
+pub async fn set_up(link: &mut Link, kind: Persistence, lock: &str) -> Result<(), SchemaError> {
     if fits(link, kind).await? {
         return Ok(());
     }
-    let made = make(link, kind).await;
+    let made = make(link, kind, lock).await;
     if made.is_err() {
         // The transaction stays open after an error.
         let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;
@@ -238,13 +245,13 @@ async fn fits(link: &mut Link, kind: Persistence) -> Result<bool, SchemaError> {
     Ok(found.iter().all(|table| table.ours && (table.name == POOL_TABLE || table.persistence == Some(kind))))
 }
 
-async fn make(link: &mut Link, kind: Persistence) -> Result<(), SchemaError> {
+async fn make(link: &mut Link, kind: Persistence, lock: &str) -> Result<(), SchemaError> {
     let wrong = |error: LinkError| SchemaError::of("make the tables", &error);
     let limit = Some(WORK_LIMIT);
     // The lock is that of the schema files, taken beforehand so that a process that had to wait looks again instead of
     // making anew what the other one has just made. With a stricter isolation it would see what was there before.
     let begin = format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; \
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; {lock}\
          SELECT pg_advisory_xact_lock({SET_UP_LOCK})"
     );
     link.run_within(limit, async |client| client.batch_execute(&begin).await).await.map_err(wrong)?;
@@ -281,15 +288,15 @@ fn refuse_foreign(found: &[Found]) -> Result<(), SchemaError> {
 /// Empties the four tables. [`check`] has to come before.
 ///
 /// It takes no longer than `within`: where other parts of the test begin at a set time, emptying the tables after it
-/// would take their rows away.
+/// would take their rows away. `lock` comes first in the transaction ([`super::mark::Mark::lock_sql`]).
 ///
 /// # Errors
 /// The role may not, or another session holds them.
-pub async fn reset(link: &mut Link, within: Option<Duration>) -> Result<(), SchemaError> {
+pub async fn reset(link: &mut Link, within: Option<Duration>, lock: &str) -> Result<(), SchemaError> {
     let limit = within
         .map_or(String::new(), |within| format!("SET LOCAL statement_timeout = '{}ms'; ", within.as_millis().max(1)));
     let tables = TABLES.join(", ");
-    let sql = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; {limit}TRUNCATE {tables}; COMMIT");
+    let sql = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; {lock}{limit}TRUNCATE {tables}; COMMIT");
     let emptied = link.run_within(Some(WORK_LIMIT), async |client| client.batch_execute(&sql).await).await;
     if let Err(error) = emptied {
         let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;

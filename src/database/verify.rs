@@ -6,6 +6,7 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::connect::Connector;
+use super::evidence::{Doubt, Evidence, Form};
 use super::link::{Link, LinkError};
 use crate::outcome::chain;
 use crate::result::{TableRows, Verification};
@@ -34,15 +35,39 @@ pub struct Claims {
     pub experimentation: bool,
     /// [`tickets_taken`] before the run, where the tickets are to be counted.
     pub tickets_before: Option<u64>,
+    /// What the tables were before the load, where it is known.
+    pub before: Option<(Form, Evidence)>,
+    /// What somebody else was seen to do to the tables during the run.
+    pub disturbed: Option<Doubt>,
 }
+
+/// How long statistics of the server may be behind, or a standby: PostgreSQL 15 and later write them after 10 s.
+const LATE_WITHIN: Duration = Duration::from_secs(12);
+
+/// Before missing rows are looked for once more.
+const LATE_PAUSE: Duration = Duration::from_millis(1_500);
 
 /// Looks for everything that `claims` says.
 pub async fn verify(connector: &Connector, claims: &Claims) -> Verification {
     let (mut last_error, mut since) = (None, None);
+    let mut waited = Duration::ZERO;
     let found = tokio::time::timeout(WITHIN, async {
         loop {
             match look(connector, claims, &mut since).await {
-                Ok(found) => return Ok(found),
+                Ok((found, now)) => {
+                    let Some(short) = found.shortfall() else { return Ok(found) };
+                    // The gravest word is not said after one look.
+                    match claims.doubt(&found, now.as_ref()) {
+                        Some(doubt) if !doubt.may_pass || waited >= LATE_WITHIN => {
+                            return Err(format!("{} ({short})", doubt.text));
+                        }
+                        None if !waited.is_zero() => return Ok(found),
+                        _ => {}
+                    }
+                    tokio::time::sleep(LATE_PAUSE).await;
+                    waited += LATE_PAUSE;
+                    continue;
+                }
                 Err(error) if !error.may_pass => return Err(error.text),
                 Err(error) => last_error = Some(error.text),
             }
@@ -61,6 +86,17 @@ pub async fn verify(connector: &Connector, claims: &Claims) -> Verification {
     Verification::failed(claims.acknowledged, claims.unsettled, error)
 }
 
+impl Claims {
+    /// What else explains that rows are missing.
+    fn doubt(&self, found: &Verification, now: Option<&Evidence>) -> Option<Doubt> {
+        let (Some((_, before)), Some(now)) = (&self.before, now) else {
+            let text = "this server does not tell whether somebody else emptied or changed the tables";
+            return Some(Doubt { text: text.to_owned(), may_pass: false });
+        };
+        self.disturbed.clone().or_else(|| before.doubt(now, &found.short_tables(), self.acknowledged))
+    }
+}
+
 /// Why nothing was found out this time.
 struct LookError {
     text: String,
@@ -77,14 +113,17 @@ impl From<LinkError> for LookError {
     }
 }
 
-async fn look(connector: &Connector, claims: &Claims, since: &mut Option<String>) -> Result<Verification, LookError> {
+/// What the database holds, and what the tables are at the same moment.
+type Looked = (Verification, Option<Evidence>);
+
+async fn look(connector: &Connector, claims: &Claims, since: &mut Option<String>) -> Result<Looked, LookError> {
     let mut link = Link::open(connector).await.map_err(|error| LookError { text: chain(&error), may_pass: true })?;
     let found = look_with(&mut link, claims, since).await;
     link.close().await;
     found
 }
 
-async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>) -> Result<Verification, LookError> {
+async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>) -> Result<Looked, LookError> {
     if claims.unsettled > 0 {
         // A session may outlive its connection, and commit later.
         let busy = busy_sessions(link, since).await;
@@ -102,9 +141,10 @@ async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>)
         true => rows_of("variant_by_episode", "episode_id"),
         false => "SELECT NULL::bigint".to_owned(),
     };
+    let evidence = claims.before.as_ref().map_or("NULL::text".to_owned(), |(form, _)| form.sql());
     let sql = format!(
         "SELECT ({}), ({}), ({variants}), ({tickets}), \
-         (SELECT count(*) FROM chat_inference WHERE id = ANY($4::uuid[]))",
+         (SELECT count(*) FROM chat_inference WHERE id = ANY($4::uuid[])), {evidence}",
         rows_of("chat_inference", "id"),
         rows_of("model_inference", "id"),
     );
@@ -117,17 +157,19 @@ async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>)
         [(&first, Type::TEXT), (&last, Type::TEXT), (&tag, Type::BYTEA), (&in_doubt, Type::TEXT_ARRAY)];
     // Counting takes as long as the tables are large.
     let rows = link.run_within(Some(WITHIN), async |client| client.query_typed(&sql, &parameters).await).await?;
-    let mut counts = [None; 5];
+    let (mut counts, mut now) = ([None; 5], None);
     if let Some(row) = rows.first() {
         for (column, count) in counts.iter_mut().enumerate() {
             let found: Option<i64> = row.try_get(column).map_err(LinkError::from)?;
             *count = found.and_then(|count| u64::try_from(count).ok());
         }
+        let text: Option<String> = row.try_get(counts.len()).map_err(LinkError::from)?;
+        now = text.and_then(|text| Evidence::parse(&text));
     }
     let [chats, models, variants, tickets, committed] = counts;
     let tables = [("chat_inference", chats), ("model_inference", models), ("variant_by_episode", variants)];
     let committed = committed.unwrap_or_default();
-    Ok(Verification {
+    let found = Verification {
         acknowledged: claims.acknowledged,
         unsettled: claims.unsettled,
         committed,
@@ -138,7 +180,8 @@ async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>)
             .collect(),
         tickets_taken: claims.tickets_before.map(|before| tickets.unwrap_or_default().saturating_sub(before)),
         error: None,
-    })
+    };
+    Ok((found, now))
 }
 
 /// How many other sessions are still in a transaction that writes our tables and began before this was first asked, at
@@ -179,6 +222,22 @@ const TICKETS: &str = "SELECT coalesce(sum(1001 - tickets), 0)::bigint FROM reso
 /// The driver's.
 pub async fn tickets_taken(link: &mut Link) -> Result<u64, LinkError> {
     count(link, TICKETS, &[]).await
+}
+
+/// As [`tickets_taken`], after the run; `None` where the count says nothing of the run, because the table is not what it was
+/// `before` it.
+///
+/// # Errors
+/// The driver's.
+pub async fn tickets_taken_since(link: &mut Link, before: &(Form, Evidence)) -> Result<Option<u64>, LinkError> {
+    let (form, before) = before;
+    let sql = format!("SELECT ({TICKETS}), {}", form.sql());
+    let rows = link.run_within(Some(WITHIN), async |client| client.query_typed(&sql, &[]).await).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let (taken, now): (Option<i64>, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+    let now = now.and_then(|text| Evidence::parse(&text));
+    let is_same = now.is_some_and(|now| before.replaced(&now, &["resource_bucket"]).is_none());
+    Ok(taken.and_then(|taken| u64::try_from(taken).ok()).filter(|_| is_same))
 }
 
 async fn count(link: &mut Link, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<u64, LinkError> {

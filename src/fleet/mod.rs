@@ -31,6 +31,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::agent::protocol::{Order, PlanOrder, Ready};
 use crate::clock::{duration_ns, now_ns};
+use crate::database::mark;
 use crate::engine::script;
 use crate::merge;
 use crate::recorder::Interval;
@@ -109,6 +110,8 @@ pub enum FleetEvent {
 /// All machines of a test.
 pub struct Fleet {
     plan: FleetPlan,
+    /// Names the test to the agents.
+    test: u32,
     sessions: Arc<Sessions>,
     deploy: Arc<DeployOptions>,
     members: Vec<Member>,
@@ -142,6 +145,7 @@ impl Fleet {
         Ok(Self {
             members: plan.hosts.iter().cloned().map(Member::new).collect(),
             plan,
+            test: mark::random_test(),
             sessions: Arc::new(sessions),
             deploy: Arc::new(deploy),
             connecting: JoinSet::new(),
@@ -187,6 +191,7 @@ impl Fleet {
         for index in self.present() {
             let plan = PlanOrder {
                 options: options.clone(),
+                test: self.test,
                 share: self.plan.share(index),
                 pgpassword: self.plan.pgpassword.clone(),
             };

@@ -1,14 +1,17 @@
 //! The database before the load, in two steps between which other machines may catch up: [`reach`] changes nothing,
 //! [`set_up`] makes everything ready.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{RunError, Tell};
 use crate::database::connect::{ConnectErrorKind, Connector};
 use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::ephemeral::ThrowawayServer;
+use crate::database::evidence::{Evidence, Form};
 use crate::database::limits::{self, SessionLimits};
 use crate::database::link::Link;
+use crate::database::mark::{self, Claim, Mark, Marking};
 use crate::database::preflight;
 use crate::database::rights;
 use crate::database::schema;
@@ -43,6 +46,10 @@ pub struct Database {
     pub(super) tickets_before: Option<u64>,
     /// [`SessionLimits::idle_in_transaction`]
     pub(super) idle_in_transaction: Option<Duration>,
+    /// What the tables are before the load, where all processes of the test have emptied them by then.
+    pub(super) before: Option<(Form, Evidence)>,
+    /// That the tables are this test's; absent where they could not be marked.
+    pub(super) mark: Option<Arc<Mark>>,
 }
 
 /// Connects, and asks what there is. Changes nothing. With `--setup` it is no error that the database is missing.
@@ -112,9 +119,16 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
         None => connector,
     };
     let mut link = schema::connect(&connector, plan.setup.is_some()).await?;
+    tell("marking the tables as in use");
+    let claim = Claim::new(plan.test, plan.engine.schedule.share);
+    let (mark, unmarked) = match mark::take(&connector, &mut link, claim, plan.setup.is_some()).await? {
+        Marking::Held(mark) => (Some(Arc::new(mark)), None),
+        Marking::Impossible(why) => (None, Some(why)),
+    };
+    let lock = mark.as_ref().map_or("", |mark| mark.lock_sql());
     if let Some(kind) = plan.setup {
         tell(&format!("making sure that the {} tables are there", kind.name()));
-        schema::set_up(&mut link, kind).await?;
+        schema::set_up(&mut link, kind, lock).await?;
     }
     let kind = schema::check(&mut link, plan.workload.server_side_data).await?;
     let Found { mut info, identity, limits } = match found {
@@ -132,7 +146,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
             Some(unix_ns) => Some(left_until(unix_ns).ok_or(RunError::StartMissed)?),
             None => None,
         };
-        schema::reset(&mut link, within).await?;
+        schema::reset(&mut link, within, lock).await?;
     }
     if let Some(pool) = pool.filter(|_| plan.workload.server_side_data) {
         tell("filling the pool for server-side data");
@@ -146,10 +160,16 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
         false => None,
     };
     link.close().await;
+    if pool.is_none()
+        && let Some(mark) = &mark
+    {
+        mark.release().await;
+    }
     let mut warnings: Vec<String> = connector.warnings().iter().chain(&plan.warnings).cloned().collect();
     if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
         warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
     }
+    warnings.extend(unmarked);
     Ok(Database {
         connector,
         server,
@@ -158,10 +178,17 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
         warnings,
         tickets_before,
         idle_in_transaction: limits.idle_in_transaction,
+        before: None,
+        mark,
     })
 }
 
 impl Database {
+    /// What the tables were before the load, where it is known.
+    pub(super) fn before(&self) -> Option<(Form, Evidence)> {
+        self.before.clone().or_else(|| self.mark.as_ref()?.before())
+    }
+
     /// What the server said of itself, with the tables.
     pub fn info(&self) -> &ServerInfo {
         &self.info

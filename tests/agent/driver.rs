@@ -384,7 +384,7 @@ pub fn plan(server: &TestServer, arguments: &[&str]) -> PlanOrder {
 }
 
 pub fn share_of(server: &TestServer, arguments: &[&str], share: Share) -> PlanOrder {
-    PlanOrder { options: options(&server.url(), arguments), share, pgpassword: None }
+    PlanOrder { options: options(&server.url(), arguments), test: 7, share, pgpassword: None }
 }
 
 /// A server with the tables.

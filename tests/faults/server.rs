@@ -188,7 +188,7 @@ fn somebody_else_takes_the_connections(version: Version) {
     let started = load_at(&server, &url, "8", &[]);
     // Kept out by a limit of their own until the others have taken all.
     server.psql("ALTER ROLE mortal CONNECTION LIMIT 0");
-    server.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'load'");
+    server.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'mortal'");
     let mut others = Others::greedy(&server, &theirs, 9);
     let greedy = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'greedy'";
     wait_until("the others have all", || server.psql(greedy) == "9");

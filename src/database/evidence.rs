@@ -1,0 +1,250 @@
+//! What else could explain that rows are not there: which tables these are, on which server, and what was done to them.
+//! Read before the load and with the rows after it; the difference decides whether missing rows are the database's fault.
+
+use serde::Deserialize;
+
+use super::link::{Link, LinkError};
+use crate::workload::TABLES;
+
+/// What one server said of the tables at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Evidence {
+    /// Names the cluster: the same after a restart, a crash and a failover. Absent where the server does not tell.
+    system: Option<String>,
+    database: String,
+    /// Whether it is a standby.
+    standby: bool,
+    /// When the server process began. A crash discards the statistics.
+    started: String,
+    /// `track_counts`: whether the statistics count.
+    counting: String,
+    tables: Vec<Table>,
+}
+
+/// One table as the session's search_path finds it. The counts are those of the server's statistics.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Table {
+    name: String,
+    oid: Option<i64>,
+    /// Changes with TRUNCATE, and where the table is written anew.
+    file: Option<i64>,
+    inserted: Option<i64>,
+    updated: Option<i64>,
+    deleted: Option<i64>,
+    /// Whether row security hides rows from this role.
+    hidden: Option<bool>,
+}
+
+/// Which form of the question a server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// All of it.
+    Full,
+    /// Without the cluster's name, which some providers do not tell.
+    WithoutSystem,
+}
+
+/// Another explanation than a loss.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// A sentence without its full stop.
+    pub text: String,
+    /// Whether it may be otherwise in some seconds: statistics come late, and so do standbys.
+    pub may_pass: bool,
+}
+
+impl Form {
+    /// An expression whose value is the evidence as text, to be read by [`Evidence::parse`]. It locks no table.
+    pub fn sql(self) -> String {
+        let system = match self {
+            Self::Full => "(SELECT system_identifier::text FROM pg_control_system())",
+            Self::WithoutSystem => "NULL::text",
+        };
+        let names = TABLES.map(|table| format!("'{table}'")).join(", ");
+        format!(
+            "json_build_object('system', {system}, 'database', current_database(), 'standby', pg_is_in_recovery(), \
+             'started', extract(epoch FROM pg_postmaster_start_time())::text, \
+             'counting', current_setting('track_counts'), 'tables', (SELECT json_agg(json_build_object('name', name, \
+             'oid', id::bigint, 'file', pg_relation_filenode(id)::bigint, \
+             'inserted', pg_stat_get_tuples_inserted(id), 'updated', pg_stat_get_tuples_updated(id), \
+             'deleted', pg_stat_get_tuples_deleted(id), 'hidden', row_security_active(id)) ORDER BY position) \
+             FROM (SELECT name, position, to_regclass(name)::oid AS id \
+             FROM unnest(ARRAY[{names}]) WITH ORDINALITY AS wanted(name, position)) AS found))::text"
+        )
+    }
+}
+
+impl Evidence {
+    /// Asks for it. `None` where the server does not tell.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn ask(link: &mut Link) -> Result<Option<(Form, Self)>, LinkError> {
+        for form in [Form::Full, Form::WithoutSystem] {
+            let sql = format!("SELECT {}", form.sql());
+            match link.run(async |client| client.query_typed(&sql, &[]).await).await {
+                Ok(rows) => {
+                    let text: Option<String> = rows.first().and_then(|row| row.try_get(0).ok());
+                    return Ok(text.and_then(|text| Self::parse(&text)).map(|found| (form, found)));
+                }
+                Err(error) if error.code().is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What [`Form::sql`] returned.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// Takes the tables' files from a later moment: other processes of the test may have emptied them since.
+    pub fn with_files_of(mut self, later: &Self) -> Self {
+        for (mine, theirs) in self.tables.iter_mut().zip(&later.tables) {
+            (mine.oid, mine.file) = (theirs.oid, theirs.file);
+        }
+        self
+    }
+
+    /// Why what `later` shows of these tables says nothing of this run's rows: it is another server or table, or it was
+    /// emptied.
+    pub fn replaced(&self, later: &Self, tables: &[&str]) -> Option<Doubt> {
+        let known = |one: &Option<String>, other: &Option<String>| one.is_none() || other.is_none() || one == other;
+        if later.standby {
+            let text =
+                "a standby answered in place of the primary, and may lag behind; point --postgres-url at the primary";
+            return Some(Doubt { text: text.to_owned(), may_pass: true });
+        }
+        if !known(&self.system, &later.system) || self.database != later.database {
+            let text = format!(
+                "another database answered than the one that the load began on ({} in place of {})",
+                later.database, self.database
+            );
+            return Some(Doubt { text, may_pass: true });
+        }
+        self.pairs(later, tables).find_map(|(before, after)| {
+            let name = &before.name;
+            let text = if after.hidden != Some(false) {
+                format!(
+                    "row security hides rows of {name} from this role: give it BYPASSRLS, or use the owner of the tables"
+                )
+            } else if before.oid.is_none() || before.oid != after.oid {
+                format!(
+                    "{name} is another table than before the load: it was made anew meanwhile, or search_path has changed"
+                )
+            } else if before.file != after.file {
+                format!("{name} was emptied or rewritten during the run (TRUNCATE, VACUUM FULL)")
+            } else {
+                return None;
+            };
+            Some(Doubt { text, may_pass: false })
+        })
+    }
+
+    /// Any other explanation for rows that are missing in these `tables`, where `acknowledged` requests wrote one each.
+    pub fn doubt(&self, later: &Self, tables: &[&str], acknowledged: u64) -> Option<Doubt> {
+        let replaced = self.replaced(later, tables);
+        if replaced.is_some() {
+            return replaced;
+        }
+        if later.counting != "on" || self.counting != "on" {
+            let text = "track_counts is off, so that a DELETE by somebody else would not show";
+            return Some(Doubt { text: text.to_owned(), may_pass: false });
+        }
+        let grew = |before: Option<i64>, after: Option<i64>| after != before && after.is_none_or(|count| count > 0);
+        self.pairs(later, tables).find_map(|(before, after)| {
+            let name = &before.name;
+            let is_upserted = ["resource_bucket", "variant_by_episode"].contains(&name.as_str());
+            if grew(before.deleted, after.deleted) || !is_upserted && grew(before.updated, after.updated) {
+                let text =
+                    format!("rows of {name} were deleted or changed during the run, which a load test never does");
+                return Some(Doubt { text, may_pass: false });
+            }
+            // Elsewhere is where a rule, a trigger, or another search_path of a pooled session sends them.
+            let inserted = after.inserted.unwrap_or_default() - before.inserted.unwrap_or_default();
+            let expected = i64::try_from(acknowledged).unwrap_or(i64::MAX);
+            (!is_upserted && self.started == later.started && inserted < expected).then(|| Doubt {
+                text: format!(
+                    "the server counts only {inserted} rows inserted into {name}: requests wrote to another table (a \
+                     rule, a trigger, or another search_path of a pooled session)"
+                ),
+                may_pass: true,
+            })
+        })
+    }
+
+    fn pairs<'a>(&'a self, later: &'a Self, tables: &'a [&str]) -> impl Iterator<Item = (&'a Table, &'a Table)> {
+        self.tables.iter().zip(&later.tables).filter(|(before, _)| tables.contains(&before.name.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evidence() -> Evidence {
+        let table = |name: &str| Table {
+            name: name.to_owned(),
+            oid: Some(1),
+            file: Some(2),
+            inserted: Some(100),
+            updated: Some(0),
+            deleted: Some(5),
+            hidden: Some(false),
+        };
+        Evidence {
+            system: Some("77".to_owned()),
+            database: "load".to_owned(),
+            standby: false,
+            started: "1.5".to_owned(),
+            counting: "on".to_owned(),
+            tables: TABLES.map(table).into(),
+        }
+    }
+
+    fn doubt(change: impl FnOnce(&mut Evidence)) -> Option<Doubt> {
+        let mut later = evidence();
+        later.tables.iter_mut().for_each(|table| table.inserted = Some(150));
+        change(&mut later);
+        evidence().doubt(&later, &["chat_inference", "resource_bucket"], 50)
+    }
+
+    #[test]
+    fn rows_are_lost_only_where_nothing_else_explains_it() {
+        assert_eq!(doubt(|_| ()), None);
+        type Change = fn(&mut Evidence);
+        let explained: [(Change, &str, bool); 12] = [
+            (|e| e.standby = true, "standby", true),
+            (|e| e.system = Some("78".to_owned()), "another database", true),
+            (|e| e.database = "other".to_owned(), "another database", true),
+            (|e| e.tables[0].hidden = Some(true), "row security", false),
+            (|e| e.tables[0].hidden = None, "row security", false),
+            (|e| e.tables[0].oid = Some(9), "another table", false),
+            (|e| e.tables[0].file = Some(9), "emptied", false),
+            (|e| e.tables[2].file = Some(9), "emptied", false),
+            (|e| e.tables[0].deleted = Some(6), "deleted or changed", false),
+            (|e| e.tables[0].updated = Some(1), "deleted or changed", false),
+            (|e| e.tables[0].inserted = Some(149), "only 49 rows", true),
+            (|e| e.counting = "off".to_owned(), "track_counts", false),
+        ];
+        for (change, part, may_pass) in explained {
+            let found = doubt(change).unwrap_or_else(|| panic!("nothing about {part}"));
+            assert!(found.text.contains(part) && found.may_pass == may_pass, "{found:?}");
+        }
+        // Tables that are whole explain nothing, and upserts update.
+        assert_eq!(doubt(|e| e.tables[1].file = Some(9)), None);
+        assert_eq!(doubt(|e| e.tables[2].updated = Some(9)), None);
+    }
+
+    #[test]
+    fn a_crash_discards_the_statistics_and_explains_nothing() {
+        let crash = |e: &mut Evidence| {
+            e.started = "2.5".to_owned();
+            e.tables.iter_mut().for_each(|table| (table.inserted, table.deleted) = (Some(3), Some(0)));
+        };
+        assert_eq!(doubt(crash), None);
+        let no_system = |e: &mut Evidence| e.system = None;
+        assert_eq!(doubt(no_system), None);
+    }
+}

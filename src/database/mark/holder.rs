@@ -1,0 +1,239 @@
+//! Holding a mark: a task that owns its connection, uses it now and then, and marks the tables again where it was lost.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::{Attempt, Keys, SETTLE, TEST_SETTING, attempt, describe, look, renew, roll_back, rows};
+use crate::database::connect::Connector;
+use crate::database::evidence::{Doubt, Evidence, Form};
+use crate::database::link::{Link, LinkError};
+use crate::outcome::chain;
+use crate::workload::TABLES;
+
+/// How often the mark is renewed. It also keeps firewalls and poolers from closing the connection as idle.
+const RENEWAL: Duration = Duration::from_secs(1);
+
+/// The tables are looked at with every so manyth renewal.
+const LOOK_EVERY: u32 = 5;
+
+/// How long to wait before the tables are marked again, at first and at most.
+const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+
+/// Tables in which a load test deletes nothing. An upsert that loses a race deletes its own row again, and the ten rows of
+/// `resource_bucket` see such races.
+const PLAIN: [&str; 3] = ["chat_inference", "model_inference", "variant_by_episode"];
+
+/// How long [`Mark::release`] may take.
+const RELEASE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A mark that is held. Dropping it ends its connection.
+pub struct Mark {
+    lock: String,
+    shared: Arc<Shared>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// The tables are to be looked at.
+    look: Notify,
+    released: Notify,
+}
+
+/// What the task has seen.
+#[derive(Default)]
+struct State {
+    /// What the tables were before the load.
+    before: Option<(Form, Evidence)>,
+    /// Until then other processes of the test may still empty the tables.
+    emptied_until: Option<Instant>,
+    /// The first change that no load test makes.
+    disturbed: Option<Doubt>,
+    /// Why the mark was lost, at first.
+    lost: Option<String>,
+    is_lost: bool,
+    /// Why it could not be had again: another test had it.
+    invaded: Option<String>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mark {
+    pub(super) fn hold(connector: Connector, link: Link, keys: Keys) -> Self {
+        let shared = Arc::new(Shared::default());
+        let lock = format!("SET LOCAL {TEST_SETTING} = '{}'; {}", keys.claim.test, keys.lock_shared());
+        let task = tokio::spawn(hold(connector, link, keys, Arc::clone(&shared)));
+        Self { lock, shared, task: Mutex::new(Some(task)) }
+    }
+
+    /// SQL by which a set-up transaction keeps the tables marked for as long as the server works on it, also where its
+    /// process is killed meanwhile.
+    pub fn lock_sql(&self) -> &str {
+        &self.lock
+    }
+
+    /// From here on the tables are watched: nobody else should change them. Other processes of the test may empty them
+    /// for as long as `emptied_for`.
+    pub fn watch(&self, before: Option<(Form, Evidence)>, emptied_for: Option<Duration>) {
+        let mut state = self.shared.state();
+        state.before = before;
+        state.emptied_until = emptied_for.and_then(|left| Instant::now().checked_add(left));
+        drop(state);
+        self.shared.look.notify_one();
+    }
+
+    /// What the tables were before the load, where it is known.
+    pub fn before(&self) -> Option<(Form, Evidence)> {
+        let state = self.shared.state();
+        state.before.clone().filter(|_| state.emptied_until.is_none())
+    }
+
+    /// What somebody else did to the tables during the run.
+    pub fn disturbed(&self) -> Option<Doubt> {
+        self.shared.state().disturbed.clone()
+    }
+
+    /// What is to be said with the result.
+    pub fn warning(&self) -> Option<String> {
+        let state = self.shared.state();
+        let cause = match (&state.lost, &state.invaded) {
+            (Some(cause), _) => cause.as_str(),
+            (None, Some(_)) => "it could not be renewed in time",
+            (None, None) => return None,
+        };
+        let now = match (&state.invaded, state.is_lost) {
+            (Some(who), _) => format!("Then another load test marked them: {who}."),
+            (None, true) => "It could not be marked again.".to_owned(),
+            (None, false) => "They were marked again.".to_owned(),
+        };
+        Some(format!(
+            "The tables were not marked as in use for a part of the run, so another load test could have used them: {}. {now}",
+            cause.trim_end_matches('.')
+        ))
+    }
+
+    /// Gives the tables up, and waits until they are.
+    pub async fn release(&self) {
+        self.shared.released.notify_one();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut task) = task
+            && tokio::time::timeout(RELEASE_WITHIN, &mut task).await.is_err()
+        {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let task = self.task.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = task.take() {
+            task.abort();
+        }
+    }
+}
+
+async fn hold(connector: Connector, mut link: Link, keys: Keys, shared: Arc<Shared>) {
+    let released = shared.released.notified();
+    tokio::pin!(released);
+    loop {
+        let cause = tokio::select! {
+            Err(cause) = watch(&mut link, &keys, &shared) => cause,
+            () = &mut released => {
+                roll_back(&mut link).await;
+                return link.close().await;
+            }
+        };
+        {
+            let mut state = shared.state();
+            state.lost.get_or_insert(cause);
+            state.is_lost = true;
+        }
+        drop(link);
+        link = tokio::select! {
+            link = mark_again(&connector, &keys, &shared) => link,
+            () = &mut released => return,
+        };
+        shared.state().is_lost = false;
+    }
+}
+
+/// Renews the mark until it is lost: why.
+async fn watch(link: &mut Link, keys: &Keys, shared: &Shared) -> Result<Infallible, String> {
+    let in_words = |error: LinkError| chain(&error);
+    let mut renewals: u32 = 0;
+    loop {
+        let until_emptied = shared.state().emptied_until.map(|until| until.saturating_duration_since(Instant::now()));
+        tokio::select! {
+            () = tokio::time::sleep(until_emptied.unwrap_or(RENEWAL).min(RENEWAL)) => {}
+            () = shared.look.notified() => continue,
+            () = link.io.until_ended() => {
+                return Err(link.io.end_error().map_or_else(|| "its connection ended".to_owned(), |error| chain(error)));
+            }
+        }
+        renewals = renewals.wrapping_add(1);
+        let form = shared.state().before.as_ref().map(|(form, _)| *form);
+        let is_due = renewals % LOOK_EVERY == 0 || until_emptied.is_some();
+        if let Some(form) = form.filter(|_| is_due) {
+            let sql = format!("SELECT {}", form.sql());
+            let messages = link.run_within(None, async |client| client.simple_query(&sql).await).await;
+            let messages = messages.map_err(in_words)?;
+            if let Some(now) = rows(&messages).last().and_then(|row| Evidence::parse(row.get(0)?)) {
+                note(&mut shared.state(), now);
+            }
+        }
+        if renew(link, keys).await.map_err(in_words)? {
+            // A newcomer that sees this mark gives up by then.
+            tokio::time::sleep(2 * SETTLE).await;
+            let holders = look(link, keys).await.map_err(in_words)?;
+            if !holders.is_empty() {
+                shared.state().invaded.get_or_insert_with(|| describe(&holders));
+            }
+        }
+    }
+}
+
+fn note(state: &mut State, now: Evidence) {
+    let Some((form, before)) = state.before.take() else { return };
+    let before = match state.emptied_until {
+        Some(until) if until <= Instant::now() => {
+            state.emptied_until = None;
+            before.with_files_of(&now)
+        }
+        Some(_) => before,
+        None => {
+            // How many rows must be there is not known yet.
+            let doubt = before.replaced(&now, &TABLES).or_else(|| before.doubt(&now, &PLAIN, 0));
+            let doubt = doubt.filter(|doubt| !doubt.may_pass);
+            state.disturbed = state.disturbed.take().or(doubt);
+            before
+        }
+    };
+    state.before = Some((form, before));
+}
+
+async fn mark_again(connector: &Connector, keys: &Keys, shared: &Shared) -> Link {
+    let [mut pause, most] = AGAIN;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(most);
+        let Ok(mut link) = Link::open(connector).await else { continue };
+        match attempt(&mut link, keys).await {
+            Ok(Attempt::Marked) => return link,
+            Ok(Attempt::Taken(holders)) => {
+                shared.state().invaded.get_or_insert_with(|| describe(&holders));
+                link.close().await;
+            }
+            _ => {}
+        }
+    }
+}
