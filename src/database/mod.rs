@@ -2,14 +2,15 @@
 //!
 //! - [`conninfo`], [`passfile`], [`secret`]: what a connection string means. Pure.
 //! - [`tls`], [`connect`]: opening a connection. [`link`]: using one in a single task.
-//! - [`schema`]: the tables, and which are ours. [`rights`]: what the role may do with them. [`preflight`]: what the server
-//!   says of itself.
+//! - [`schema`]: the tables, and which are ours. [`foreign`]: those that are not. [`rights`]: what the role may do with them.
+//!   [`writable`]: whether the session may write. [`preflight`]: what the server says of itself.
 //! - [`verify`]: what the database holds of a run.
 //! - [`ephemeral`]: the throwaway server.
 
 pub mod connect;
 pub mod conninfo;
 pub mod ephemeral;
+pub mod foreign;
 pub mod link;
 pub mod passfile;
 pub mod preflight;
@@ -18,3 +19,4 @@ pub mod schema;
 pub mod secret;
 pub mod tls;
 pub mod verify;
+pub mod writable;
