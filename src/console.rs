@@ -1,5 +1,6 @@
 //! What both programs say on a terminal or to a script, and the codes that they exit with.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::outcome::chain;
 use crate::plan::Fault;
 use crate::report::text;
 use crate::result::{Accounting, RunResult, Status};
@@ -123,17 +125,27 @@ pub fn code_of(result: &RunResult, was_stopped: bool) -> u8 {
 
 /// Tells all that is wrong with a command line. Returns the code.
 pub fn refuse(faults: &[Fault], program: &str) -> u8 {
-    faults.iter().for_each(|fault| note(&format!("error: {}", text::printable(&fault.to_string()))));
+    faults.iter().for_each(|fault| note(&format!("error: {}", text::printable_lines(&fault.to_string()))));
     note(&format!("\nFor all options, try '{program} --help'."));
     WRONG_USE
 }
 
 /// What is not even a command line; and help and version, which are no errors. Returns the code.
 pub fn wrong_use(error: &clap::Error, program: &str) -> u8 {
-    let looks_secret = |argument: String| argument.contains("://") || argument.contains("password=");
-    if error.use_stderr() && std::env::args().any(looks_secret) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if error.kind() == clap::error::ErrorKind::InvalidUtf8 {
+        // clap does not say which one. A name is repeated, a value is not.
+        note(&format!(
+            "error: {} not UTF-8: give it in UTF-8\n\nFor all options, try '{program} --help'.",
+            not_utf8(&arguments)
+        ));
+        return WRONG_USE;
+    }
+    let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    let looks_secret = |argument: &std::borrow::Cow<str>| argument.contains("://") || argument.contains("password=");
+    if error.use_stderr() && arguments.iter().any(looks_secret) {
         // clap repeats what it does not understand, and that may be a connection string with its password.
-        let names = std::env::args().filter(|argument| argument.starts_with("--"));
+        let names = arguments.iter().filter(|argument| argument.starts_with("--"));
         let names: Vec<String> = names.map(|name| name.split('=').next().unwrap_or_default().to_owned()).collect();
         note(&format!(
             "error: the options are not understood ({:?}, among {}); give a connection string only with \
@@ -145,4 +157,44 @@ pub fn wrong_use(error: &clap::Error, program: &str) -> u8 {
     }
     let _ = error.print();
     if error.use_stderr() { WRONG_USE } else { 0 }
+}
+
+/// The first argument that is not UTF-8, by the name of its option.
+fn not_utf8(arguments: &[OsString]) -> String {
+    let Some(at) = arguments.iter().position(|argument| argument.to_str().is_none()) else {
+        return "a variable of the environment is".to_owned();
+    };
+    let shown = arguments[at].to_string_lossy();
+    let before = at.checked_sub(1).and_then(|at| arguments[at].to_str());
+    let name = match shown.split_once('=') {
+        Some((name, _)) if name.starts_with("--") => Some(name),
+        _ => before.filter(|before| before.starts_with("--") && !before.contains('=')),
+    };
+    match name {
+        Some(name) => format!("the value of {} is", text::printable(name)),
+        None => "an argument is".to_owned(),
+    }
+}
+
+/// An error with its causes, each once, on as many lines as they have.
+pub fn say_error(error: &anyhow::Error) {
+    note(&format!("error: {}", text::printable_lines(&chain(error.as_ref()))));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn an_argument_that_is_not_utf8_is_named() {
+        let told = |arguments: &[&[u8]]| {
+            let arguments: Vec<_> = arguments.iter().map(|argument| OsString::from_vec(argument.to_vec())).collect();
+            not_utf8(&arguments)
+        };
+        assert_eq!(told(&[b"p", b"--rps", b"\xff"]), "the value of --rps is");
+        assert_eq!(told(&[b"p", b"--postgres-url=postgres://u:hunter2\xff@h"]), "the value of --postgres-url is");
+        assert_eq!(told(&[b"p", b"\xff"]), "an argument is");
+        assert_eq!(told(&[b"p"]), "a variable of the environment is");
+    }
 }

@@ -12,10 +12,14 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use crate::database::conninfo::Environment;
+use crate::options::TargetOptions;
+
 /// Set where the secrets have been taken out, and standard input holds them.
 const MARK: &str = "POSTGRES_LOAD_TEST_HANDOVER";
 const FLAG: &str = "--postgres-url";
-const URL_VARIABLE: &str = "POSTGRES_URL";
+/// Where a connection string is looked for.
+pub const URL_VARIABLE: &str = "POSTGRES_URL";
 const PASSWORD_VARIABLE: &str = "PGPASSWORD";
 
 /// What was taken out of sight. There is no `Debug`.
@@ -27,6 +31,8 @@ pub struct Secrets {
     pub postgres_url_from: Option<String>,
     /// `PGPASSWORD`
     pub pgpassword: Option<String>,
+    /// Variables with a secret that is not UTF-8.
+    pub unreadable: Vec<String>,
 }
 
 /// Replaces this process by one without secrets in sight, if there are any. Returns in the new process, or where there
@@ -43,13 +49,23 @@ pub fn hide_secrets(arguments: Vec<OsString>) -> io::Result<(Secrets, Vec<OsStri
         return Ok((serde_json::from_str(&text)?, arguments));
     }
     let (mut secrets, kept) = split(&arguments);
-    secrets.pgpassword = std::env::var(PASSWORD_VARIABLE).ok();
+    let mut unreadable = Vec::new();
+    let mut variable = |name: &str| match std::env::var(name) {
+        Ok(value) => Some(value),
+        Err(std::env::VarError::NotPresent) => None,
+        Err(std::env::VarError::NotUnicode(_)) => {
+            unreadable.push(name.to_owned());
+            None
+        }
+    };
+    secrets.pgpassword = variable(PASSWORD_VARIABLE);
     if secrets.postgres_url.is_none()
-        && let Ok(url) = std::env::var(URL_VARIABLE)
+        && let Some(url) = variable(URL_VARIABLE)
     {
         secrets.postgres_url = Some(url);
         secrets.postgres_url_from = Some(URL_VARIABLE.to_owned());
     }
+    secrets.unreadable = unreadable;
     if secrets == Secrets::default() {
         return Ok((secrets, arguments));
     }
@@ -61,6 +77,25 @@ pub fn hide_secrets(arguments: Vec<OsString>) -> io::Result<(Secrets, Vec<OsStri
     command.stdin(Stdio::from(file_in_memory(&serde_json::to_vec(&secrets)?)?));
     // Returns only where it failed.
     Err(command.exec())
+}
+
+impl Secrets {
+    /// The environment with what was taken out of it.
+    pub fn put_back(&self, environment: Environment) -> Environment {
+        let environment = environment.with_unreadable(&self.unreadable);
+        match &self.pgpassword {
+            Some(password) => environment.with(PASSWORD_VARIABLE, password),
+            None => environment,
+        }
+    }
+
+    /// The options with what was taken out of them.
+    pub fn put_into(&self, target: &mut TargetOptions) {
+        if let Some(url) = &self.postgres_url {
+            target.postgres_url = Some(url.clone());
+            target.postgres_url_from.clone_from(&self.postgres_url_from);
+        }
+    }
 }
 
 /// Whether standard input is no longer that of whoever started the program, since secrets came by it.
@@ -99,8 +134,11 @@ fn split(arguments: &[OsString]) -> (Secrets, Vec<OsString>) {
         };
         match given {
             Some((from_next, value)) => {
-                secrets =
-                    Secrets { postgres_url: Some(value), postgres_url_from: Some(FLAG.to_owned()), pgpassword: None };
+                secrets = Secrets {
+                    postgres_url: Some(value),
+                    postgres_url_from: Some(FLAG.to_owned()),
+                    ..Secrets::default()
+                };
                 if from_next {
                     rest.next();
                 }

@@ -26,6 +26,7 @@
 //! - [`fleet`]: many machines: which, SSH to them, how the program gets there, and the phases that all go through
 //!   together. SSH lives only here; nothing here knows Postgres.
 //! - [`console`]: what both programs say, and the codes that they exit with.
+//! - [`number`]: decimal numbers as people type them. Pure.
 //! - [`machine`]: what this machine has of open files and memory, and whether a run gets by with it.
 //! - [`handover`]: takes passwords out of a process's arguments and environment.
 //!
@@ -43,6 +44,7 @@ pub mod fleet;
 pub mod handover;
 pub mod machine;
 pub mod merge;
+pub mod number;
 pub mod options;
 pub mod outages;
 pub mod outcome;

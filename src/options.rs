@@ -8,9 +8,11 @@
     reason = "the comments of fields are help texts, in which [default: …] is no link"
 )]
 
+mod command_line;
 mod coordinator;
 mod merge;
 
+pub use command_line::read;
 pub use coordinator::{CoordinatorOptions, FleetOptions};
 pub use merge::MergeOptions;
 
@@ -40,7 +42,8 @@ pub const BUILD: &str = env!("POSTGRES_LOAD_TEST_BUILD");
     long_about = "Load test for Postgres. Each request is one transaction with four writes (two INSERTs of kilobytes \
                   to megabytes, two UPSERTs), as a TensorZero inference makes them. Requests are due at a steady rate \
                   whether or not earlier ones have been answered, and latency counts from the time a request was due.",
-    after_help = "Durations: 60, 60s, 500ms, 5m, 1h, 1m30s (seconds without a unit). Sizes: KB of 1,024 bytes.\n\n\
+    after_help = "Numbers: 1000, .5, 1e3, 10k, 1.5M. Durations: 60, 60s, 500ms, 5m, 1h, 1m30s (seconds without a \
+                  unit). Sizes: KB of 1,024 bytes, or with a unit: 10k, 1.5M.\n\n\
                   Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
                   Time limits: connecting and each question before the run, connect_timeout of --postgres-url (10 s); \
                   locks on the tables 10 s, making or emptying them 10 min; a request, until --drain ends, or (writes + 2) x \
@@ -80,9 +83,15 @@ pub struct LoadTestOptions {
 pub struct TargetOptions {
     /// Where the database is: a URL or key=value string as psql takes it. Better in the environment than on the
     /// command line, which a shell remembers; other users of this machine can read neither while the test runs.
-    /// [default: postgresql://postgres:postgres@localhost:5432/tensorzero_loadtest]
+    /// [default: as psql, where PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGDATABASE, PGPASSWORD, PGPASSFILE or PGSERVICE is
+    /// set, else postgresql://postgres:postgres@localhost:5432/tensorzero_loadtest]
     #[arg(long, value_name = "URL", env = "POSTGRES_URL", hide_env_values = true)]
     pub postgres_url: Option<String>,
+
+    /// Where the connection string stood: the flag, or the variable
+    #[arg(skip)]
+    #[serde(default)]
+    pub postgres_url_from: Option<String>,
 
     /// Create the database where it is missing, and the tables (logged or unlogged), then go on. With --duration 0
     /// nothing else is done [default without a value: logged]

@@ -114,8 +114,8 @@ pub fn readable_state(state: &str) -> &str {
     if is_state { state } else { UNREADABLE_STATE }
 }
 
-/// The texts of an error and of all its causes, `: ` between them, without repetitions. The driver's "db error", which
-/// stands before every error that the server sent, is left out.
+/// The texts of an error and of all its causes, `: ` between them. A cause that stands in the text before it is left out,
+/// since many errors repeat their source. So is the driver's "db error", before every error that the server sent.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let mut next = Some(error);
@@ -124,7 +124,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = error.source();
         if text.is_empty() || text == "db error" {
             text = part;
-        } else if !text.ends_with(&part) {
+        } else if !text.contains(part.trim_end_matches('.')) {
             text = format!("{text}: {part}");
         }
     }
@@ -283,6 +283,22 @@ mod tests {
         // Neither text that is not UTF-8 nor a message without fields is a reason to panic.
         assert_eq!(Failure::of_server(b"M\xff\0C1\xfe\0").class, "SQLSTATE ?????");
         assert_eq!(Failure::of_server(b"").message, ": ");
+    }
+
+    #[test]
+    fn a_cause_stands_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Layer(String, #[source] Option<Box<Layer>>);
+        let of = |texts: &[&str]| {
+            let wrap = |inner: Option<Box<Layer>>, text: &&str| Some(Box::new(Layer((*text).to_owned(), inner)));
+            chain(&*texts.iter().rev().fold(None, wrap).unwrap())
+        };
+        assert_eq!(of(&["--output: no such file", "no such file"]), "--output: no such file");
+        assert_eq!(of(&["cannot open x", "no such file", "no such file"]), "cannot open x: no such file");
+        assert_eq!(of(&["it failed (no such file): try y", "no such file."]), "it failed (no such file): try y");
+        assert_eq!(of(&["db error", "ERROR: x\nHINT: y"]), "ERROR: x\nHINT: y");
+        assert_eq!(of(&["a", "b", "c"]), "a: b: c");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::database::mark;
 use crate::database::schema::Persistence;
 use crate::engine::EngineOptions;
 use crate::engine::script::{Isolation, SessionOptions};
+use crate::handover::URL_VARIABLE;
 use crate::options::{CriteriaOptions, DEFAULT_POSTGRES_URL, LoadTestOptions, is_stdout, json_to};
 use crate::result::Config;
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
@@ -71,6 +72,10 @@ pub struct Plan {
     pub verbose: bool,
     /// To be said with the result.
     pub warnings: Vec<String>,
+    /// Where the connection string came from, for the header; `None` where that needs no word.
+    pub target_from: Option<String>,
+    /// To be said behind an error: what the user may have meant.
+    pub hint: Option<&'static str>,
     sizes_kb: [f64; 4],
 }
 
@@ -112,6 +117,7 @@ impl Plan {
         let Some(target) = target.filter(|_| faults.0.is_empty()) else {
             return Err(faults.0);
         };
+        let given = Some(given_target(options, environment)).filter(|_| !options.local.ephemeral);
         Ok(Self {
             target,
             setup,
@@ -131,6 +137,8 @@ impl Plan {
             hdr_log: options.output.hdr_log.clone(),
             verbose: options.output.verbose,
             warnings,
+            hint: given.as_ref().and_then(|given| given.hint),
+            target_from: given.and_then(|given| given.from),
             sizes_kb,
         })
     }
@@ -186,18 +194,73 @@ impl Plan {
     }
 }
 
+/// Said where a run fails that used the default though there is a `DATABASE_URL`.
+const DATABASE_URL_IS_NOT_READ: &str =
+    "DATABASE_URL is set, but not read: if that is the database, run it with POSTGRES_URL=\"$DATABASE_URL\".";
+
+/// The connection string that counts, and where it stood.
+pub(crate) struct GivenTarget<'a> {
+    /// The string.
+    pub text: &'a str,
+    /// The flag or variable to name where it is wrong.
+    pub flag: &'static str,
+    /// For the header: `from POSTGRES_URL`; `None` where it is the flag.
+    pub from: Option<String>,
+    /// Where it is only the default, and something else may have been meant.
+    hint: Option<&'static str>,
+}
+
+/// Which connection string counts: the given one; where there is none but variables of libpq say where to connect, an
+/// empty one, to which they add everything, as with psql; else the default.
+pub(crate) fn given_target<'a>(options: &'a LoadTestOptions, environment: &Environment) -> GivenTarget<'a> {
+    let variables = environment.target_variables();
+    match options.target.postgres_url.as_deref() {
+        Some(text) if options.target.postgres_url_from.as_deref() == Some(URL_VARIABLE) => {
+            GivenTarget { text, flag: URL_VARIABLE, from: Some(format!("from {URL_VARIABLE}")), hint: None }
+        }
+        Some(text) => GivenTarget { text, flag: "--postgres-url", from: None, hint: None },
+        None if !variables.is_empty() => GivenTarget {
+            text: "",
+            flag: "environment",
+            from: Some(format!("from {}", variables.join(", "))),
+            hint: None,
+        },
+        None => {
+            let hint = environment.has_database_url.then_some(DATABASE_URL_IS_NOT_READ);
+            let from = match hint {
+                Some(_) => "the default; DATABASE_URL is not read, POSTGRES_URL is",
+                None => "the default",
+            };
+            GivenTarget { text: DEFAULT_POSTGRES_URL, flag: "--postgres-url", from: Some(from.to_owned()), hint }
+        }
+    }
+}
+
 fn target(options: &LoadTestOptions, environment: &Environment, faults: &mut Faults) -> Option<Target> {
     if options.local.ephemeral {
         return Some(Target::Ephemeral);
     }
-    let given = options.target.postgres_url.as_deref().unwrap_or(DEFAULT_POSTGRES_URL);
-    match ConnectionSpec::parse(given, environment) {
+    let given = given_target(options, environment);
+    if environment.is_unreadable(URL_VARIABLE) {
+        faults.add(URL_VARIABLE, "is not UTF-8", "give a URL or key=value string as psql takes it");
+        return None;
+    }
+    if given.text.trim().is_empty() && options.target.postgres_url.is_some() {
+        let remedy = "give a URL or key=value string as psql takes it, or leave it out for the default";
+        faults.add(given.flag, "is set but empty (a secret that is missing?)", remedy);
+        return None;
+    }
+    match ConnectionSpec::parse(given.text, environment) {
         Ok(spec) => Some(Target::Existing(Box::new(spec))),
         Err(error) => {
             // The text may hold a password, so only what is wrong with it is repeated.
             for problem in error.faults {
                 let problem = problem.trim_end_matches('.');
-                faults.add("--postgres-url", problem, "give a URL or key=value string as psql takes it");
+                if problem.starts_with("PG") {
+                    faults.add("environment", problem, "correct the variable, or unset it");
+                } else {
+                    faults.add(given.flag, problem, "give a URL or key=value string as psql takes it");
+                }
             }
             None
         }
@@ -234,6 +297,9 @@ fn start_at(options: &LoadTestOptions, now_unix_ns: u64, faults: &mut Faults) ->
     });
     faults.take("--start-at", given, "give a time to come, as 2026-01-31T12:00:00Z or in seconds since 1970", parsed)
 }
+
+/// What the server's `statement_timeout` holds.
+const MOST_STATEMENT_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 fn engine(
     options: &LoadTestOptions,
@@ -273,8 +339,11 @@ fn engine(
     }
     let statement_timeout =
         options.target.statement_timeout.as_deref().map(|given| faults.duration("--statement-timeout", given));
-    if statement_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
-        faults.add("--statement-timeout", "is below a millisecond", "give a longer one, or leave it out");
+    if let (Some(timeout), Some(given)) = (statement_timeout, &options.target.statement_timeout) {
+        let fits = (Duration::from_millis(1)..=MOST_STATEMENT_TIMEOUT).contains(&timeout);
+        let remedy = "give 1ms to 596h (the server holds 2147483647 ms), or leave it out";
+        let parsed = if fits { Ok(()) } else { Err("is out of range".to_owned()) };
+        faults.take("--statement-timeout", given, remedy, parsed);
     }
     let warmup = faults.duration("--warmup", &load.warmup);
     let isolation = load.isolation.as_deref().and_then(|given| {
@@ -475,6 +544,63 @@ mod tests {
         let faults = resolve(&["--postgres-url", "postgres://u:hunter2@h/db?nonsense=hunter3"]).unwrap_err();
         assert!(faults[0].to_string().contains("nonsense"), "{}", faults[0]);
         assert!(!faults[0].to_string().contains("hunter"), "{}", faults[0]);
+    }
+
+    /// The target that counts, as it is described, and where it came from.
+    fn target(url: Option<(&str, &str)>, environment: &Environment) -> Result<(String, Option<String>), String> {
+        let mut options = LoadTestOptions::try_parse_from(["load_test"]).unwrap();
+        options.target.postgres_url = url.map(|(url, _)| url.to_owned());
+        options.target.postgres_url_from = url.map(|(_, from)| from.to_owned());
+        match Plan::resolve(&options, environment, NOW, 4) {
+            Ok(Plan { target: Target::Existing(spec), target_from, .. }) => Ok((spec.describe(), target_from)),
+            Ok(_) => unreachable!(),
+            Err(faults) => Err(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        }
+    }
+
+    #[test]
+    fn variables_of_libpq_count_before_the_default() {
+        let me = || Environment::of_user("me");
+        let from = |text: &str| Some(format!("from {text}"));
+        let of = |environment| target(None, &environment).unwrap();
+        let default = "postgres@localhost:5432/tensorzero_loadtest".to_owned();
+        assert_eq!(of(me()), (default.clone(), Some("the default".to_owned())));
+        // These say neither where nor as whom.
+        assert_eq!(of(me().with("PGSSLMODE", "disable").with("PGAPPNAME", "x")).0, default);
+        assert_eq!(of(me().with("PGHOST", "h")), ("me@h:5432/me".to_owned(), from("PGHOST")));
+        assert_eq!(of(me().with("PGDATABASE", "d")), ("me@localhost:5432/d".to_owned(), from("PGDATABASE")));
+        let all = me().with("PGHOST", "h").with("PGPORT", "7").with("PGUSER", "u").with("PGPASSWORD", "p");
+        assert_eq!(of(all), ("u@h:7/u".to_owned(), from("PGHOST, PGPORT, PGUSER, PGPASSWORD")));
+        let service = me().with("PGSERVICE", "lt").with_service_file("/f".as_ref(), "[lt]\nhost=s\n");
+        assert_eq!(of(service), ("me@s:5432/me".to_owned(), from("PGSERVICE")));
+        // A connection string comes first.
+        let given = Some(("postgres://u@x/d", "POSTGRES_URL"));
+        assert_eq!(target(given, &me().with("PGHOST", "h")).unwrap(), ("u@x:5432/d".to_owned(), from("POSTGRES_URL")));
+    }
+
+    #[test]
+    fn what_is_set_but_empty_is_refused_by_name() {
+        let me = Environment::of_user("me");
+        for from in ["POSTGRES_URL", "--postgres-url"] {
+            for text in ["", "  ", "\n"] {
+                let error = target(Some((text, from)), &me).unwrap_err();
+                assert!(error.starts_with(&format!("{from}: is set but empty")), "{error}");
+            }
+        }
+        let error = target(None, &me.clone().with("PGHOST", "")).unwrap_err();
+        assert!(error.starts_with("environment: PGHOST is set but empty"), "{error}");
+        let unreadable = |name: &str| target(None, &me.clone().with_unreadable(&[name.to_owned()])).unwrap_err();
+        assert!(unreadable("POSTGRES_URL").starts_with("POSTGRES_URL: is not UTF-8"));
+        assert!(unreadable("PGPASSWORD").starts_with("environment: PGPASSWORD is not UTF-8"));
+    }
+
+    #[test]
+    fn a_timeout_that_the_server_does_not_hold_is_refused() {
+        for (given, fits) in [("1ms", true), ("596h", true), ("2147483.647", true), ("597h", false), ("0.5ms", false)] {
+            assert_eq!(resolve(&["--statement-timeout", given]).is_ok(), fits, "{given}");
+        }
+        let fault = &resolve(&["--statement-timeout", "600h"]).unwrap_err()[0];
+        assert!(fault.to_string().contains("'600h' is out of range; give 1ms to 596h"), "{fault}");
     }
 
     #[test]

@@ -168,6 +168,7 @@ impl Ready {
             server: &self.database.info,
             share: self.plan.engine.schedule.share,
             container: self.plan.docker_container.as_deref(),
+            target_from: self.plan.target_from.as_deref(),
         }
     }
 

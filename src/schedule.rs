@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 mod poisson;
 
+use crate::number::{Decimal, Misfit};
 use poisson::PoissonArrivals;
 
 /// Nanoseconds in a second.
@@ -31,18 +32,11 @@ impl Rate {
     /// # Errors
     /// Says what is wrong with the text: not a number, not above zero, more decimals than six, or too large.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.starts_with('-') {
-            return Err("is below zero".to_owned());
-        }
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        if !digits(whole) || !(fraction.is_empty() || digits(fraction)) {
-            return Err("is not a number".to_owned());
-        }
-        if fraction.len() > 6 {
-            return Err("has more than six decimals".to_owned());
-        }
-        let micro = format!("{whole}{fraction:0<6}").parse::<u64>().unwrap_or(u64::MAX);
+        let micro = match Decimal::parse_count(text)?.scaled(6) {
+            Ok(micro) => micro,
+            Err(Misfit::TooFine) => return Err("has more than six decimals".to_owned()),
+            Err(Misfit::TooLarge) => u64::MAX,
+        };
         match micro {
             0 => Err("is zero".to_owned()),
             m if m as f64 / MICRO as f64 > Self::MAX_PER_S => Err("is above ten million".to_owned()),

@@ -7,6 +7,7 @@ mod advice;
 pub mod fleet;
 mod held_up;
 
+use crate::number::Decimal;
 use crate::outcome::{ErrorCount, ErrorOrigin};
 use crate::result::{Bounded, RunResult, ServerInfo, Status, Verification};
 
@@ -44,6 +45,8 @@ pub struct Slo {
 }
 
 impl Slo {
+    /// A year. No request takes longer, so a greater limit is a slip.
+    const MOST_MS: f64 = 366.0 * 86_400_000.0;
     const FIGURES: [&'static str; 7] = ["avg", "p50", "p90", "p95", "p99", "p99.9", "max"];
 
     /// Reads `FIGURE<LIMIT` or `FIGURE<=LIMIT`, where the limit has the unit `us`, `ms` or `s`.
@@ -67,11 +70,15 @@ impl Slo {
             "s" => 1_000.0,
             _ => return Err("needs a limit with the unit us, ms or s".to_owned()),
         };
-        let value: f64 = digits.trim().parse().map_err(|_| "has a limit that is not a number")?;
-        if !(value.is_finite() && value > 0.0) {
-            return Err("has a limit that is not above zero".to_owned());
+        let value = Decimal::parse(digits).map_err(|problem| format!("has a limit that {problem}"))?.as_f64();
+        if value == 0.0 {
+            return Err("has a limit of zero, which no request keeps".to_owned());
         }
-        Ok(Self { figure, inclusive, limit_ms: value * unit_ms })
+        let limit_ms = value * unit_ms;
+        if limit_ms > Self::MOST_MS {
+            return Err("has a limit of more than a year".to_owned());
+        }
+        Ok(Self { figure, inclusive, limit_ms })
     }
 
     /// Why the limit is not kept; `None` where it is. A lower bound below the limit proves nothing, so it fails.

@@ -429,7 +429,36 @@ fn without_postgresql_the_error_tells_how_to_install_it() {
     let options =
         ThrowawayOptions { program_dirs: Some(vec![empty.path().to_path_buf()]), ..ThrowawayOptions::default() };
     let error = ThrowawayServer::start(&options).unwrap_err();
-    let ThrowawayError::NotInstalled { advice } = &error else { panic!("{error}") };
+    let ThrowawayError::NotInstalled { advice, looked } = &error else { panic!("{error}") };
     assert!(advice.contains("install") || advice.contains("https://") || advice.contains("postgresql"), "{advice}");
     assert!(error.to_string().contains(advice.as_str()));
+    assert_eq!(*looked, format!("in {}", empty.path().display()));
+}
+
+/// As containers do that run as any user ID: no line of /etc/passwd is for it.
+#[test]
+fn works_as_a_user_without_a_name() {
+    const NAME: &str = "works_as_a_user_without_a_name";
+    const NAMELESS: u32 = 1_234_567;
+    if let Ok(root) = std::env::var(ROLE) {
+        assert_eq!(rustix::process::geteuid().as_raw(), NAMELESS);
+        return be_the_owner(&root);
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: only root can take a user ID that has no name");
+        return;
+    }
+    let root = own_root();
+    let place = own_root();
+    let program = place.path().join("copy");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::chown(root.path(), Some(NAMELESS), Some(0)).unwrap();
+    let mut child = owner(&program, NAME, root.path()).uid(NAMELESS).gid(0).current_dir("/").spawn().unwrap();
+    let (postmaster, folder) = told_by(&mut child);
+    assert_eq!(fs::metadata(folder.join("data")).unwrap().uid(), NAMELESS);
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+    assert!(gone(postmaster));
+    assert!(entries(root.path()).is_empty());
 }

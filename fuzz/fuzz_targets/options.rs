@@ -23,7 +23,7 @@ fuzz_target!(|text: &str| {
     }
     if let Ok(options) = CoordinatorOptions::parse_from_arguments(arguments().map(OsString::from)) {
         let read_file = |_: &std::path::Path| Ok(text.to_owned());
-        if let Err(faults) = FleetPlan::resolve(&options, &Secrets::default(), NOW, &read_file) {
+        if let Err(faults) = FleetPlan::resolve(&options, &Secrets::default(), &Environment::of_user("me"), NOW, &read_file) {
             told(&faults);
         }
     }

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use postgres_load_test::console::{
     self, BUG, COULD_NOT_RUN, INTERRUPTED, SECONDS_BETWEEN_LINES, Stopped, WRONG_USE, code_of, note, say, say_result,
 };
+use postgres_load_test::database::conninfo::Environment;
 use postgres_load_test::fleet::plan::FleetPlan;
 use postgres_load_test::fleet::{Fleet, FleetError, FleetEvent, HOST_KEYS_OFF};
 use postgres_load_test::merge::command::{self, CommandError};
@@ -24,7 +25,7 @@ use postgres_load_test::report::{preflight, text};
 use postgres_load_test::result::RunResult;
 use postgres_load_test::run::aborts;
 use postgres_load_test::signals::Stops;
-use postgres_load_test::{clock, handover, machine};
+use postgres_load_test::{clock, handover, machine, options};
 
 const PROGRAM: &str = "coordinator";
 const MERGE: &str = "merge";
@@ -53,7 +54,8 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(error) => return ExitCode::from(console::wrong_use(&error, PROGRAM)),
     };
-    let plan = match FleetPlan::resolve(&options, &secrets, clock::unix_ns(), &read_list) {
+    let environment = secrets.put_back(Environment::of_process());
+    let plan = match FleetPlan::resolve(&options, &secrets, &environment, clock::unix_ns(), &read_list) {
         Ok(plan) => plan,
         Err(faults) => return ExitCode::from(console::refuse(&faults, PROGRAM)),
     };
@@ -61,9 +63,14 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error.into()),
     };
+    let hint = plan.plan.hint;
     match runtime.block_on(coordinate(plan)) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => failure(&error),
+        Err(error) => {
+            let code = failure(&error);
+            hint.into_iter().for_each(note);
+            code
+        }
     }
 }
 
@@ -96,12 +103,12 @@ struct Merge {
 }
 
 fn merge(arguments: Vec<OsString>) -> u8 {
-    let options = match Merge::try_parse_from(arguments.into_iter().skip(1)) {
+    let options = match options::read(Merge::command(), arguments.into_iter().skip(1)) {
         Ok(Merge { options }) => options,
         Err(error) => return console::wrong_use(&error, "coordinator merge"),
     };
     let told = |error: &dyn std::fmt::Display, code| {
-        note(&format!("error: {}", text::printable(&error.to_string())));
+        note(&format!("error: {}", text::printable_lines(&error.to_string())));
         code
     };
     let (json_output, output) = json_to(options.json_output, options.output.as_deref());
@@ -344,7 +351,7 @@ impl Screen {
         self.progress.gone(host, "lost");
         let member = &fleet.members()[host];
         let reason = member.lost.as_deref().unwrap_or("nothing is known");
-        self.print(&text::printable(&format!("LOST {}: {reason}", member.host.name)));
+        self.print(&text::printable_lines(&format!("LOST {}: {reason}", member.host.name)));
     }
 
     fn stopping(&mut self, signals: u32) {
@@ -400,9 +407,7 @@ impl Drop for Bars {
 }
 
 fn failure(error: &anyhow::Error) -> ExitCode {
-    // The list of machines has lines of its own.
-    let shown: Vec<String> = format!("{error:#}").lines().map(text::printable).collect();
-    note(&format!("error: {}", shown.join("\n")));
+    console::say_error(error);
     ExitCode::from(match error.downcast_ref::<FleetError>() {
         Some(FleetError::Merge(error)) if error.is_bug() => BUG,
         None if error.is::<Stopped>() => INTERRUPTED,

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::CommandFactory;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use postgres_load_test::agent::{self, Ending};
 use postgres_load_test::console::{
@@ -24,7 +24,7 @@ use postgres_load_test::report::text;
 use postgres_load_test::run::{self, Live, RunError};
 use postgres_load_test::signals::Stops;
 use postgres_load_test::workload::payload::Pool;
-use postgres_load_test::{clock, handover, machine};
+use postgres_load_test::{clock, handover, machine, options};
 
 const PROGRAM: &str = "load_test";
 const AGENT: &str = "--agent";
@@ -41,15 +41,12 @@ fn main() -> ExitCode {
             return failure(&anyhow::Error::new(error).context("the password could not be taken out of sight"));
         }
     };
-    let mut options = match LoadTestOptions::try_parse_from(arguments) {
+    let mut options: LoadTestOptions = match options::read(LoadTestOptions::command(), arguments) {
         Ok(options) => options,
         Err(error) => return ExitCode::from(console::wrong_use(&error, PROGRAM)),
     };
-    let mut environment = Environment::of_process();
-    if let Some(password) = &secrets.pgpassword {
-        environment = environment.with("PGPASSWORD", password);
-    }
-    options.target.postgres_url = secrets.postgres_url.or(options.target.postgres_url);
+    let environment = secrets.put_back(Environment::of_process());
+    secrets.put_into(&mut options.target);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let plan = match Plan::resolve(&options, &environment, clock::unix_ns(), processors) {
         Ok(plan) => plan,
@@ -62,9 +59,14 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error.into()),
     };
+    let hint = plan.hint;
     let code = match runtime.block_on(load_test(plan)) {
         Ok(code) => code,
-        Err(error) => failure(&error),
+        Err(error) => {
+            let code = failure(&error);
+            hint.into_iter().for_each(note);
+            code
+        }
     };
     // A server that is still starting must be waited for, or nobody would stop it.
     drop(runtime);
@@ -290,7 +292,7 @@ impl Screen {
 }
 
 fn failure(error: &anyhow::Error) -> ExitCode {
-    note(&format!("error: {}", text::printable(&format!("{error:#}"))));
+    console::say_error(error);
     ExitCode::from(match error.downcast_ref::<RunError>() {
         Some(error) if error.is_bug() => BUG,
         None if error.is::<Stopped>() => INTERRUPTED,

@@ -18,7 +18,7 @@ mod stream;
 mod tls_error;
 
 use std::future::{Future, poll_fn};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -41,7 +41,7 @@ use super::secret::Secret;
 use super::tls;
 use error::{Attempt, PasswordOrigin};
 use session::Announced;
-use socket::Endpoint;
+use socket::{Endpoint, SocketError};
 use stream::{Tap, TapTls};
 
 /// The I/O half of a connection: whoever uses the client must poll it. Ends when the client is dropped or the
@@ -60,6 +60,8 @@ struct Inner {
     application_name: String,
     tls: Option<MakeRustlsConnect>,
     passfile: Passfile,
+    /// Why the password file was ignored.
+    passfile_fault: Option<String>,
     warnings: Vec<String>,
     /// SQL that sets what every session is to have; empty where nothing is set.
     session_settings: String,
@@ -102,17 +104,16 @@ impl Connector {
     pub fn new(spec: ConnectionSpec, application_name: &str) -> Result<Self, ConnectError> {
         let mut warnings = Vec::new();
         let tls = load_tls(&spec, &mut warnings)?;
-        let mut passfile = Passfile::default();
+        let (mut passfile, mut passfile_fault) = (Passfile::default(), None);
         if let (None, Some(path)) = (&spec.password, &spec.passfile) {
-            let (entries, warning) = Passfile::load(path);
-            passfile = entries;
-            warnings.extend(warning);
+            (passfile, passfile_fault) = Passfile::load(path);
+            warnings.extend(passfile_fault.clone());
         }
         let names = [&spec.application_name, &spec.fallback_application_name];
         let application_name = names.into_iter().flatten().next().map_or(application_name, String::as_str).to_owned();
-        Ok(Self {
-            inner: Arc::new(Inner { spec, application_name, tls, passfile, warnings, session_settings: String::new() }),
-        })
+        let session_settings = String::new();
+        let inner = Inner { spec, application_name, tls, passfile, passfile_fault, warnings, session_settings };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The same server and user, but another database.
@@ -327,10 +328,13 @@ impl Inner {
         attempt: &Attempt,
     ) -> Result<Opened, ConnectError> {
         let config = self.config(host, encryption);
-        let unreachable = |error| attempt.socket(&error);
+        let unusable = |error| match error {
+            SocketError::Connect(error) => attempt.socket(&error),
+            SocketError::Option(parameter, error) => attempt.socket_option(parameter, &error),
+        };
         let stream = match endpoint {
-            Endpoint::Unix(path) => Stream::Unix(socket::unix(path).await.map_err(unreachable)?),
-            Endpoint::Tcp(address) => Stream::Tcp(socket::tcp(*address, &self.spec).await.map_err(unreachable)?),
+            Endpoint::Unix(path) => Stream::Unix(socket::unix(path).await.map_err(|error| attempt.socket(&error))?),
+            Endpoint::Tcp(address) => Stream::Tcp(socket::tcp(*address, &self.spec).await.map_err(unusable)?),
         };
         // On Unix sockets TLS is never used.
         let tls = self.tls.clone().filter(|_| encryption != Encryption::Plain && matches!(stream, Stream::Tcp(_)));
@@ -391,8 +395,20 @@ impl Inner {
         let found = self.passfile.password(name, host.port, &spec.dbname, &spec.user);
         match (found, &spec.passfile) {
             (Some(password), Some(path)) => (Some(password), PasswordOrigin::Passfile(PathBuf::clone(path))),
-            _ => (None, PasswordOrigin::None),
+            (None, Some(path)) => (None, PasswordOrigin::None(self.why_no_password(path, name, host.port))),
+            (_, None) => (None, PasswordOrigin::None(None)),
         }
+    }
+
+    /// Why the password file gave none; nothing where there is no file.
+    fn why_no_password(&self, path: &Path, name: &str, port: u16) -> Option<String> {
+        if let Some(fault) = &self.passfile_fault {
+            // In the middle of a sentence.
+            return Some(fault.trim_end_matches('.').replacen("The password file", "the password file", 1));
+        }
+        let ConnectionSpec { dbname, user, .. } = &self.spec;
+        let path = path.display();
+        (!self.passfile.is_empty()).then(|| format!("no line of {path} is for {name}:{port}:{dbname}:{user}, add one"))
     }
 
     fn attempt(&self, host: &HostSpec) -> Attempt {
@@ -400,13 +416,16 @@ impl Inner {
             Host::Default => "localhost",
             Host::Tcp(name) | Host::Unix(name) => name,
         };
+        let (password, origin) = self.password(host);
         Attempt {
+            password_ends_blank: password.is_some_and(|text| text.expose().ends_with(char::is_whitespace)),
+            place: self.spec.place.clone(),
             server: host.to_string(),
             host: name.to_owned(),
             user: self.spec.user.clone(),
             dbname: self.spec.dbname.clone(),
             mode: self.spec.tls.mode,
-            password: self.password(host).1,
+            password: origin,
         }
     }
 }

@@ -5,16 +5,18 @@
 //! Units: times are [`Duration`]s; in the strings `connect_timeout` and `keepalives_*` are seconds and
 //! `tcp_user_timeout` is milliseconds, as libpq has them.
 
+mod environment;
 mod parameters;
+mod service;
 mod syntax;
 mod values;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use environment::Environment;
 pub use values::{
     ChannelBinding, LoadBalanceHosts, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs, TlsVersion,
 };
@@ -27,57 +29,6 @@ pub const DEFAULT_PORT: u16 = 5432;
 
 /// How long one connection attempt may take when `connect_timeout` is absent.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What the process's surroundings contribute: the `PG…` variables, the home directory and the user's name.
-#[derive(Clone, Default)]
-pub struct Environment {
-    variables: BTreeMap<String, String>,
-    /// Where `.pgpass` and `.postgresql/` are looked for.
-    pub home: Option<PathBuf>,
-    /// The operating system's name for the user, the default of `user`.
-    pub os_user: Option<String>,
-}
-
-impl Environment {
-    /// Of this process. Variables that are not UTF-8 are left out.
-    pub fn of_process() -> Self {
-        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        Self {
-            variables: std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("PG")).collect(),
-            home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
-            os_user: whoami::username().ok(),
-        }
-    }
-
-    /// Nothing but a user's name.
-    pub fn of_user(name: &str) -> Self {
-        Self { os_user: Some(name.to_owned()), ..Self::default() }
-    }
-
-    /// The same with one more variable.
-    #[must_use]
-    pub fn with(mut self, variable: &str, value: &str) -> Self {
-        self.variables.insert(variable.to_owned(), value.to_owned());
-        self
-    }
-
-    fn variable(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(String::as_str)
-    }
-}
-
-/// Names the variables, and nothing that stands in them.
-impl fmt::Debug for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Environment")
-            .field("variables", &self.variables.keys())
-            .field("home", &self.home)
-            .field("os_user", &self.os_user)
-            .finish()
-    }
-}
 
 /// Why a connection string cannot be used. `Display` names parameters and remedies, and quotes no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -187,6 +138,10 @@ pub struct ConnectionSpec {
     pub user: String,
     /// `dbname`
     pub dbname: String,
+    /// Whether the name of the database was given. Otherwise it is the user's name, as with libpq.
+    pub is_dbname_given: bool,
+    /// Where host, port, user and database stood: `--postgres-url`, or variables such as `PGHOST`.
+    pub place: String,
     /// `password`, if the string or `PGPASSWORD` has it.
     pub password: Option<Secret>,
     /// Where `password` stood.
@@ -228,6 +183,22 @@ impl ConnectionSpec {
         }
     }
 
+    /// The same connection string with all that the environment adds to it, but for `PGPASSWORD`: for a process in other
+    /// surroundings. Paths of files stay as they are.
+    ///
+    /// # Errors
+    /// It cannot be used. Every fault is reported at once.
+    pub fn portable(text: &str, environment: &Environment) -> Result<Secret, InvalidConnectionString> {
+        Self::parse(text, environment)?;
+        let pairs = syntax::pairs(text).map_err(|fault| InvalidConnectionString { faults: vec![fault] })?;
+        let mut given = Parameters::new(pairs, environment);
+        let mut text = given.to_text();
+        if let (None, Some(user)) = (given.text("user"), &environment.os_user) {
+            text = format!("{text} {}", parameters::pair("user", user));
+        }
+        Ok(Secret::new(text.trim_start()))
+    }
+
     /// `user@host:port/dbname`, several hosts separated by commas. Never the password.
     pub fn describe(&self) -> String {
         let hosts: Vec<_> = self.hosts.iter().map(HostSpec::to_string).collect();
@@ -244,8 +215,11 @@ impl ConnectionSpec {
         let home = environment.home.clone();
         let password = given.text("password").map(Secret::new);
         let in_environment = given.is_from_environment("password");
+        let keepalives = keepalives(given, &hosts);
         Some(Self {
             hosts,
+            is_dbname_given: given.text("dbname").is_some(),
+            place: given.place(),
             dbname: given.text("dbname").unwrap_or_else(|| user.clone()),
             user,
             password,
@@ -258,23 +232,36 @@ impl ConnectionSpec {
             application_name: given.text("application_name"),
             fallback_application_name: given.text("fallback_application_name"),
             options: given.text("options"),
-            connect_timeout: match given.integer("connect_timeout") {
+            connect_timeout: match given.integer("connect_timeout", i32::MAX) {
                 None => Some(DEFAULT_CONNECT_TIMEOUT),
                 Some(seconds) => positive(seconds).map(Duration::from_secs),
             },
-            keepalives: Keepalives {
-                enabled: given.flag("keepalives", true),
-                idle: given.integer("keepalives_idle").and_then(positive).map(Duration::from_secs),
-                interval: given.integer("keepalives_interval").and_then(positive).map(Duration::from_secs),
-                count: given.integer("keepalives_count").and_then(positive).and_then(|count| count.try_into().ok()),
-            },
-            tcp_user_timeout: given.integer("tcp_user_timeout").and_then(positive).map(Duration::from_millis),
+            keepalives,
+            tcp_user_timeout: given.integer("tcp_user_timeout", i32::MAX).and_then(positive).map(Duration::from_millis),
             tls: tls(given, home),
             channel_binding: given.keyword("channel_binding", ChannelBinding::Prefer),
             target_session_attrs: given.keyword("target_session_attrs", TargetSessionAttrs::Any),
             load_balance_hosts: given.keyword("load_balance_hosts", LoadBalanceHosts::Disable),
         })
     }
+}
+
+/// The greatest figures that Linux takes (`MAX_TCP_KEEPIDLE`, `MAX_TCP_KEEPINTVL`, `MAX_TCP_KEEPCNT`).
+const MOST_KEEPALIVE_SECONDS: i32 = 32_767;
+const MOST_KEEPALIVE_COUNT: i32 = 127;
+
+fn keepalives(given: &mut Parameters, hosts: &[HostSpec]) -> Keepalives {
+    let enabled = given.flag("keepalives", true);
+    // Where they are not used libpq does not look at them either.
+    let are_used = enabled && hosts.iter().any(|host| !matches!(host.host, Host::Unix(_)));
+    let most = |most| if are_used { most } else { i32::MAX };
+    let mut seconds = |name| {
+        let seconds = given.integer(name, most(MOST_KEEPALIVE_SECONDS)).and_then(positive);
+        seconds.map(Duration::from_secs)
+    };
+    let (idle, interval) = (seconds("keepalives_idle"), seconds("keepalives_interval"));
+    let count = given.integer("keepalives_count", most(MOST_KEEPALIVE_COUNT)).and_then(positive);
+    Keepalives { enabled, idle, interval, count: count.and_then(|count| count.try_into().ok()) }
 }
 
 /// libpq reads zero and less as "leave it to the default".

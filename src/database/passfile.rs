@@ -47,6 +47,11 @@ impl Passfile {
         }
     }
 
+    /// Whether it has no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Reads lines of `host:port:database:user:password`. Comments and lines of another form are skipped.
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().map(|line| line.strip_suffix('\r').unwrap_or(line));

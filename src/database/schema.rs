@@ -10,6 +10,7 @@ use tokio_postgres::error::SqlState;
 
 use super::connect::{ConnectError, ConnectErrorKind, Connector};
 use super::link::{Link, LinkError};
+use super::writable;
 use crate::outcome::chain;
 use crate::workload::payload::Pool;
 use crate::workload::{POOL_TABLE, TABLES};
@@ -57,12 +58,19 @@ pub enum SchemaError {
     Missing(Vec<String>),
     /// Tables of our names are somebody else's.
     #[error(
-        "these tables were not made by this tool: {}; nothing was written. Give the load test a database of its own \
-         (another name in --postgres-url, with --setup to create it)", .0.join(", ")
+        "these tables were not made by this tool: {}; nothing was written.{more} {} the load test a database of its own \
+         (another name in --postgres-url, with --setup to create it)",
+        tables.join(", "),
+        if more.ends_with(|c: char| c.is_alphabetic()) { "give" } else { "Give" }
     )]
-    NotOurs(Vec<String>),
+    NotOurs {
+        /// Their names.
+        tables: Vec<String>,
+        /// What they hold, and how they are dropped.
+        more: String,
+    },
     /// The role may not do something.
-    #[error("the database role may not {what}: {cause}; grant it the right, or use another role in --postgres-url")]
+    #[error("the database role may not {what}; grant it the right, or use another role in --postgres-url: {cause}")]
     NotAllowed {
         /// What it tried.
         what: String,
@@ -91,9 +99,28 @@ pub enum SchemaError {
          holds them"
     )]
     Late(String),
-    /// The server only reads.
-    #[error("the server is read-only (a standby?): {0}; point --postgres-url at the primary")]
+    /// The session cannot write: why, and what to do.
+    #[error("{0}")]
     ReadOnly(String),
+    /// The database is missing, and its name was never given.
+    #[error(
+        "there is no database {0}, and that is only the user's name, as none was given: name the database in \
+         --postgres-url or PGDATABASE"
+    )]
+    Unnamed(String),
+    /// No other database lets us in to create the missing one.
+    #[error(
+        "the database {name} is missing, and neither postgres nor template1 can be connected to for creating it; have it \
+         created (createdb {name}), or let the role connect to one of them. {postgres} {template1}"
+    )]
+    NoMaintenance {
+        /// The missing database.
+        name: String,
+        /// Why not to `postgres`.
+        postgres: ConnectError,
+        /// Why not to `template1`.
+        template1: ConnectError,
+    },
     /// Anything else.
     #[error("could not {what}: {cause}")]
     Other {
@@ -110,7 +137,10 @@ impl SchemaError {
         match error.code() {
             Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Self::NotAllowed { what, cause },
             Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => Self::Locked(Vec::new()),
-            Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly(cause),
+            Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Self::ReadOnly(format!(
+                "could not {what}, since the session cannot write; see SHOW default_transaction_read_only and SELECT \
+                 pg_is_in_recovery() there: {cause}"
+            )),
             _ => Self::Other { what, cause },
         }
     }
@@ -154,16 +184,30 @@ pub async fn connect(connector: &Connector, create: bool) -> Result<Link, Schema
 
 async fn create_database(connector: &Connector) -> Result<(), SchemaError> {
     let name = connector.spec().dbname.clone();
-    // Every cluster has `postgres` unless somebody dropped it, and then `template1`.
-    let mut link = match Link::open(&connector.with_dbname("postgres")).await {
-        Err(error) if error.kind() == ConnectErrorKind::DatabaseMissing => {
-            Link::open(&connector.with_dbname("template1")).await?
-        }
-        connected => connected?,
+    if !connector.spec().is_dbname_given {
+        return Err(SchemaError::Unnamed(name));
+    }
+    let mut link = maintenance(connector, &name).await?;
+    let created = match writable::why_not(&mut link).await {
+        Ok(Some(why)) => Err(SchemaError::ReadOnly(why)),
+        _ => run_create(&mut link, &name).await,
     };
-    let created = run_create(&mut link, &name).await;
     link.close().await;
     created
+}
+
+/// A connection from which a database can be created: to `postgres`, else to `template1`, as createdb does.
+async fn maintenance(connector: &Connector, name: &str) -> Result<Link, SchemaError> {
+    use ConnectErrorKind::{DatabaseMissing, NotAllowed, Other, TooManyConnections};
+    let postgres = match Link::open(&connector.with_dbname("postgres")).await {
+        Err(error) if matches!(error.kind(), DatabaseMissing | NotAllowed | Other | TooManyConnections) => error,
+        connected => return Ok(connected?),
+    };
+    Link::open(&connector.with_dbname("template1")).await.map_err(|template1| SchemaError::NoMaintenance {
+        name: name.to_owned(),
+        postgres,
+        template1,
+    })
 }
 
 async fn run_create(link: &mut Link, name: &str) -> Result<(), SchemaError> {
@@ -282,7 +326,7 @@ pub async fn check(link: &mut Link, server_side_data: bool) -> Result<Persistenc
 fn refuse_foreign(found: &[Found]) -> Result<(), SchemaError> {
     let foreign: Vec<String> =
         found.iter().filter(|table| table.exists && !table.ours).map(|table| table.name.to_owned()).collect();
-    if foreign.is_empty() { Ok(()) } else { Err(SchemaError::NotOurs(foreign)) }
+    if foreign.is_empty() { Ok(()) } else { Err(SchemaError::NotOurs { tables: foreign, more: String::new() }) }
 }
 
 /// Empties the four tables. [`check`] has to come before.

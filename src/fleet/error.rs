@@ -33,7 +33,8 @@ pub enum FleetError {
 }
 
 fn told(phase: &str, failures: &[FailedVm]) -> String {
-    let lines: Vec<String> = failures.iter().map(|vm| format!("\n  {}: {}", vm.hostname, vm.error)).collect();
+    let line = |vm: &FailedVm| format!("\n{}: {}", vm.hostname, vm.error.replace('\n', "\n  "));
+    let lines: Vec<String> = failures.iter().map(line).collect();
     let machines = if failures.len() == 1 { "a machine".to_owned() } else { format!("{} machines", failures.len()) };
     let outcome = match phase {
         STARTING => "all were stopped as the load began",

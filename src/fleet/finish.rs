@@ -11,7 +11,7 @@ use super::member::{self, Link, Member};
 use super::{Fleet, FleetError, ssh};
 use crate::agent::protocol::Order;
 use crate::merge;
-use crate::report::text::brief;
+use crate::report::text::brief_lines;
 use crate::result::{FailedVm, RunResult};
 use crate::run::TicketCounter;
 use crate::verdict;
@@ -50,7 +50,7 @@ impl Fleet {
                     let member = &self.members[index];
                     let reason = member.lost.as_ref().or(member.distrusted.as_ref());
                     let error =
-                        reason.map_or_else(|| "it delivered nothing".to_owned(), |why| brief(why, REASON_CHARS));
+                        reason.map_or_else(|| "it delivered nothing".to_owned(), |why| brief_lines(why, REASON_CHARS));
                     missing.push(FailedVm { hostname: member.host.name.clone(), error });
                 }
             }

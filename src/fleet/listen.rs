@@ -12,7 +12,7 @@ use super::plan::OnHostLoss;
 use super::{Fleet, FleetEvent};
 use crate::agent::protocol::{Event, HEARTBEAT, Order};
 use crate::clock::now_ns;
-use crate::report::text::brief;
+use crate::report::text::brief_lines;
 
 /// How long after the end of the drain a result may take.
 pub(super) const RESULT_WITHIN: Duration = Duration::from_secs(20);
@@ -76,7 +76,7 @@ impl Fleet {
         if member.lost.is_some() || member.result.is_some() {
             return;
         }
-        member.lost = Some(brief(&reason, REASON_CHARS));
+        member.lost = Some(brief_lines(&reason, REASON_CHARS));
         if !member.ended {
             member.end_agent();
         }

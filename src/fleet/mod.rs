@@ -430,6 +430,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::database::conninfo::Environment;
     use crate::handover::Secrets;
     use crate::options::CoordinatorOptions;
 
@@ -437,7 +438,9 @@ mod tests {
     async fn a_machine_that_never_gets_ready_is_lost() {
         let options = ["coordinator", "--vms", "a,b", "--deploy", "never", "--on-host-loss", "continue"];
         let options = CoordinatorOptions::try_parse_from(options).unwrap();
-        let plan = FleetPlan::resolve(&options, &Secrets::default(), 0, &|_| unreachable!()).unwrap();
+        let plan =
+            FleetPlan::resolve(&options, &Secrets::default(), &Environment::of_user("me"), 0, &|_| unreachable!())
+                .unwrap();
         let mut fleet = Fleet::new(plan).unwrap();
         fleet.phase_within = TICK / 2;
         fleet.members[0].is_set_up = true;

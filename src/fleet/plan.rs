@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::database::conninfo::Environment;
+use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::handover::Secrets;
 use crate::options::{CoordinatorOptions, FleetOptions, LoadTestOptions};
-use crate::plan::{Fault, Plan};
+use crate::plan::{self, Fault, Plan};
 use crate::schedule::{Rate, Share};
 
 use super::deploy::DeployMode;
@@ -52,13 +52,15 @@ pub struct FleetPlan {
 }
 
 impl FleetPlan {
-    /// Resolves the options. `secrets` are those that were taken out of sight before; `read_file` reads `--vms @FILE`.
+    /// Resolves the options. `secrets` are those that were taken out of sight before, and back in `environment`;
+    /// `read_file` reads `--vms @FILE`.
     ///
     /// # Errors
     /// All faults together.
     pub fn resolve(
         options: &CoordinatorOptions,
         secrets: &Secrets,
+        environment: &Environment,
         now_unix_ns: u64,
         read_file: &dyn Fn(&std::path::Path) -> std::io::Result<String>,
     ) -> Result<Self, Vec<Fault>> {
@@ -78,9 +80,7 @@ impl FleetPlan {
             }),
         };
         let mut options_of_one = options.load_test_options();
-        if let Some(url) = &secrets.postgres_url {
-            options_of_one.target.postgres_url = Some(url.clone());
-        }
+        secrets.put_into(&mut options_of_one.target);
         let ssh = ssh(fleet, &mut add);
         for (name, same) in same_machine(&hosts, &ssh) {
             add("--vms", format!("'{name}' and '{same}' are the same user, machine and port"), "leave out one of them");
@@ -105,9 +105,7 @@ impl FleetPlan {
         if fleet.remote_path.trim().is_empty() || fleet.remote_path.contains(['\n', '\r', '\0']) {
             add("--remote-path", "is no path".to_owned(), "give a folder on the machines, as ~/postgres_load_test");
         }
-        // Surroundings count on the machines, not here; only a user's name must be there for the string to resolve.
-        let environment = Environment::of_user("the machine's user");
-        let plan = Plan::resolve(&options_of_one, &environment, now_unix_ns, 1);
+        let plan = Plan::resolve(&options_of_one, environment, now_unix_ns, 1);
         let plan = match plan {
             Ok(plan) if faults.is_empty() => plan,
             Ok(_) => return Err(faults),
@@ -118,10 +116,18 @@ impl FleetPlan {
                 return Err(faults);
             }
         };
-        let url_from = match &secrets.postgres_url_from {
-            Some(from) => format!("from {from}"),
-            None => "the default, seen from each machine".to_owned(),
+        // The machines' own variables say nothing of this test. Files that are named are the machines' own.
+        let given = plan::given_target(&options_of_one, environment);
+        let url_from = match given.from {
+            None => "from --postgres-url".to_owned(),
+            Some(from) => match from.strip_prefix("the default") {
+                Some(more) => format!("the default, seen from each machine{more}"),
+                None => from,
+            },
         };
+        if let Ok(text) = ConnectionSpec::portable(given.text, environment) {
+            options_of_one.target.postgres_url = Some(text.expose().to_owned());
+        }
         Ok(Self {
             hosts,
             options: options_of_one,
@@ -245,7 +251,8 @@ mod tests {
         // The test must not depend on the environment that it runs in.
         options.target.postgres_url = None;
         let no_files = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
-        FleetPlan::resolve(&options, &Secrets::default(), 1_800_000_000_000_000_000, &no_files)
+        let environment = Environment::of_user("me");
+        FleetPlan::resolve(&options, &Secrets::default(), &environment, 1_800_000_000_000_000_000, &no_files)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap::{Args, CommandFactory, Parser};
 
 use super::{
     CriteriaOptions, DataOptions, LoadOptions, LoadTestOptions, LocalOptions, OutputOptions, PartOptions,
@@ -23,7 +23,8 @@ use super::{
     long_about = "Runs one Postgres load test on many machines. Each is reached over SSH, gets the load_test program \
                   where it lacks it, and runs its share of one schedule; all start at the same instant. The results \
                   are merged exactly: counts are summed, histograms added, percentiles computed from the sum.",
-    after_help = "Durations: 60, 60s, 500ms, 5m, 1h, 1m30s (seconds without a unit). Sizes: KB of 1,024 bytes.\n\n\
+    after_help = "Numbers: 1000, .5, 1e3, 10k, 1.5M. Durations: 60, 60s, 500ms, 5m, 1h, 1m30s (seconds without a \
+                  unit). Sizes: KB of 1,024 bytes, or with a unit: 10k, 1.5M.\n\n\
                   Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
                   Time limits: to log in, --connect-timeout and 20 s; what a machine does before the load, 30 min a phase; \
                   one from which nothing is heard, 5 s; its result, 20 s after --drain (with --verify 80 s). Those of the \
@@ -122,9 +123,7 @@ impl CoordinatorOptions {
     /// # Errors
     /// It is none; or help or version was asked for.
     pub fn parse_from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = Self::described();
-        let matches = command.try_get_matches_from_mut(arguments)?;
-        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        super::read(Self::described(), arguments)
     }
 
     /// The shared options, where the coordinator means something else by them.
@@ -147,7 +146,8 @@ impl CoordinatorOptions {
                 argument.help(
                     "Where the database is, as the machines reach it: a URL or key=value string as psql takes it. It \
                      is sent to them over SSH and stands in no argument, environment or file. Better in the \
-                     environment than on the command line, which a shell remembers. [default: \
+                     environment than on the command line, which a shell remembers. [default: as psql, where PGHOST, \
+                     PGHOSTADDR, PGPORT, PGUSER, PGDATABASE, PGPASSWORD, PGPASSFILE or PGSERVICE is set here, else \
                      postgresql://postgres:postgres@localhost:5432/tensorzero_loadtest, seen from each machine]",
                 )
             })

@@ -42,7 +42,9 @@ pub fn fleet_header(out: &mut impl Write, header: &FleetHeader<'_>) -> io::Resul
     let FleetHeader { config, server, vms, per_vm_rps, target_note } = *header;
     let names: Vec<&str> = vms.iter().map(String::as_str).collect();
     let mut lines = vec![("VMs", format!("{} ({})", vms.len(), name_list(&names, NAMED)))];
-    for (name, mut value) in (Header { config, server, share: Share::WHOLE, container: None }).lines() {
+    for (name, mut value) in
+        (Header { config, server, share: Share::WHOLE, container: None, target_from: None }).lines()
+    {
         match (name, per_vm_rps, config.workers_per_vm) {
             ("Target RPS", Some(rps), _) => value = format!("{value} ({} per VM)", number((rps * 1e3).round() / 1e3)),
             ("Connections", _, Some(workers)) => {

@@ -40,6 +40,8 @@ pub struct Header<'a> {
     pub share: Share,
     /// The container that is watched.
     pub container: Option<&'a str>,
+    /// Where the connection string came from.
+    pub target_from: Option<&'a str>,
 }
 
 impl Header<'_> {
@@ -57,7 +59,13 @@ impl Header<'_> {
             ("Experimentation", on(config.experimentation)),
             ("Data per request", format!("{kb:.1} KB ({:.2} MB)", kb / 1024.0)),
             ("Data generation", if config.server_side_data { "server-side (SQL)" } else { "client-side" }.to_owned()),
-            ("Database", config.target.clone()),
+            (
+                "Database",
+                match self.target_from {
+                    Some(from) => format!("{} ({from})", config.target),
+                    None => config.target.clone(),
+                },
+            ),
         ];
         if let Some(version) = &self.server.version {
             let tables = self.server.tables.as_deref().map(|kind| format!(", {kind} tables")).unwrap_or_default();
@@ -273,7 +281,7 @@ fn list(out: &mut impl Write, title: &str, items: &[String]) -> io::Result<()> {
 /// Text from anywhere in lines that a terminal of eighty columns holds.
 pub(super) fn wrapped(text: &str, first: &str, further: &str) -> String {
     let options = textwrap::Options::new(78).initial_indent(first).subsequent_indent(further);
-    textwrap::fill(&printable(text), options)
+    textwrap::fill(&lines_of(text).join("\n"), options)
 }
 
 pub(super) fn section(out: &mut impl Write, title: &str) -> io::Result<()> {
@@ -327,6 +335,32 @@ pub fn printable(text: &str) -> String {
         if steers(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
     shown
+}
+
+/// Lines of a text from another machine: a cause has some, and no more are worth reading.
+const MAX_LINES: usize = 30;
+
+/// The lines of a text, such as a log or a server's DETAIL and HINT, each as [`printable`] shows it.
+fn lines_of(text: &str) -> Vec<String> {
+    let lines = text.trim_end().lines().map(|line| line.trim_end().replace('\t', "    "));
+    lines.filter(|line| !line.is_empty()).map(|line| printable(&line)).collect()
+}
+
+/// The same as [`printable`], but lines stay lines; those after the first are indented.
+pub fn printable_lines(text: &str) -> String {
+    lines_of(text).join("\n  ")
+}
+
+/// The same as [`brief`], but lines stay lines.
+pub fn brief_lines(text: &str, most: usize) -> String {
+    let lines: Vec<String> = lines_of(text).iter().map(|line| brief(line, most)).collect();
+    let mut left = most;
+    let fits = |line: &&String| {
+        let fits = left > 0;
+        left = left.saturating_sub(line.chars().count());
+        fits
+    };
+    lines.iter().take(MAX_LINES).take_while(fits).map(String::as_str).collect::<Vec<_>>().join("\n")
 }
 
 /// JSON in which what could steer a terminal is written as an escape. It may stand within texts only, and means the
@@ -432,6 +466,7 @@ mod tests {
         assert_eq!(printable("a\u{1b}[31mb\r\nc"), "a\\u{1b}[31mb\\r\\nc");
         // An escape sequence in one character, and text that reads backwards.
         assert_eq!(printable("\u{9b}2J\u{202e}DESSAP\u{2028}"), "\\u{9b}2J\\u{202e}DESSAP\\u{2028}");
+        assert_eq!(printable_lines("one\r\n\u{1b}two\n\tthree\n"), "one\n  \\u{1b}two\n      three");
         assert_eq!((brief("\u{1b}abc", 2), brief("ab", 2)), ("\\u{1b}a…".to_owned(), "ab".to_owned()));
     }
 }

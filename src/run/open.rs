@@ -9,13 +9,15 @@ use crate::database::connect::{ConnectErrorKind, Connector};
 use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::ephemeral::ThrowawayServer;
 use crate::database::evidence::{Evidence, Form};
+use crate::database::foreign;
 use crate::database::limits::{self, SessionLimits};
 use crate::database::link::Link;
 use crate::database::mark::{self, Claim, Mark, Marking};
 use crate::database::preflight;
 use crate::database::rights;
-use crate::database::schema;
+use crate::database::schema::{self, SchemaError};
 use crate::database::verify;
+use crate::database::writable;
 use crate::plan::{Plan, Target};
 use crate::result::ServerInfo;
 use crate::schedule::Share;
@@ -78,6 +80,9 @@ pub async fn reach(plan: &Plan, server: Option<ThrowawayServer>, tell: Tell<'_>)
 
 async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Found, RunError> {
     let info = preflight::server_info(link).await?;
+    if let Some(why) = writable::why_not(link).await? {
+        return Err(SchemaError::ReadOnly(why).into());
+    }
     let identity = preflight::identity(link).await;
     if !plan.engine.session.pipeline && !plan.setup_only {
         preflight::check_transactions(link).await?;
@@ -128,9 +133,11 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     let lock = mark.as_ref().map_or("", |mark| mark.lock_sql());
     if let Some(kind) = plan.setup {
         tell(&format!("making sure that the {} tables are there", kind.name()));
-        schema::set_up(&mut link, kind, lock).await?;
+        let made = schema::set_up(&mut link, kind, lock).await;
+        foreign::explained(&mut link, made).await?;
     }
-    let kind = schema::check(&mut link, plan.workload.server_side_data).await?;
+    let checked = schema::check(&mut link, plan.workload.server_side_data).await;
+    let kind = foreign::explained(&mut link, checked).await?;
     let Found { mut info, identity, limits } = match found {
         Some(found) => found,
         None => look(plan, &mut link, &connector).await?,

@@ -45,6 +45,8 @@ pub enum ConnectErrorKind {
     StartingUp,
     /// Servers answer, but none is what `target_session_attrs` asks for.
     SessionAttrs,
+    /// The server does not take a setting that the session asks for (`options`).
+    Setting,
     /// A connection pooler does not take a parameter that Postgres would take.
     PoolerStartupParameter,
     /// The connection was lost before the server had let us in.
@@ -86,9 +88,10 @@ impl ConnectError {
     /// Of several hosts, none of which would do: the kind of the last, and the sentences of all.
     pub(super) fn combined(mut failures: Vec<Self>) -> Self {
         let messages: Vec<_> = failures.iter().map(|failure| failure.message.clone()).collect();
+        let between = if messages.iter().any(|message| message.contains('\n')) { "\n" } else { " " };
         match failures.pop() {
             Some(last) if messages.len() == 1 => last,
-            Some(last) => Self { message: format!("None of the hosts would do. {}", messages.join(" ")), ..last },
+            Some(last) => Self { message: format!("None of the hosts would do. {}", messages.join(between)), ..last },
             None => Self::new(ConnectErrorKind::Other, "There is no host to connect to.".into()),
         }
     }
@@ -109,7 +112,8 @@ impl From<TlsSetupError> for ConnectError {
 /// Where the password that was sent came from.
 #[derive(Debug, Clone)]
 pub(super) enum PasswordOrigin {
-    None,
+    /// There is none, and why the password file gave none, where it is there.
+    None(Option<String>),
     ConnectionString,
     Environment,
     Passfile(PathBuf),
@@ -125,6 +129,10 @@ pub(super) struct Attempt {
     pub(super) dbname: String,
     pub(super) mode: SslMode,
     pub(super) password: PasswordOrigin,
+    /// Whether the password ends with a blank or a line break, as those of files often do.
+    pub(super) password_ends_blank: bool,
+    /// Where host, port, user and database are corrected.
+    pub(super) place: String,
 }
 
 use ConnectErrorKind as Kind;
@@ -145,21 +153,22 @@ impl Attempt {
         ConnectError::new(
             Kind::Dns,
             format!(
-                "The host name {} cannot be resolved ({}): correct it in --postgres-url, or check this machine's DNS.",
+                "The host name {} cannot be resolved ({}): correct it in {}, or check this machine's DNS.",
                 self.host,
-                chain(error)
+                chain(error),
+                self.place
             ),
         )
     }
 
     /// The socket could not be connected.
     pub(super) fn socket(&self, error: &io::Error) -> ConnectError {
-        let server = &self.server;
+        let Self { server, place, .. } = self;
         let (kind, message) = match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => (
                 Kind::Refused,
                 format!(
-                    "No server listens at {server} ({}): start it, or correct the host and port in --postgres-url.",
+                    "No server listens at {server} ({}): start it, or correct the host and port in {place}.",
                     chain(error)
                 ),
             ),
@@ -170,12 +179,23 @@ impl Attempt {
             _ => (
                 Kind::Refused,
                 format!(
-                    "{server} cannot be reached ({}): check the network, and the host and port in --postgres-url.",
+                    "{server} cannot be reached ({}): check the network, and the host and port in {place}.",
                     chain(error)
                 ),
             ),
         };
         ConnectError::new(kind, message)
+    }
+
+    /// The socket is connected, and the operating system refuses a setting of it.
+    pub(super) fn socket_option(&self, parameter: &str, error: &io::Error) -> ConnectError {
+        let message = format!(
+            "The operating system refuses {parameter} on a socket to {} ({}): correct {parameter} in --postgres-url, or \
+             leave it out.",
+            self.server,
+            chain(error)
+        );
+        ConnectError::new(Kind::Other, message)
     }
 
     /// The connection stood, and TLS, start-up or authentication failed.
@@ -228,14 +248,9 @@ impl Attempt {
     }
 
     fn missing_password(&self) -> ConnectError {
-        ConnectError::new(
-            Kind::MissingPassword,
-            format!(
-                "{} wants a password for {} and none was given: set PGPASSWORD, add a line to ~/.pgpass, or put it \
-                 into --postgres-url.",
-                self.server, self.user
-            ),
-        )
+        let (server, user, remedy) = (&self.server, &self.user, self.password_remedy());
+        let message = format!("{server} wants a password for {user} and none was given: {remedy}.");
+        ConnectError::new(Kind::MissingPassword, message)
     }
 
     fn unclear(&self, text: &str, broken: bool) -> ConnectError {
@@ -259,25 +274,32 @@ impl Attempt {
             SqlState::INVALID_AUTHORIZATION_SPECIFICATION | SqlState::INSUFFICIENT_PRIVILEGE => Kind::NotAllowed,
             SqlState::INVALID_CATALOG_NAME => Kind::DatabaseMissing,
             SqlState::TOO_MANY_CONNECTIONS => Kind::TooManyConnections,
+            SqlState::INVALID_PARAMETER_VALUE
+            | SqlState::UNDEFINED_OBJECT
+            | SqlState::CANT_CHANGE_RUNTIME_PARAM
+            | SqlState::SYNTAX_ERROR => Kind::Setting,
             SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => Kind::StartingUp,
             _ => pooler_kind(text),
         };
-        let message = self.answer_sentence(kind, text);
+        let mut message = self.answer_sentence(kind, text);
+        for (name, more) in [("DETAIL", error.detail()), ("HINT", error.hint())] {
+            message.extend(more.map(|more| format!("\n{name}: {more}")));
+        }
         ConnectError { sqlstate: Some(error.code().clone()), ..ConnectError::new(kind, message) }
     }
 
     fn answer_sentence(&self, kind: Kind, text: &str) -> String {
-        let Self { server, user, dbname, .. } = self;
+        let Self { server, user, dbname, place, .. } = self;
         match kind {
             Kind::WrongPassword => {
                 format!("{server} did not accept the password of {user} ({text}): {}.", self.password_remedy())
             }
             Kind::NotAllowed => format!(
                 "{server} does not let {user} into the database {dbname} ({text}): correct the user, database or \
-                 sslmode in --postgres-url, or the server's pg_hba.conf and privileges."
+                 sslmode in {place}, or the server's pg_hba.conf and privileges."
             ),
             Kind::DatabaseMissing => format!(
-                "There is no database {dbname} at {server} ({text}): create it, as --setup does, or correct its name in --postgres-url."
+                "There is no database {dbname} at {server} ({text}): create it, as --setup does, or correct its name in {place}."
             ),
             Kind::TooManyConnections => format!(
                 "{server} has no connection left ({text}): close other connections, or raise the limit of the server \
@@ -289,21 +311,30 @@ impl Attempt {
                  leave {} out of --postgres-url, or list it in the pooler's ignore_startup_parameters.",
                 text.rsplit([' ', ':']).next().unwrap_or("it")
             ),
+            Kind::Setting => format!(
+                "{server} refused a setting of the session ({text}): correct options in --postgres-url, or PGOPTIONS."
+            ),
             _ => format!("{server} refused the connection ({text}): see the server's log."),
         }
     }
 
     fn password_remedy(&self) -> String {
-        match &self.password {
-            PasswordOrigin::None => "set PGPASSWORD, add a line to ~/.pgpass, or put it into --postgres-url".into(),
+        let place = &self.place;
+        let remedy = match &self.password {
+            PasswordOrigin::None(None) => {
+                "set PGPASSWORD, add a line to ~/.pgpass, or put it into --postgres-url".into()
+            }
+            PasswordOrigin::None(Some(why)) => format!("{why}; or set PGPASSWORD, or put it into --postgres-url"),
             PasswordOrigin::ConnectionString => {
-                "correct it or the user in --postgres-url, where special characters are percent-encoded".into()
+                format!("correct it or the user in {place}, where special characters of a URL are percent-encoded")
             }
-            PasswordOrigin::Environment => "correct PGPASSWORD, or the user in --postgres-url".into(),
+            PasswordOrigin::Environment => format!("correct PGPASSWORD, or the user in {place}"),
             PasswordOrigin::Passfile(path) => {
-                format!("correct its line in {}, or the user in --postgres-url", path.display())
+                format!("correct its line in {}, or the user in {place}", path.display())
             }
-        }
+        };
+        let blank = if self.password_ends_blank { "it ends with a blank or a line break; " } else { "" };
+        format!("{blank}{remedy}")
     }
 }
 

@@ -63,34 +63,41 @@ fn socket_path(directory: &str, port: u16) -> PathBuf {
     }
 }
 
+/// Why a socket is of no use.
+pub(super) enum SocketError {
+    /// It could not be connected.
+    Connect(io::Error),
+    /// The operating system refuses what this parameter asks for.
+    Option(&'static str, io::Error),
+}
+
 /// Connects over TCP: no delaying of small packets, and the keepalives of the specification.
-pub(super) async fn tcp(address: SocketAddr, spec: &ConnectionSpec) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+pub(super) async fn tcp(address: SocketAddr, spec: &ConnectionSpec) -> Result<TcpStream, SocketError> {
+    let stream = TcpStream::connect(address).await.map_err(SocketError::Connect)?;
+    stream.set_nodelay(true).map_err(SocketError::Connect)?;
     let socket = SockRef::from(&stream);
-    match keepalive(&spec.keepalives) {
-        Some(keepalive) => socket.set_tcp_keepalive(&keepalive)?,
-        None => socket.set_keepalive(false)?,
+    let named = |parameter| move |error| SocketError::Option(parameter, error);
+    let Keepalives { enabled, idle, interval, count } = &spec.keepalives;
+    socket.set_keepalive(*enabled).map_err(named("keepalives"))?;
+    if *enabled {
+        // One after the other, so that the one that is refused can be named.
+        if let Some(idle) = idle {
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(*idle)).map_err(named("keepalives_idle"))?;
+        }
+        if let Some(interval) = interval {
+            let interval = TcpKeepalive::new().with_interval(*interval);
+            socket.set_tcp_keepalive(&interval).map_err(named("keepalives_interval"))?;
+        }
+        if let Some(count) = count {
+            let count = TcpKeepalive::new().with_retries(*count);
+            socket.set_tcp_keepalive(&count).map_err(named("keepalives_count"))?;
+        }
     }
     #[cfg(target_os = "linux")]
     if let Some(timeout) = spec.tcp_user_timeout {
-        socket.set_tcp_user_timeout(Some(timeout))?;
+        socket.set_tcp_user_timeout(Some(timeout)).map_err(named("tcp_user_timeout"))?;
     }
     Ok(stream)
-}
-
-fn keepalive(figures: &Keepalives) -> Option<TcpKeepalive> {
-    let mut keepalive = figures.enabled.then(TcpKeepalive::new)?;
-    if let Some(idle) = figures.idle {
-        keepalive = keepalive.with_time(idle);
-    }
-    if let Some(interval) = figures.interval {
-        keepalive = keepalive.with_interval(interval);
-    }
-    if let Some(count) = figures.count {
-        keepalive = keepalive.with_retries(count);
-    }
-    Some(keepalive)
 }
 
 /// Connects to a Unix socket. Waits as long as it takes for room in the server's backlog.

@@ -27,7 +27,9 @@ const NO: &[&str] = &["0", "false", "off", "no"];
 const NO_GSS: &str = "GSSAPI is not supported, use a password or a client certificate";
 const NO_CRL: &str = "revocation lists are not read, leave it out";
 const NO_OAUTH: &str = "OAuth is not supported, use a password or a client certificate";
-const NO_SERVICE: &str = "service files are not read, write the service's parameters into the connection string";
+
+/// Parameters that say where the database is. An empty one is a value that somebody meant to fill in.
+const NEVER_EMPTY: [&str; 6] = ["host", "hostaddr", "port", "user", "dbname", "service"];
 
 /// (name, environment variable, what becomes of it): the list of PostgreSQL 18, section 32.1.2 and 32.15.
 const PARAMETERS: &[(&str, Option<&str>, Support)] = &[
@@ -91,8 +93,8 @@ const PARAMETERS: &[(&str, Option<&str>, Support)] = &[
     ("gssdelegation", Some("PGGSSDELEGATION"), Only(&["0"], NO_GSS)),
     ("scram_client_key", None, Refused("SCRAM keys are not supported, use the password")),
     ("scram_server_key", None, Refused("SCRAM keys are not supported, use the password")),
-    ("service", Some("PGSERVICE"), Refused(NO_SERVICE)),
-    ("servicefile", None, Refused(NO_SERVICE)),
+    ("service", Some("PGSERVICE"), Honoured),
+    ("servicefile", None, Refused("name the file in PGSERVICEFILE")),
     ("target_session_attrs", Some("PGTARGETSESSIONATTRS"), Honoured),
     ("load_balance_hosts", Some("PGLOADBALANCEHOSTS"), Honoured),
     ("oauth_issuer", None, Refused(NO_OAUTH)),
@@ -101,11 +103,19 @@ const PARAMETERS: &[(&str, Option<&str>, Support)] = &[
     ("oauth_scope", None, Refused(NO_OAUTH)),
 ];
 
+/// Where a value stood.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    String,
+    Service,
+    Environment,
+}
+
 /// The value of a parameter and what to call it in an error: its own name, or that of the environment variable.
 struct Given {
     value: String,
     label: &'static str,
-    from_environment: bool,
+    origin: Origin,
 }
 
 /// The parameters that were given, and every fault that was found in them so far.
@@ -116,25 +126,103 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Merges the string's pairs with the environment, which fills in what the string does not mention at all.
+    /// Merges the string's pairs with those of its service, and with the environment; each fills in what those before it
+    /// do not mention at all.
     pub(super) fn new(pairs: Pairs, environment: &Environment) -> Self {
         let mut this = Self { given: BTreeMap::new(), faults: Vec::new() };
-        for (name, variable, _) in PARAMETERS {
-            if let Some((value, label)) = variable.and_then(|label| Some((environment.variable(label)?, label))) {
-                this.given.insert(name, Given { value: value.to_owned(), label, from_environment: true });
+        for (name, value) in pairs {
+            match known(&name) {
+                Some(name) => _ = this.given.insert(name, Given { value, label: name, origin: Origin::String }),
+                None => this.note(unknown(&name)),
             }
         }
-        for (name, value) in pairs {
-            match PARAMETERS.iter().find(|(known, ..)| *known == name) {
-                Some((name, ..)) => {
-                    this.given.insert(name, Given { value, label: name, from_environment: false });
-                }
-                None => this.note(unknown(&name)),
+        let is_empty = |name: &&str| this.given.get(name).is_some_and(|given| given.value.is_empty());
+        let empty: Vec<&'static str> = NEVER_EMPTY.into_iter().filter(is_empty).collect();
+        empty.iter().for_each(|name| _ = this.given.remove(name));
+        this.add_service(environment);
+        for (name, variable, _) in PARAMETERS {
+            if let Some(variable) = variable.filter(|_| !this.given.contains_key(name)) {
+                this.add_variable(name, variable, environment);
+            }
+        }
+        for name in empty {
+            if !this.given.contains_key(name) {
+                let remedy = match name {
+                    "dbname" => "name the database, or leave out the / behind the host",
+                    _ => "give it a value, or leave it out",
+                };
+                this.note(format!("{name} is empty (a variable that is not set?): {remedy}"));
             }
         }
         this.given.retain(|_, given| !given.value.is_empty());
         this.refuse_unsupported();
         this
+    }
+
+    fn add_service(&mut self, environment: &Environment) {
+        let (name, label) = match self.given.get("service") {
+            Some(given) => (given.value.clone(), "service"),
+            None => match environment.variable("PGSERVICE") {
+                Some(name) if !name.is_empty() => (name.to_owned(), "PGSERVICE"),
+                // What is wrong with the variable is told with the others.
+                _ => return,
+            },
+        };
+        let pairs = match super::service::find(&name, environment) {
+            Ok(pairs) => pairs,
+            Err(problem) => return self.note(format!("{label} cannot be looked up: {problem}")),
+        };
+        for (name, value) in pairs {
+            match known(&name) {
+                Some(name) => {
+                    let given = Given { value, label: name, origin: Origin::Service };
+                    self.given.entry(name).or_insert(given);
+                }
+                None => self.note(format!("the service of {label} holds a line with no parameter of that name")),
+            }
+        }
+    }
+
+    /// An empty variable is a secret or setting that is missing. libpq would take its default instead.
+    fn add_variable(&mut self, name: &'static str, variable: &'static str, environment: &Environment) {
+        match environment.variable(variable) {
+            Some("") => self.note(format!("{variable} is set but empty (a secret that is missing?)")),
+            Some(value) => {
+                let given = Given { value: value.to_owned(), label: variable, origin: Origin::Environment };
+                self.given.insert(name, given);
+            }
+            None if environment.is_unreadable(variable) => {
+                self.note(format!("{variable} is not UTF-8"));
+            }
+            None => {}
+        }
+    }
+
+    /// Where host, port, user and database stand, for a sentence: "correct it in …".
+    pub(super) fn place(&self) -> String {
+        let parts = ["host", "hostaddr", "port", "user", "dbname"].map(|name| self.given.get(name));
+        let mut places: Vec<&str> = Vec::new();
+        for given in parts.into_iter().flatten() {
+            match given.origin {
+                Origin::String => places.push("--postgres-url"),
+                Origin::Service => places.push("the service file"),
+                Origin::Environment => places.push(given.label),
+            }
+        }
+        places.dedup();
+        if places.is_empty() || places.contains(&"--postgres-url") {
+            return "--postgres-url".to_owned();
+        }
+        or_list(&places)
+    }
+
+    /// All of them as a key=value string, without a password of the environment's and the service that named them.
+    pub(super) fn to_text(&self) -> String {
+        let stays = |name: &str, given: &Given| {
+            name != "service" && (name != "password" || given.origin != Origin::Environment)
+        };
+        let kept = self.given.iter().filter(|(name, given)| stays(name, given));
+        kept.map(|(name, given)| pair(name, &given.value)).collect::<Vec<_>>().join(" ")
     }
 
     fn refuse_unsupported(&mut self) {
@@ -158,7 +246,7 @@ impl Parameters {
 
     /// Whether the value stands in the environment and not in the string.
     pub(super) fn is_from_environment(&self, name: &str) -> bool {
-        self.given.get(name).is_some_and(|given| given.from_environment)
+        self.given.get(name).is_some_and(|given| given.origin == Origin::Environment)
     }
 
     /// Notes a fault of a parameter, under the name by which it was given.
@@ -187,13 +275,13 @@ impl Parameters {
         }
     }
 
-    /// An integer, with blanks around it as libpq allows.
-    pub(super) fn integer(&mut self, name: &'static str) -> Option<i64> {
+    /// An integer of up to `most`, with blanks around it as libpq allows. What is below zero means the default, as there.
+    pub(super) fn integer(&mut self, name: &'static str, most: i32) -> Option<i64> {
         let text = self.text(name)?;
         match text.trim().parse::<i32>() {
-            Ok(number) => Some(number.into()),
-            Err(_) => {
-                self.fault(name, "must be a whole number");
+            Ok(number) if number <= most => Some(number.into()),
+            _ => {
+                self.fault(name, &format!("must be a whole number from 0 to {most}"));
                 None
             }
         }
@@ -211,6 +299,16 @@ impl Parameters {
             }
         }
     }
+}
+
+/// The table's own spelling of a parameter's name.
+fn known(name: &str) -> Option<&'static str> {
+    PARAMETERS.iter().map(|(known, ..)| *known).find(|known| *known == name)
+}
+
+/// `name='value'`
+pub(super) fn pair(name: &str, value: &str) -> String {
+    format!("{name}='{}'", value.replace('\\', r"\\").replace('\'', r"\'"))
 }
 
 /// A stray piece of a password can end up where a name is expected, so only what looks like a parameter is repeated.

@@ -61,7 +61,13 @@ fn uri(rest: &str) -> Result<Pairs, Fault> {
         return Err(format!("the part before the host is ambiguous: {ENCODE}"));
     }
     host_list(hosts, &mut pairs)?;
-    if let Some(dbname) = dbname.filter(|name| !name.is_empty()) {
+    if let Some(dbname) = dbname {
+        // `h/db/` would otherwise be a database of the name `db/`. After `h/` a name was meant to follow: empty here.
+        if dbname.contains('/') {
+            return Err(
+                "the database name holds a /: leave it out, or write it as %2F if it belongs to the name".into()
+            );
+        }
         pairs.push(("dbname".into(), decode(dbname, "the database name")?));
     }
     if let Some(query) = query {
@@ -79,9 +85,7 @@ fn user_info(text: &str, pairs: &mut Pairs) -> Result<(), Fault> {
         Some((user, password)) => (user, Some(password)),
         None => (text, None),
     };
-    if !user.is_empty() {
-        pairs.push(("user".into(), decode(user, "the user name")?));
-    }
+    pairs.push(("user".into(), decode(user, "the user name")?));
     if let Some(password) = password.filter(|password| !password.is_empty()) {
         pairs.push(("password".into(), decode(password, "the password")?));
     }
@@ -211,7 +215,10 @@ mod tests {
         expect("postgres://u:a%40b%2Fc@h", &[("user", "u"), ("password", "a@b/c"), ("host", "h")]);
         expect("postgres://u:a?b@h", &[("user", "u"), ("password", "a?b"), ("host", "h")]);
         expect("postgres://a:1,b,c:3/db", &[("host", "a,b,c"), ("port", "1,,3"), ("dbname", "db")]);
-        expect("postgres://[::1]:2,[fe80::1]/", &[("host", "::1,fe80::1"), ("port", "2,")]);
+        expect("postgres://[::1]:2,[fe80::1]", &[("host", "::1,fe80::1"), ("port", "2,")]);
+        // Where a name was meant to stand, it is told that it is missing.
+        expect("postgres://h/", &[("host", "h"), ("dbname", "")]);
+        expect("postgres://:p@h", &[("user", ""), ("password", "p"), ("host", "h")]);
         expect("postgres://%2Ftmp/db", &[("host", "/tmp"), ("dbname", "db")]);
         expect("postgres:///db?host=/tmp&port=2", &[("dbname", "db"), ("host", "/tmp"), ("port", "2")]);
         expect("postgres://h?ssl=true", &[("host", "h"), ("sslmode", "require")]);
@@ -252,6 +259,8 @@ mod tests {
             ("host=h password='secret", "closing quote"),
             ("password=a secret", "single quotes"),
             ("postgres://u:secret@h/db?x", "=value"),
+            ("postgres://u:secret@h/db/", "%2F"),
+            ("postgres://u:secret@h/a/b", "%2F"),
         ] {
             let fault = pairs(text).unwrap_err();
             assert!(fault.contains(says), "{text}: {fault}");

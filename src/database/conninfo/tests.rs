@@ -4,7 +4,9 @@ use super::*;
 use proptest::prelude::*;
 
 fn environment() -> Environment {
-    Environment { os_user: Some("me".into()), home: Some("/home/me".into()), ..Environment::default() }
+    let mut environment = Environment::of_user("me");
+    environment.home = Some("/home/me".into());
+    environment
 }
 
 fn spec(text: &str) -> ConnectionSpec {
@@ -115,7 +117,110 @@ fn a_fault_of_the_environment_names_the_variable() {
     let error = ConnectionSpec::parse("", &environment().with("PGSSLMODE", "often")).unwrap_err().to_string();
     assert!(error.contains("PGSSLMODE must be disable, allow"), "{error}");
     let error = ConnectionSpec::parse("", &environment().with("PGSERVICE", "x")).unwrap_err().to_string();
-    assert!(error.contains("PGSERVICE is not supported: service files"), "{error}");
+    assert!(error.contains("PGSERVICE cannot be looked up: there is no service file"), "{error}");
+}
+
+#[test]
+fn a_service_comes_after_the_string_and_before_the_environment() {
+    let file = "[lt]\nhost=service.example\nport=6\nuser=s\npassword=hunter2\n[bad]\nhost = x\n[port]\nport=x\n";
+    let environment = environment()
+        .with_service_file("/etc/one.conf".as_ref(), "[other]\nhost=y\n")
+        .with_service_file("/etc/two.conf".as_ref(), file)
+        .with("PGPORT", "7")
+        .with("PGDATABASE", "envdb");
+    let of = |text: &str| ConnectionSpec::parse(text, &environment).map(|spec| spec.describe());
+    assert_eq!(of("service=lt").unwrap(), "s@service.example:6/envdb");
+    assert_eq!(of("postgres://u@h/d?service=lt").unwrap(), "u@h:6/d");
+    assert_eq!(
+        ConnectionSpec::parse("", &environment.clone().with("PGSERVICE", "lt")).unwrap().describe(),
+        "s@service.example:6/envdb"
+    );
+    let spec = ConnectionSpec::parse("service=lt", &environment).unwrap();
+    assert_eq!((spec.password, &*spec.place), (Some(Secret::new("hunter2")), "the service file or PGDATABASE"));
+    for (text, says) in [
+        ("service=none", "service cannot be looked up: no such service is in /etc/one.conf or /etc/two.conf"),
+        ("service=bad", "the service of service holds a line with no parameter of that name"),
+        ("service=port", "port must be a number"),
+        ("service=", "service is empty"),
+    ] {
+        let error = of(text).unwrap_err().to_string();
+        assert!(error.contains(says) && !error.contains("hunter2"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_is_empty_is_no_default() {
+    for (text, says) in [
+        ("postgres://h/", "dbname is empty"),
+        ("postgres://u:p@h/?sslmode=disable", "dbname is empty"),
+        ("dbname=''", "dbname is empty"),
+        ("postgres://h/db?host=", "host is empty"),
+        ("postgres://:pw@h/db", "user is empty"),
+        ("postgres://@h/db", "user is empty"),
+        ("postgres://h/db/", "the database name holds a /"),
+        ("user='' dbname=x", "user is empty"),
+        ("service=''", "service is empty"),
+    ] {
+        assert!(fault(text).contains(says), "{text}: {}", fault(text));
+    }
+    // Another place says it.
+    assert_eq!(spec("postgres://h/?dbname=x").describe(), "me@h:5432/x");
+    let with =
+        |variable: &str, value: &str| ConnectionSpec::parse("postgres://h/", &environment().with(variable, value));
+    assert_eq!(with("PGDATABASE", "x").unwrap().describe(), "me@h:5432/x");
+    assert!(with("PGDATABASE", "").unwrap_err().to_string().contains("PGDATABASE is set but empty"));
+    for variable in ["PGHOST", "PGPASSWORD", "PGSSLMODE", "PGOPTIONS", "PGSERVICE"] {
+        let empty = environment().with(variable, "");
+        let error = ConnectionSpec::parse("dbname=x", &empty).unwrap_err().to_string();
+        assert!(error.contains(&format!("{variable} is set but empty")), "{error}");
+        let unreadable = environment().with_unreadable(&[variable.to_owned()]);
+        let error = ConnectionSpec::parse("dbname=x", &unreadable).unwrap_err().to_string();
+        assert!(error.contains(&format!("{variable} is not UTF-8")), "{error}");
+        // What the string says needs no variable.
+        let said = "postgres://u:p@h/d?sslmode=disable&options=-cx%3D1";
+        assert_eq!(ConnectionSpec::parse(said, &empty).is_ok(), variable != "PGSERVICE", "{variable}");
+    }
+    assert!(!spec("postgres://h").is_dbname_given && spec("postgres://h/me").is_dbname_given);
+}
+
+#[test]
+fn figures_that_the_kernel_refuses_are_refused_by_name() {
+    for name in ["connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"] {
+        for value in ["40000000000", "1.5", "1e3", "NaN", "soon"] {
+            assert!(fault(&format!("{name}={value}")).contains(&format!("{name} must be a whole number from 0 to ")));
+        }
+    }
+    for (text, says) in [
+        ("keepalives_idle=40000", "keepalives_idle must be a whole number from 0 to 32767"),
+        ("keepalives_interval=32768", "keepalives_interval must be a whole number from 0 to 32767"),
+        ("keepalives_count=128", "keepalives_count must be a whole number from 0 to 127"),
+        ("port=65536", "port must be a number from 1 to 65535"),
+    ] {
+        assert!(fault(text).contains(says), "{text}: {}", fault(text));
+    }
+    // libpq does not look at what it does not use.
+    for text in ["keepalives=0 keepalives_idle=40000", "host=/tmp keepalives_idle=40000", "keepalives_idle=-1"] {
+        spec(text);
+    }
+}
+
+#[test]
+fn a_portable_string_says_all_that_the_environment_does() {
+    let environment = environment()
+        .with_service_file("/s".as_ref(), "[lt]\nhost=service.example\noptions=-c a='b\\c'\n")
+        .with("PGPASSWORD", "hunter2")
+        .with("PGSSLMODE", "require")
+        .with("PGDATABASE", "it's \\ odd")
+        .with("PGSERVICE", "lt");
+    let portable = ConnectionSpec::portable("port=7", &environment).unwrap();
+    assert!(!portable.expose().contains("hunter2") && !portable.expose().contains("service="), "{}", portable.expose());
+    let here = ConnectionSpec::parse("port=7", &environment).unwrap();
+    let bare = Environment::of_user("another").with("PGPASSWORD", "hunter2");
+    let there = ConnectionSpec::parse(portable.expose(), &bare).unwrap();
+    let like_here = ConnectionSpec { place: here.place.clone(), passfile: here.passfile.clone(), ..there };
+    let tls = crate::database::conninfo::TlsSpec { home: here.tls.home.clone(), ..like_here.tls.clone() };
+    assert_eq!(ConnectionSpec { tls, ..like_here }, here);
+    assert!(ConnectionSpec::portable("port=x", &environment).is_err());
 }
 
 #[test]
@@ -145,7 +250,8 @@ fn what_is_refused_is_named_with_a_remedy() {
         ("sslrootcert=system sslmode=require", "sslmode must be verify-full"),
         ("gssencmode=require", "gssencmode may only be disable or prefer"),
         ("require_auth=scram-sha-256", "require_auth is not supported"),
-        ("service=x", "service is not supported"),
+        ("service=x", "service cannot be looked up"),
+        ("servicefile=x", "servicefile is not supported: name the file in PGSERVICEFILE"),
         ("sslcrl=x", "sslcrl is not supported"),
         ("sslpassword=hunter2", "sslpassword is not supported"),
         ("client_encoding=LATIN1", "client_encoding may only be"),

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::ThrowawayError;
@@ -32,12 +32,22 @@ impl Account {
         if uid != 0 {
             return Ok(Self { uid, gid: rustix::process::getegid().as_raw(), stand_in: None });
         }
-        STAND_INS.into_iter().find_map(Self::stand_in).ok_or(ThrowawayError::NoAccount)
+        let entries = std::fs::read_to_string(PASSWD).unwrap_or_default();
+        let id = find_program("id");
+        STAND_INS.into_iter().find_map(|name| Self::stand_in(name, &entries, id.as_deref())).ok_or_else(|| {
+            let looked = match &id {
+                Some(id) => format!("{PASSWD}, {}", id.display()),
+                None => format!("{PASSWD}; the program id is neither on PATH nor in {}", PROGRAM_FOLDERS.join(", ")),
+            };
+            ThrowawayError::NoAccount { looked }
+        })
     }
 
-    fn stand_in(name: &'static str) -> Option<Self> {
-        let uid = ask_id("-u", name)?;
-        let gid = ask_id("-g", name)?;
+    /// From the text of /etc/passwd; from the program `id` where accounts come from a directory service.
+    fn stand_in(name: &'static str, entries: &str, id: Option<&Path>) -> Option<Self> {
+        let (uid, gid) = entry(entries, |fields| fields[0] == name)
+            .map(|entry| (entry.uid, entry.gid))
+            .or_else(|| Some((ask_id(id?, "-u", name)?, ask_id(id?, "-g", name)?)))?;
         (uid != 0).then_some(Self { uid, gid, stand_in: Some(name) })
     }
 
@@ -76,9 +86,41 @@ impl Account {
     }
 }
 
-/// `id` rather than /etc/passwd, because accounts may come from a directory service.
-fn ask_id(flag: &str, name: &str) -> Option<u32> {
-    let answer = Command::new("id").args([flag, name]).stdin(Stdio::null()).output().ok()?;
+const PASSWD: &str = "/etc/passwd";
+
+/// Where the system's own programs are, also where PATH does not say so.
+const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+
+/// A program of the system: on PATH, else in the usual folders.
+pub(super) fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
+    let usual = PROGRAM_FOLDERS.map(PathBuf::from);
+    on_path.chain(usual).map(|folder| folder.join(name)).find(|program| super::locate::is_program(program))
+}
+
+/// A line of /etc/passwd.
+struct Entry {
+    uid: u32,
+    gid: u32,
+}
+
+fn entry(entries: &str, is_wanted: impl Fn(&[&str]) -> bool) -> Option<Entry> {
+    let fields = entries.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let mut wanted = fields.filter(|fields| fields.len() >= 4 && is_wanted(fields));
+    wanted.find_map(|fields| Some(Entry { uid: fields[2].parse().ok()?, gid: fields[3].parse().ok()? }))
+}
+
+/// An account other than root that has a name here: for a program that only has to look up its own.
+pub(super) fn some_named_account() -> Option<(u32, u32)> {
+    let entries = std::fs::read_to_string(PASSWD).ok()?;
+    let found = STAND_INS.into_iter().find_map(|name| entry(&entries, |fields| fields[0] == name));
+    let found = found.or_else(|| entry(&entries, |fields| fields[2] != "0"))?;
+    (found.uid != 0).then_some((found.uid, found.gid))
+}
+
+fn ask_id(id: &Path, flag: &str, name: &str) -> Option<u32> {
+    let answer = Command::new(id).args([flag, name]).stdin(Stdio::null()).output().ok()?;
     if !answer.status.success() {
         return None;
     }
@@ -109,6 +151,17 @@ mod tests {
         assert!(!stranger.can_reach(&inner));
         std::fs::set_permissions(outer.path(), Permissions::from_mode(0o711)).unwrap();
         assert!(stranger.can_reach(&inner));
+    }
+
+    #[test]
+    fn stand_ins_are_found_without_a_program() {
+        let entries = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65533::/:/bin/false\nodd:line\npostgres:x:abc:1::/:\n";
+        let found = |name, entries| Account::stand_in(name, entries, None).map(|account| (account.uid, account.gid));
+        assert_eq!(found("nobody", entries), Some((65_534, 65_533)));
+        assert_eq!(found("postgres", entries), None);
+        assert_eq!(found("root", entries), None, "root is no stand-in for root");
+        assert!(find_program("sh").is_some_and(|path| path.is_absolute()));
+        assert_eq!(find_program("no-program-of-this-name"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::account::Account;
+use super::account::{Account, find_program, some_named_account};
 use super::locate::Programs;
 use super::{ThrowawayError, processes};
 
@@ -21,6 +21,8 @@ const POLL: Duration = Duration::from_millis(3);
 /// How much of a log an error carries.
 const TAIL_LINES: usize = 12;
 const TAIL_BYTES: u64 = 8 * 1024;
+/// What initdb says where its user ID has no name, in the C locale.
+const NAMELESS: &str = "could not look up effective user ID";
 
 /// Where postmaster.pid holds the shared memory's key and the status, counted from 0. Source: PostgreSQL's
 /// `src/include/utils/pidfile.h`, which is what pg_ctl waits by.
@@ -45,9 +47,33 @@ impl Site {
     }
 
     /// Fills the data directory: no fsync (it is thrown away), the C locale (nothing to look up).
+    ///
+    /// initdb looks up the name of its user ID, and in containers that run as any ID there may be none. There it is tried
+    /// again in a user namespace that shows it the ID of an account with a name; outside of it nothing is different.
     pub(super) fn initdb(&self, password_file: Option<&Path>) -> Result<(), ThrowawayError> {
+        let program = self.programs.dir.join("initdb");
+        match self.initdb_by(self.account.command(&program, &self.data()), password_file) {
+            Err(ThrowawayError::Initdb { log, .. }) if log.contains(NAMELESS) => {}
+            result => return result,
+        }
+        let nameless = |tried: String| ThrowawayError::Nameless { uid: self.account.uid, gid: self.account.gid, tried };
+        let Some(unshare) = find_program("unshare") else {
+            return Err(nameless("the program is not on this machine".to_owned()));
+        };
+        let Some((uid, gid)) = some_named_account() else {
+            return Err(nameless("there is no account whose ID could be lent".to_owned()));
+        };
+        let mut command = self.account.command(unshare, &self.data());
+        command.args(["--user", &format!("--map-user={uid}"), &format!("--map-group={gid}"), "--"]).arg(program);
+        self.initdb_by(command, password_file).map_err(|error| match error {
+            ThrowawayError::Initdb { log, .. } => nameless(log.lines().last().unwrap_or("it failed").to_owned()),
+            error => error,
+        })
+    }
+
+    /// `command` runs initdb, and lacks only its arguments.
+    fn initdb_by(&self, mut command: Command, password_file: Option<&Path>) -> Result<(), ThrowawayError> {
         let log = self.folder.join("initdb.log");
-        let mut command = self.account.command(self.programs.dir.join("initdb"), &self.data());
         command.args(["--no-sync", "--username=postgres", "--encoding=UTF8", "--locale=C", "--auth=trust"]);
         if let Some(file) = password_file {
             // Versions below 14 would otherwise store the password as MD5.

@@ -85,6 +85,7 @@ pub(super) fn locate(dirs: Option<&[PathBuf]>, account: &Account) -> Result<Prog
     let mut seen = HashSet::new();
     let mut best: Option<Programs> = None;
     let mut unusable = None;
+    let given = candidates.clone();
     for dir in candidates.into_iter().filter_map(|dir| real_dir(&dir)) {
         if !seen.insert(dir.clone()) {
             continue;
@@ -97,7 +98,30 @@ pub(super) fn locate(dirs: Option<&[PathBuf]>, account: &Account) -> Result<Prog
             Err(reason) => unusable = unusable.or(Some(ThrowawayError::Unusable { dir, reason })),
         }
     }
-    best.ok_or_else(|| unusable.unwrap_or_else(|| ThrowawayError::NotInstalled { advice: advice_here() }))
+    let not_installed =
+        || ThrowawayError::NotInstalled { looked: looked(&given, dirs.is_none()), advice: advice_here() };
+    best.ok_or_else(|| unusable.unwrap_or_else(not_installed))
+}
+
+/// Where the programs were looked for, and where one of them is without the other.
+fn looked(dirs: &[PathBuf], on_system: bool) -> String {
+    let mut looked = match (on_system, std::env::var_os("PATH").filter(|path| !path.is_empty())) {
+        (false, _) => format!("in {}", listed(dirs)),
+        (true, Some(path)) => {
+            format!("on PATH ({}) and in the usual places ({})", path.display(), USUAL_PLACES.join(", "))
+        }
+        (true, None) => format!("in the usual places ({}); PATH is not set", USUAL_PLACES.join(", ")),
+    };
+    for (there, missing) in [("postgres", "initdb"), ("initdb", "postgres")] {
+        if let Some(dir) = dirs.iter().find(|dir| is_program(&dir.join(there)) && !is_program(&dir.join(missing))) {
+            looked.push_str(&format!("; {} has {there}, but not {missing}", dir.display()));
+        }
+    }
+    looked
+}
+
+fn listed(dirs: &[PathBuf]) -> String {
+    dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The folder that the programs in `dir` really lie in, which has the rest of the installation beside them; `None`
@@ -111,7 +135,7 @@ fn real_dir(dir: &Path) -> Option<PathBuf> {
     if complete(&linked_from) { Some(linked_from) } else { dir.canonicalize().ok() }
 }
 
-fn is_program(path: &Path) -> bool {
+pub(super) fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
@@ -312,5 +336,9 @@ mod tests {
         assert_eq!(locate(Some(&[links]), &account).unwrap().dir, newest.canonicalize().unwrap());
         let error = locate(Some(&[ancient]), &account).unwrap_err();
         assert!(matches!(error, ThrowawayError::Unusable { .. }), "{error}");
+        fs::remove_file(newest.join("initdb")).unwrap();
+        let error = locate(Some(&[root.path().join("absent"), newest.clone()]), &account).unwrap_err().to_string();
+        let half = format!("{} has postgres, but not initdb", newest.display());
+        assert!(error.contains("absent, ") && error.contains(&half) && error.contains("install"), "{error}");
     }
 }

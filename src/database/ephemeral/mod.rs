@@ -97,10 +97,12 @@ impl fmt::Debug for ThrowawayOptions {
 pub enum ThrowawayError {
     /// No folder with `postgres` and `initdb` was found. `advice` is the command that installs them.
     #[error(
-        "--ephemeral needs PostgreSQL's server programs (postgres, initdb) on this machine, and there are none on PATH \
-         or in the usual places; install them with: {advice}"
+        "--ephemeral needs PostgreSQL's server programs, postgres and initdb in one folder, and they are not here: looked \
+         {looked}; install them with: {advice}"
     )]
     NotInstalled {
+        /// Where they were looked for.
+        looked: String,
         /// The command for the system that this runs on.
         advice: String,
     },
@@ -113,8 +115,28 @@ pub enum ThrowawayError {
         reason: String,
     },
     /// The caller is root, as whom PostgreSQL refuses to run, and there is no account to lend.
-    #[error("PostgreSQL does not run as root, and there is no user postgres or nobody to run it as; use another user")]
-    NoAccount,
+    #[error(
+        "PostgreSQL does not run as root, and there is no user postgres or nobody to run it as (looked in {looked}); run as \
+         another user, or make one of them"
+    )]
+    NoAccount {
+        /// Where they were looked for.
+        looked: String,
+    },
+    /// The caller's user ID has no name, and initdb wants one.
+    #[error(
+        "the user ID {uid} has no name on this machine, and PostgreSQL's initdb needs one: add a line to /etc/passwd \
+         (echo 'loadtest:x:{uid}:{gid}::/tmp:/bin/sh' >> /etc/passwd), run as another user, or give a server with \
+         --postgres-url; it was also tried with unshare: {tried}"
+    )]
+    Nameless {
+        /// The user ID.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+        /// What came of lending initdb another ID.
+        tried: String,
+    },
     /// No temporary folder is fit.
     #[error(
         "there is no temporary folder for the throwaway server ({reasons}); set TMPDIR to a short path that it can reach"
