@@ -141,7 +141,7 @@ pub struct VmResult {
     pub start_skew_ms: Option<f64>,
     /// Why its result ends early, where it does: then it holds what was known at the last snapshot.
     pub lost: Option<String>,
-    /// How many of the slots of its share it was not seen to run, because it was lost.
+    /// How many slots of its share nobody reported, because it was lost: its part of [`Accounting::unreported`].
     pub slots_lost: u64,
     /// Its own document.
     pub result: Box<RunResult>,
@@ -293,6 +293,9 @@ pub struct Accounting {
     pub not_started: u64,
     /// In flight when the drain ended.
     pub unfinished: u64,
+    /// Slots of lost or missing VMs of which nobody reported what became of them; only where results were merged.
+    #[serde(default)]
+    pub unreported: u64,
 }
 
 impl Accounting {
@@ -308,7 +311,7 @@ impl Accounting {
 
     /// Slots that never got one: slower than any that did.
     pub fn unanswered(&self) -> u64 {
-        self.skipped + self.not_started + self.unfinished
+        self.skipped + self.not_started + self.unfinished + self.unreported
     }
 }
 

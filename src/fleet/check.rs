@@ -157,7 +157,6 @@ fn wrong_result(member: &Member, result: &RunResult, expected: &Expected) -> Opt
         clock: None,
         start_skew_ms: None,
         lost: None,
-        slots_lost: 0,
     };
     // Its name is said wherever the reason is.
     let wrong = merge::check_whole(&part).err()?.to_string();

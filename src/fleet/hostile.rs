@@ -108,7 +108,7 @@ pub fn honest() -> Vec<Event> {
         aborted: None,
         warnings: vec!["autovacuum is off".to_owned()],
     };
-    let (result, _) = assemble_lost(&whole, &timeline, &phases, T0_UNIX_NS, 11_000 * MS, context);
+    let result = assemble_lost(&whole, &timeline, &phases, T0_UNIX_NS, 11_000 * MS, context);
     events.push(Event::Result(Box::new(result)));
     events
 }

@@ -122,6 +122,8 @@ pub struct Fleet {
     t0_unix_ns: u64,
     deadline: Option<Instant>,
     stopped: bool,
+    /// When the test was first stopped, nanoseconds after T0.
+    closed_ns: Option<u64>,
     phase_within: Duration,
     /// What happened before anybody asked for it.
     pending: VecDeque<FleetEvent>,
@@ -154,6 +156,7 @@ impl Fleet {
             t0_unix_ns: 0,
             deadline: None,
             stopped: false,
+            closed_ns: None,
             phase_within: PHASE_WITHIN,
             pending: VecDeque::new(),
         })

@@ -227,7 +227,6 @@ fn number_out_of_range(part: &Part) -> Option<String> {
         ("reconnects", result.reconnects),
         ("retried", result.retried),
         ("retries", result.retries),
-        ("slots_lost", part.slots_lost),
     ];
     for histogram in
         [&histograms.latency, &histograms.service_time, &histograms.lateness, &histograms.wait_for_connection]
@@ -289,6 +288,10 @@ fn figures_disagree(result: &RunResult) -> Option<String> {
     if !accounting.holds() {
         let (found, scheduled) = (accounting.answered() + accounting.unanswered(), accounting.scheduled);
         return Some(format!("{scheduled} requests were scheduled and {found} are accounted for"));
+    }
+    // It knows what became of its own slots.
+    if accounting.unreported > 0 {
+        return Some(format!("{} of its own requests are unreported", accounting.unreported));
     }
     let failed = accounting.failed + accounting.unknown;
     let totals = (throughput.total_requests, throughput.successful_writes, throughput.failed_writes);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::rates::{CommonTime, rates, timeline};
 use super::sums::Sums;
+use super::unreported::Unreported;
 use super::{MergeError, Part};
 use crate::outages::Outage;
 use crate::result::{
@@ -28,6 +29,7 @@ pub(super) fn combine(
     missing: Vec<FailedVm>,
     time: &CommonTime,
     sums: &Sums,
+    unreported: &Unreported,
 ) -> Result<RunResult, MergeError> {
     let first = &parts.first().ok_or(MergeError::Nothing)?.result;
     let [latency_ms, service_time_ms, lateness_ms, wait_for_connection_ms] = sums.summaries();
@@ -45,7 +47,7 @@ pub(super) fn combine(
         config: config(&parts),
         server: server(&parts),
         accounting: sums.accounting,
-        throughput: throughput(&parts, time, sums),
+        throughput: throughput(&parts, time, sums, unreported),
         latency_ms,
         service_time_ms,
         lateness_ms,
@@ -68,7 +70,7 @@ pub(super) fn combine(
         reason: String::new(),
         fleet: None,
     };
-    Ok(RunResult { fleet: Some(fleet(parts, missing)), ..result })
+    Ok(RunResult { fleet: Some(fleet(parts, missing, unreported)), ..result })
 }
 
 fn run(parts: &[Part], time: &CommonTime, sums: &Sums) -> RunInfo {
@@ -127,8 +129,8 @@ fn server(parts: &[Part]) -> ServerInfo {
     }
 }
 
-fn throughput(parts: &[Part], time: &CommonTime, sums: &Sums) -> Throughput {
-    let (actual_rps, offered_rps) = rates(parts, time);
+fn throughput(parts: &[Part], time: &CommonTime, sums: &Sums, unreported: &Unreported) -> Throughput {
+    let (actual_rps, offered_rps) = rates(parts, time, unreported);
     Throughput::new(&sums.accounting, actual_rps, offered_rps, sums.completed_in_window, timeline(parts, time))
 }
 
@@ -222,7 +224,7 @@ fn warnings(parts: &[Part], time: &CommonTime) -> Vec<String> {
     warnings
 }
 
-fn fleet(parts: Vec<Part>, missing: Vec<FailedVm>) -> Fleet {
+fn fleet(parts: Vec<Part>, missing: Vec<FailedVm>, unreported: &Unreported) -> Fleet {
     let shares = parts.first().map_or(Share::WHOLE, |part| part.result.run.share).of;
     // Shares differ and are within range, so there are no more parts than shares.
     let absent = shares.saturating_sub(parts.len() as u64);
@@ -244,7 +246,7 @@ fn fleet(parts: Vec<Part>, missing: Vec<FailedVm>) -> Fleet {
         success: failed_vms.is_empty(),
         num_vms,
         failed_vms,
-        per_vm_results: parts.into_iter().map(vm_result).collect(),
+        per_vm_results: parts.into_iter().zip(&unreported.by_part).map(|(part, lost)| vm_result(part, *lost)).collect(),
         start_skew_ms,
     }
 }
@@ -267,7 +269,7 @@ fn absent_shares(parts: &[Part], of: u64, unnamed: u64) -> Vec<FailedVm> {
     failed
 }
 
-fn vm_result(part: Part) -> VmResult {
+fn vm_result(part: Part, slots_lost: u64) -> VmResult {
     VmResult {
         hostname: part.hostname,
         actual_rps: part.result.throughput.actual_rps,
@@ -276,7 +278,7 @@ fn vm_result(part: Part) -> VmResult {
         clock: part.clock,
         start_skew_ms: part.start_skew_ms,
         lost: part.lost,
-        slots_lost: part.slots_lost,
+        slots_lost,
         result: Box::new(part.result),
     }
 }

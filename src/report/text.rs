@@ -5,8 +5,10 @@ use std::io::{self, Write};
 use crate::outcome::ErrorOrigin;
 use crate::result::{Bounded, RunResult, Summary, TableRows};
 use crate::schedule::Share;
-use crate::verdict::thousands;
+use crate::verdict::{name_list, thousands};
 
+/// Lost VMs that are named before "and N more".
+const NAMED_VMS: usize = 3;
 /// Outages that are listed.
 const MAX_OUTAGES: usize = 20;
 
@@ -178,6 +180,13 @@ fn requests(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
         if count > 0 {
             line(out, name, &thousands(count))?;
         }
+    }
+    if accounting.unreported > 0 {
+        let failed = result.fleet.iter().flat_map(|fleet| &fleet.failed_vms).map(|vm| printable(&vm.hostname));
+        let failed: Vec<String> = failed.collect();
+        let names = name_list(&failed.iter().map(String::as_str).collect::<Vec<_>>(), NAMED_VMS);
+        let first = format!("{:<22}{} ", "  Unreported:", thousands(accounting.unreported));
+        writeln!(out, "{}", wrapped(&format!("(lost or missing: {names})"), &first, &" ".repeat(22)))?;
     }
     if result.run.warmup.ok > 0 {
         line(out, "Warm-up (ok)", &thousands(result.run.warmup.ok))?;
