@@ -9,6 +9,7 @@ mod check;
 mod combine;
 pub mod command;
 pub mod files;
+mod outages;
 mod rates;
 mod sums;
 #[cfg(test)]

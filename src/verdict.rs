@@ -5,6 +5,7 @@
 
 mod advice;
 pub mod fleet;
+pub mod grouped;
 
 use crate::outcome::{ErrorCount, ErrorOrigin};
 use crate::result::{Bounded, RunResult, ServerInfo, Status, Verification};

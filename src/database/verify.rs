@@ -130,6 +130,7 @@ async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>)
     Ok(Verification {
         acknowledged: claims.acknowledged,
         unsettled: claims.unsettled,
+        unverified: 0,
         committed,
         not_committed: (claims.unsettled_ids.len() as u64).saturating_sub(committed),
         tables: tables

@@ -4,6 +4,7 @@ use super::binary::BinaryError;
 use super::ssh::SshError;
 use crate::merge::MergeError;
 use crate::result::FailedVm;
+use crate::verdict::grouped;
 
 /// The phase in which some machines may be running already.
 pub(super) const STARTING: &str = "starting";
@@ -33,7 +34,8 @@ pub enum FleetError {
 }
 
 fn told(phase: &str, failures: &[FailedVm]) -> String {
-    let lines: Vec<String> = failures.iter().map(|vm| format!("\n  {}: {}", vm.hostname, vm.error)).collect();
+    let said = failures.iter().map(|vm| (vm.hostname.as_str(), vm.error.as_str()));
+    let lines: Vec<String> = grouped::sentences(said).into_iter().map(|sentence| format!("\n  {sentence}")).collect();
     let machines = if failures.len() == 1 { "a machine".to_owned() } else { format!("{} machines", failures.len()) };
     let outcome = match phase {
         STARTING => "all were stopped as the load began",

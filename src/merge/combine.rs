@@ -2,24 +2,22 @@
 
 use std::collections::HashMap;
 
-use super::rates::{CommonTime, rates, timeline};
+use super::outages::outages;
+use super::rates::{CommonTime, rates, t0_ns, timeline};
 use super::sums::Sums;
 use super::unreported::Unreported;
 use super::{MergeError, Part};
-use crate::outages::Outage;
 use crate::result::{
     Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Throughput, VERSION,
     Verification, VmResult, rfc3339,
 };
 use crate::schedule::Share;
-use crate::verdict;
+use crate::verdict::{self, grouped};
 
 /// Hosts that are named before "and N more".
 const NAMED: usize = 3;
 /// Warnings of single hosts that are repeated.
 const MAX_WARNINGS: usize = 40;
-/// Outages of one machine that are kept.
-const MAX_OUTAGES: usize = 100;
 /// Shares that are listed one by one where nobody delivered them.
 const MAX_LISTED_SHARES: usize = 20;
 
@@ -59,7 +57,7 @@ pub(super) fn combine(
         reconnects: sums.reconnects,
         retried: sums.retried.0,
         retries: sums.retried.1,
-        outages: outages(&parts),
+        outages: outages(&parts, |part| (t0_ns(part) - time.t0_ns) as f64 / 1e9),
         verification: verification(&parts),
         generator: generator(&parts),
         container,
@@ -134,35 +132,40 @@ fn throughput(parts: &[Part], time: &CommonTime, sums: &Sums, unreported: &Unrep
     Throughput::new(&sums.accounting, actual_rps, offered_rps, sums.completed_in_window, timeline(parts, time))
 }
 
-/// Of all machines, in the order of their beginning, with the machines' names.
-fn outages(parts: &[Part]) -> Vec<Outage> {
-    let of = |part: &Part| {
-        let hostname = Some(part.hostname.clone());
-        let named = part.result.outages.iter().take(MAX_OUTAGES);
-        named.map(|outage| Outage { hostname: hostname.clone(), ..outage.clone() }).collect::<Vec<_>>()
-    };
-    let mut all: Vec<Outage> = parts.iter().flat_map(of).collect();
-    all.sort_by(|one, other| one.started_s.total_cmp(&other.started_s));
-    all
-}
-
-/// The sum, where it was asked for; what a lost machine has written nobody has counted.
+/// The sum, where it was asked for; what a lost VM has written nobody has counted.
 fn verification(parts: &[Part]) -> Option<Verification> {
     if parts.iter().all(|part| part.result.verification.is_none()) {
         return None;
     }
+    let found: Vec<(&str, Verification)> = parts
+        .iter()
+        .map(|part| {
+            let found = part.result.verification.clone();
+            (part.hostname.as_str(), found.unwrap_or_else(|| uncounted(&part.result)))
+        })
+        .collect();
     let mut sum = Verification::default();
-    for part in parts {
-        match &part.result.verification {
-            Some(found) => sum.add(&part.hostname, found),
-            None => sum.add(&part.hostname, &Verification::failed(0, 0, "its rows were not counted".to_owned())),
-        }
+    found.iter().for_each(|(_, found)| sum.add(found));
+    let failed: Vec<(&str, &str)> = found.iter().filter_map(|(host, found)| Some((*host, found.error.as_deref()?))).collect();
+    if !failed.is_empty() {
+        let errors = grouped::sentences(failed.iter().copied()).join("; ");
+        sum.error = Some(match parts {
+            [_] => errors,
+            _ => format!("{} of {} VMs were not verified: {errors}", failed.len(), parts.len()),
+        });
     }
     // One machine alone is the whole test, and has counted the tickets, too.
     if let [only] = parts {
         sum.tickets_taken = only.result.verification.as_ref().and_then(|found| found.tickets_taken);
     }
     Some(sum)
+}
+
+/// Of a VM that was lost before it could count its rows.
+fn uncounted(result: &RunResult) -> Verification {
+    let (account, warmup) = (&result.accounting, &result.run.warmup);
+    let in_doubt = account.unknown + account.unfinished + warmup.unknown + warmup.unfinished;
+    Verification::failed(account.ok + warmup.ok, in_doubt, "it was lost before its rows were counted".to_owned())
 }
 
 /// CPU of all machines, the rest of the worst-off one. What a lost machine used is not known, so that its requests do

@@ -49,7 +49,7 @@ impl Span {
 }
 
 /// T0, nanoseconds since 1970, as the clock would have told that all machines are compared with.
-fn t0_ns(part: &Part) -> i128 {
+pub(super) fn t0_ns(part: &Part) -> i128 {
     let offset_ns = part.clock.map_or(0.0, |clock| clock.offset_ms * 1e6).round() as i128;
     i128::from(part.result.run.started_unix_ns) - offset_ns
 }

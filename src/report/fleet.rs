@@ -8,7 +8,7 @@ use super::text::{Header, number, section, shortened, title, wrapped};
 use crate::result::{Bounded, ClockComparison, Config, Fleet, ServerInfo, VmResult};
 use crate::schedule::Share;
 use crate::verdict::fleet::{at_fault, clock_error, differing};
-use crate::verdict::name_list;
+use crate::verdict::{grouped, name_list};
 
 /// Characters of a host's name in the table.
 const NAME: usize = 15;
@@ -86,10 +86,11 @@ pub(super) fn hosts(out: &mut impl Write, fleet: &Fleet) -> io::Result<()> {
     for failed in missing.iter().take(MAX_ROWS) {
         row(out, "  ", &failed.hostname, &dashes)?;
     }
-    let failures = fleet.failed_vms.iter().map(|failed| format!("{}: {}", failed.hostname, failed.error));
+    let failures = fleet.failed_vms.iter().map(|failed| (failed.hostname.as_str(), failed.error.as_str()));
+    let failures = grouped::sentences(failures);
     let faults = fleet.per_vm_results.iter().filter_map(|vm| at_fault(vm).map(|why| format!("{}: {why}", vm.hostname)));
     let notes: Vec<String> =
-        failures.chain(faults).chain(differing.into_iter().map(|difference| difference.text)).collect();
+        failures.into_iter().chain(faults).chain(differing.into_iter().map(|difference| difference.text)).collect();
     for note in notes.iter().take(MAX_NOTES) {
         writeln!(out, "{}", wrapped(note, "  * ", "    "))?;
     }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use super::text::{printable, shortened, wrapped};
 use crate::fleet::Member;
+use crate::verdict::grouped;
 
 /// Characters of a machine's name in the table.
 const NAME: usize = 18;
@@ -24,8 +25,9 @@ pub fn table(out: &mut impl Write, members: &[Member], with_failures: bool) -> i
         row(out, &member.host.name, &cells(member))?;
     }
     if with_failures {
-        for (name, reason) in members.iter().filter_map(|member| Some((&member.host.name, member.lost.as_ref()?))) {
-            writeln!(out, "{}", wrapped(&format!("{name}: {reason}"), "  * ", "    "))?;
+        let said = members.iter().filter_map(|member| Some((member.host.name.as_str(), member.lost.as_deref()?)));
+        for failure in grouped::sentences(said) {
+            writeln!(out, "{}", wrapped(&failure, "  * ", "    "))?;
         }
     }
     for note in notes(members) {

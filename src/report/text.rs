@@ -200,7 +200,8 @@ fn outages(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     }
     section(out, "OUTAGES (nothing acknowledged for a second or more)")?;
     for outage in result.outages.iter().take(MAX_OUTAGES) {
-        let host = outage.hostname.as_ref().map(|name| format!("{}: ", printable(name))).unwrap_or_default();
+        let vms = result.fleet.as_ref().zip(outage.vms).map(|(fleet, vms)| format!("{vms} of {} VMs: ", fleet.num_vms));
+        let host = outage.hostname.as_ref().map(|name| format!("{}: ", printable(name))).or(vms).unwrap_or_default();
         let error = outage.first_error_s.map_or("no error".to_owned(), |s| format!("first error at {s:.2} s"));
         let end = outage.recovered_s.map_or("not recovered".to_owned(), |s| format!("recovered at {s:.2} s"));
         let text = format!("{host}{:.2} s from {:.2} s on: {error}, {end}", outage.seconds, outage.started_s);
@@ -226,7 +227,9 @@ fn verification(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
         line(out, "In doubt", &settled)?;
     }
     if let Some(error) = &found.error {
-        return writeln!(out, "{}", wrapped(error, "  Not verified: ", "    "));
+        writeln!(out, "{}", wrapped(error, "  Not verified: ", "    "))?;
+        let verified = found.acknowledged.saturating_sub(found.unverified);
+        line(out, "Verified", &format!("{} of these requests", thousands(verified)))?;
     }
     for TableRows { table, rows } in &found.tables {
         line(out, &printable(table), &thousands(*rows))?;

@@ -1,7 +1,7 @@
 //! What can be wrong with a test only where several machines ran it: one is missing, clocks are off, one is unlike the
 //! others. Pure.
 
-use super::{generator_at_fault, name_list};
+use super::{generator_at_fault, grouped, name_list};
 use crate::result::{Bounded, ClockComparison, Fleet, VmResult};
 
 /// Clocks that are off by more make T0 uncertain, milliseconds.
@@ -29,7 +29,9 @@ fn incomplete(fleet: &Fleet) -> Option<String> {
     if failed.is_empty() {
         return None;
     }
-    let told: Vec<String> = failed.iter().map(|vm| format!("{} ({})", vm.hostname, shortened(&vm.error))).collect();
+    let said = grouped::by_text(failed.iter().map(|vm| (vm.hostname.as_str(), vm.error.as_str())));
+    let told: Vec<String> =
+        said.iter().map(|(names, why)| format!("{} ({})", name_list(names, NAMED), shortened(why))).collect();
     let told: Vec<&str> = told.iter().map(String::as_str).collect();
     let (are, it) = if failed.len() == 1 { ("is", "it") } else { ("are", "them") };
     Some(format!(
