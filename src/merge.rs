@@ -6,6 +6,7 @@
 
 mod belonging;
 mod check;
+mod clocks;
 mod combine;
 pub mod command;
 pub mod files;
@@ -17,8 +18,9 @@ mod tests;
 mod unreported;
 
 pub(crate) use belonging::{comparable, differences};
+pub(crate) use clocks::comparison;
 pub(crate) use check::{
-    MAX_COUNT, MAX_PHASES, check_whole, short, wrong_config, wrong_errors, wrong_name, wrong_server, wrong_text,
+    MAX_COUNT, MAX_PHASES, check_whole, short, wrong_clock, wrong_config, wrong_errors, wrong_name, wrong_server, wrong_text,
 };
 
 use crate::result::{ClockComparison, FailedVm, HistogramError, RunResult};
@@ -203,6 +205,7 @@ pub fn merge_closed(
     closed_ns: Option<u64>,
 ) -> Result<RunResult, MergeError> {
     parts.iter().try_for_each(check::check)?;
+    clocks::compare(&mut parts);
     if parts.iter().any(|part| !part.result.run.interrupted && part.lost.is_none()) {
         // Of a test that went on to its end, a part that was stopped is missing from then on.
         for part in parts.iter_mut().filter(|part| part.result.run.interrupted && part.lost.is_none()) {

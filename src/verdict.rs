@@ -4,6 +4,7 @@
 //! the seed's, and options. [`fleet`] adds what can be wrong only where there are several machines.
 
 mod advice;
+pub mod clocks;
 pub mod fleet;
 pub mod grouped;
 

@@ -4,9 +4,11 @@
 //! - [`tls`], [`connect`]: opening a connection. [`link`]: using one in a single task.
 //! - [`schema`]: the tables, and which are ours. [`rights`]: what the role may do with them. [`preflight`]: what the server
 //!   says of itself.
+//! - [`clock`]: how far this VM's clock is from the database's.
 //! - [`verify`]: what the database holds of a run.
 //! - [`ephemeral`]: the throwaway server.
 
+pub mod clock;
 pub mod connect;
 pub mod conninfo;
 pub mod ephemeral;

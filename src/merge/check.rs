@@ -6,7 +6,7 @@ use crate::outcome::ErrorCount;
 use crate::recorder::{Durations, Timeline};
 use crate::report::text::steers;
 use crate::result::{
-    Bounded, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION, Verification, WarmupCounts,
+    Bounded, ClockVsDatabase, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION, Verification, WarmupCounts,
 };
 use crate::workload::TABLES;
 
@@ -164,6 +164,12 @@ pub(crate) fn wrong_server(server: &ServerInfo) -> Option<String> {
         .or_else(|| wrong_number("round_trip_ms", *round_trip_ms))
 }
 
+/// What is wrong with a comparison of clocks.
+pub(crate) fn wrong_clock(clock: Option<&ClockVsDatabase>) -> Option<String> {
+    let ClockVsDatabase { offset_ms, bound_ms } = clock?;
+    wrong_number("clock_vs_database", Some(offset_ms.abs())).or_else(|| wrong_number("bound_ms", Some(*bound_ms)))
+}
+
 /// What is wrong with options as a machine understands them.
 pub(crate) fn wrong_config(config: &Config) -> Option<String> {
     let counts = [("workers", config.workers), ("threads", config.threads)];
@@ -269,6 +275,9 @@ fn number_out_of_range(part: &Part) -> Option<String> {
     let wrong_count = counts.into_iter().find(|(_, count)| *count > MAX_COUNT);
     let wrong_number = numbers.into_iter().find_map(|(name, number)| wrong_number(name, number));
     let too_long = [run.window_start_s, run.window_seconds].into_iter().find(|seconds| *seconds > MAX_SECONDS);
+    if let Some(wrong) = wrong_clock(run.clock_vs_database.as_ref()) {
+        return Some(wrong);
+    }
     let sign_free = [part.start_skew_ms, part.clock.map(|c| c.offset_ms), part.clock.and_then(|c| c.offset_after_ms)];
     if let Some((name, count)) = wrong_count {
         Some(format!("{name} is {count}"))

@@ -82,6 +82,7 @@ fn run(parts: &[Part], time: &CommonTime, sums: &Sums) -> RunInfo {
         started_at: rfc3339(started_unix_ns),
         started_unix_ns,
         share,
+        clock_vs_database: <&[Part; 1]>::try_from(parts).ok().and_then(|[only]| only.result.run.clock_vs_database),
         start_delay_ms: delays.reduce(f64::max),
         interrupted: parts.iter().any(|part| part.result.run.interrupted),
         aborted: parts.iter().find_map(|part| part.result.run.aborted.clone()),

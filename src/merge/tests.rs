@@ -8,7 +8,7 @@ use super::*;
 use crate::outcome::{ErrorCount, ErrorOrigin};
 use crate::recorder::{Durations, Timeline};
 use crate::result::tests::sample;
-use crate::result::{Accounting, Config, EncodedHistogram, Histograms, Phase, Status, Summary, rfc3339};
+use crate::result::{Accounting, ClockReference, ClockVsDatabase, Config, EncodedHistogram, Histograms, Phase, Status, Summary, rfc3339};
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
 use crate::verdict::{Criteria, judge};
 
@@ -269,11 +269,46 @@ fn windows_that_differ_are_compared_over_the_time_they_share() {
     let result = merged(parts.clone());
     assert_eq!((result.run.window_seconds, result.throughput.actual_rps), (5.5, 60.0));
     // A clock that is known to be 4.5 s ahead explains the difference.
-    let clock = ClockComparison { offset_ms: 4_500.0, bound_ms: 0.1, offset_after_ms: None, bound_after_ms: None };
+    let clock = ClockComparison {
+        offset_ms: 4_500.0,
+        bound_ms: 0.1,
+        offset_after_ms: None,
+        bound_after_ms: None,
+        reference: ClockReference::Coordinator,
+    };
     parts[1].clock = Some(clock);
     let result = merged(parts);
     assert_eq!((result.run.window_seconds, result.throughput.actual_rps), (10.0, 60.0));
     assert_eq!((result.run.started_unix_ns, result.warnings.len()), (T0, 0));
+}
+
+#[test]
+fn clocks_of_files_are_compared_through_the_database() {
+    let mut parts = two();
+    // Both were started with one --start-at. The second one's clock was 2 s behind, so it began 2 s later.
+    for (part, offset_ms) in parts.iter_mut().zip([0.5, -1_999.5]) {
+        part.result.run.clock_vs_database = Some(ClockVsDatabase { offset_ms, bound_ms: 0.2 });
+    }
+    let result = judged(merged(parts.clone()));
+    assert_eq!((result.run.window_start_s, result.run.window_seconds), (2.0, 8.0));
+    let fleet = result.fleet.as_ref().unwrap();
+    assert!((fleet.start_skew_ms.unwrap() - 2_000.0).abs() < 0.01, "{:?}", fleet.start_skew_ms);
+    assert_eq!(result.status, Status::Invalid);
+    assert!(result.reason.contains("h2 (-2000 ms)") && result.reason.contains("chrony"), "{}", result.reason);
+    assert!(!result.warnings.iter().any(|warning| warning.contains("not compared")), "{:?}", result.warnings);
+
+    // A database whose clock is wrong says nothing against VMs that agree.
+    for part in &mut parts {
+        part.result.run.clock_vs_database = Some(ClockVsDatabase { offset_ms: 7_000.0, bound_ms: 0.2 });
+    }
+    let result = judged(merged(parts.clone()));
+    assert_eq!((result.run.window_seconds, result.fleet.as_ref().unwrap().start_skew_ms), (10.0, Some(0.0)));
+    assert!(!result.reason.contains("Clock"), "{}", result.reason);
+    // Where one of them has not compared its clock, nothing is known.
+    parts[0].result.run.clock_vs_database = None;
+    let result = judged(merged(parts));
+    assert!(result.warnings.iter().any(|warning| warning.contains("clocks were not compared")));
+    assert!(result.fleet.unwrap().per_vm_results.iter().all(|vm| vm.clock.is_none()));
 }
 
 #[test]
@@ -324,8 +359,10 @@ fn what_is_missing_or_lost_is_told() {
 
 /// 100/s for 10 s by four shares, of which the third was lost after `known_s` seconds.
 fn four_of_which_one_is_lost(known_s: u64) -> Vec<Part> {
-    let mut parts: Vec<Part> = (0..4).map(|index| part(index, 4, &Went::well([1_000; 250]))).collect();
-    parts[2] = part(2, 4, &Went::well(std::iter::repeat_n(1_000, 25 * known_s as usize)));
+    // Nearly all of them found a worker that was free.
+    let well = |requests| Went { waited_every: 1_000, ..Went::well(std::iter::repeat_n(1_000, requests)) };
+    let mut parts: Vec<Part> = (0..4).map(|index| part(index, 4, &well(250))).collect();
+    parts[2] = part(2, 4, &well(25 * known_s as usize));
     parts[2].lost = Some("connection closed".to_owned());
     parts.iter_mut().for_each(|part| part.result.config.duration_seconds = WINDOW_S as f64);
     let throughput = &mut parts[2].result.throughput;

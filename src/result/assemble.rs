@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    Accounting, Config, EncodedHistogram, FORMAT, Generator, Histograms, Phase, RunInfo, RunResult, ServerInfo, Status,
+    Accounting, ClockVsDatabase, Config, EncodedHistogram, FORMAT, Generator, Histograms, Phase, RunInfo, RunResult, ServerInfo, Status,
     Summary, Throughput, VERSION, Verification, WarmupCounts, rfc3339,
 };
 use crate::docker::ContainerUsage;
@@ -29,6 +29,8 @@ pub struct Context {
     pub config: Config,
     /// What the database said of itself.
     pub server: ServerInfo,
+    /// How this VM's clock compares with the database's.
+    pub clock_vs_database: Option<ClockVsDatabase>,
     /// When requests were due.
     pub schedule: Schedule,
     /// Bytes of documents in one request.
@@ -183,6 +185,7 @@ fn document(measured: Measured<'_>, accounting: Accounting, context: Context) ->
             started_at: rfc3339(measured.epoch_unix_ns),
             started_unix_ns: measured.epoch_unix_ns,
             share: context.schedule.share,
+            clock_vs_database: context.clock_vs_database,
             start_delay_ms: measured.start_delay_ns.map(|ns| ns as f64 / 1e6),
             interrupted: measured.interrupted,
             aborted: context.aborted,
@@ -275,6 +278,7 @@ mod tests {
             hostname: "h2".to_owned(),
             config: sample().config,
             server: ServerInfo::default(),
+            clock_vs_database: None,
             schedule: Schedule { pace, share, seed: 1, warmup_ns: SECOND, duration_ns: 10 * SECOND },
             document_bytes: 1 << 20,
             container: None,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{RunError, Tell};
 use crate::database::connect::{ConnectErrorKind, Connector};
+use crate::database::clock;
 use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::ephemeral::ThrowawayServer;
 use crate::database::link::Link;
@@ -13,8 +14,9 @@ use crate::database::rights;
 use crate::database::schema;
 use crate::database::verify;
 use crate::plan::{Plan, Target};
-use crate::result::ServerInfo;
+use crate::result::{ClockVsDatabase, ServerInfo};
 use crate::schedule::Share;
+use crate::verdict::clocks::LIMIT_MS as CLOCK_LIMIT_MS;
 use crate::workload::payload::Pool;
 
 /// A database server that answers, and the throwaway server where it is one. No connection is open.
@@ -28,6 +30,7 @@ pub struct Reached {
 struct Found {
     info: ServerInfo,
     identity: Option<String>,
+    clock: Option<ClockVsDatabase>,
 }
 
 /// A database whose tables are ready, and the throwaway server where it is one.
@@ -36,6 +39,7 @@ pub struct Database {
     pub(super) server: Option<ThrowawayServer>,
     pub(super) info: ServerInfo,
     identity: Option<String>,
+    pub(super) clock: Option<ClockVsDatabase>,
     pub(super) warnings: Vec<String>,
     /// [`verify::tickets_taken`] before the run, where it will be asked for again.
     pub(super) tickets_before: Option<u64>,
@@ -68,13 +72,14 @@ pub async fn reach(plan: &Plan, server: Option<ThrowawayServer>, tell: Tell<'_>)
 async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Found, RunError> {
     let info = preflight::server_info(link).await?;
     let identity = preflight::identity(link).await;
+    let clock = clock::compare(link).await;
     if !plan.engine.session.pipeline && !plan.setup_only {
         preflight::check_transactions(link).await?;
     }
     if plan.engine.session.prepared && !plan.setup_only {
         preflight::check_prepared_statements(link, connector).await?;
     }
-    Ok(Found { info, identity })
+    Ok(Found { info, identity, clock })
 }
 
 impl Reached {
@@ -86,6 +91,11 @@ impl Reached {
     /// [`preflight::identity`]; `None` also where the database is still to be created.
     pub fn identity(&self) -> Option<&str> {
         self.found.as_ref()?.identity.as_deref()
+    }
+
+    /// [`clock::compare`]; `None` also where the database is still to be created.
+    pub fn clock(&self) -> Option<ClockVsDatabase> {
+        self.found.as_ref()?.clock
     }
 
     /// Where it is; never a password.
@@ -108,7 +118,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
         schema::set_up(&mut link, kind).await?;
     }
     let kind = schema::check(&mut link, plan.workload.server_side_data).await?;
-    let Found { mut info, identity } = match found {
+    let Found { mut info, identity, clock } = match found {
         Some(found) => found,
         None => look(plan, &mut link, &connector).await?,
     };
@@ -135,15 +145,23 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
         }
         false => None,
     };
+    // Setting up may have taken long, and clocks drift.
+    let clock = clock::compare(&mut link).await.or(clock);
     link.close().await;
     let mut warnings: Vec<String> = connector.warnings().iter().chain(&plan.warnings).cloned().collect();
     if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
         warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
     }
-    Ok(Database { connector, server, info, identity, warnings, tickets_before })
+    warnings.extend(clock.filter(|_| plan.start_at_unix_ns.is_some()).and_then(start_at_warning));
+    Ok(Database { connector, server, info, identity, clock, warnings, tickets_before })
 }
 
 impl Database {
+    /// [`clock::compare`]
+    pub fn clock(&self) -> Option<ClockVsDatabase> {
+        self.clock
+    }
+
     /// What the server said of itself, with the tables.
     pub fn info(&self) -> &ServerInfo {
         &self.info
@@ -158,6 +176,20 @@ impl Database {
     pub fn describe(&self) -> String {
         self.connector.spec().describe()
     }
+}
+
+/// What to know of a start at an instant of this VM's wall clock, where that is certainly not the database's.
+fn start_at_warning(clock: ClockVsDatabase) -> Option<String> {
+    let ClockVsDatabase { offset_ms, bound_ms } = clock;
+    (offset_ms.abs() - bound_ms > CLOCK_LIMIT_MS).then(|| {
+        let seconds = offset_ms.abs() / 1e3;
+        let (how, when) = if offset_ms < 0.0 { ("behind", "later") } else { ("ahead of", "earlier") };
+        format!(
+            "This VM's clock is {seconds:.1} s {how} the database's, and --start-at is by this VM's clock: it starts \
+             {seconds:.1} s {when} than a VM whose clock agrees with the database's. Set the clocks (chrony or another \
+             NTP client)."
+        )
+    })
 }
 
 /// How long until an instant of the wall clock; `None` where it has passed, or nearly.

@@ -20,6 +20,7 @@ fn an_honest_machine_is_believed_whole_and_in_part() {
     assert_eq!((whole.accounting.ok, whole.accounting.failed), (40, 10));
     let part = said(&lines[..SECOND + 3]).unwrap();
     assert_eq!(part.result.accounting.answered(), 20);
+    let part = Part { lost: Some("nothing was heard of it".to_owned()), ..part };
     let accounting = told(vec![part]).unwrap().accounting;
     assert_eq!((accounting.scheduled, accounting.unreported), (100, 80));
 }
