@@ -18,10 +18,11 @@ mod tests;
 mod unreported;
 
 pub(crate) use belonging::{comparable, differences};
-pub(crate) use clocks::comparison;
 pub(crate) use check::{
-    MAX_COUNT, MAX_PHASES, check_whole, short, wrong_clock, wrong_config, wrong_errors, wrong_name, wrong_server, wrong_text,
+    MAX_COUNT, MAX_PHASES, check_whole, short, wrong_clock, wrong_config, wrong_errors, wrong_name, wrong_server,
+    wrong_text,
 };
+pub(crate) use clocks::comparison;
 
 use crate::result::{ClockComparison, FailedVm, HistogramError, RunResult};
 use crate::schedule::Share;

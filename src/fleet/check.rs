@@ -3,7 +3,9 @@
 
 use super::member::Member;
 use crate::agent::protocol::{Event, Hello, Preflight, Ready};
-use crate::merge::{self, MAX_COUNT, MAX_PHASES, Part, short, wrong_clock, wrong_config, wrong_name, wrong_server, wrong_text};
+use crate::merge::{
+    self, MAX_COUNT, MAX_PHASES, Part, short, wrong_clock, wrong_config, wrong_name, wrong_server, wrong_text,
+};
 use crate::result::RunResult;
 use crate::schedule::Schedule;
 

@@ -323,9 +323,10 @@ impl Member {
         let after = self.clock_after.filter(|_| self.lost.is_none());
         if let Some(at_first) = self.clock_vs_database {
             // Through the database they were compared before only; since then each has drifted by what we see ourselves.
-            let drift = self.clock.zip(after).map(|(before, after)| {
-                (after.offset_ms() - before.offset_ms(), after.bound_ms() + before.bound_ms())
-            });
+            let drift = self
+                .clock
+                .zip(after)
+                .map(|(before, after)| (after.offset_ms() - before.offset_ms(), after.bound_ms() + before.bound_ms()));
             return Some(ClockComparison {
                 offset_after_ms: drift.map(|(ms, _)| at_first.offset_ms + ms),
                 bound_after_ms: drift.map(|(_, bound_ms)| at_first.bound_ms + bound_ms),

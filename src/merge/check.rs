@@ -6,7 +6,8 @@ use crate::outcome::ErrorCount;
 use crate::recorder::{Durations, Timeline};
 use crate::report::text::steers;
 use crate::result::{
-    Bounded, ClockVsDatabase, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION, Verification, WarmupCounts,
+    Bounded, ClockVsDatabase, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION, Verification,
+    WarmupCounts,
 };
 use crate::workload::TABLES;
 

@@ -147,7 +147,8 @@ fn verification(parts: &[Part]) -> Option<Verification> {
         .collect();
     let mut sum = Verification::default();
     found.iter().for_each(|(_, found)| sum.add(found));
-    let failed: Vec<(&str, &str)> = found.iter().filter_map(|(host, found)| Some((*host, found.error.as_deref()?))).collect();
+    let failed: Vec<(&str, &str)> =
+        found.iter().filter_map(|(host, found)| Some((*host, found.error.as_deref()?))).collect();
     if !failed.is_empty() {
         let errors = grouped::sentences(failed.iter().copied()).join("; ");
         sum.error = Some(match parts {

@@ -75,18 +75,12 @@ pub(super) fn common_time(parts: &[Part], test_ns: Range<u64>) -> Result<CommonT
     let t0 = parts.iter().map(t0_ns).min().ok_or(MergeError::Nothing)?;
     let measuring: Vec<&Part> = parts.iter().filter(|part| window(part).seconds() > 0.0).collect();
     let edge = |edge: fn(Span) -> i128| measuring.iter().map(|part| edge(window(part))).collect::<Vec<_>>();
-    let (Some(first_start), Some(last_start)) = (edge(|w| w.start).into_iter().min(), edge(|w| w.start).into_iter().max())
+    let (Some(first_start), Some(last_start)) =
+        (edge(|w| w.start).into_iter().min(), edge(|w| w.start).into_iter().max())
     else {
         let start = parts.iter().map(|part| window(part).start).min().unwrap_or(t0);
         let span = Span { start, end: start };
-        return Ok(CommonTime {
-            t0_ns: t0,
-            span,
-            seconds: 0.0,
-            longest_seconds: 0.0,
-            is_every_window: true,
-            test_ns,
-        });
+        return Ok(CommonTime { t0_ns: t0, span, seconds: 0.0, longest_seconds: 0.0, is_every_window: true, test_ns });
     };
     let ends = edge(|w| w.end);
     let (first_end, last_end) = (*ends.iter().min().unwrap_or(&t0), *ends.iter().max().unwrap_or(&t0));

@@ -8,7 +8,9 @@ use super::*;
 use crate::outcome::{ErrorCount, ErrorOrigin};
 use crate::recorder::{Durations, Timeline};
 use crate::result::tests::sample;
-use crate::result::{Accounting, ClockReference, ClockVsDatabase, Config, EncodedHistogram, Histograms, Phase, Status, Summary, rfc3339};
+use crate::result::{
+    Accounting, ClockReference, ClockVsDatabase, Config, EncodedHistogram, Histograms, Phase, Status, Summary, rfc3339,
+};
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
 use crate::verdict::{Criteria, judge};
 

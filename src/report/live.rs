@@ -156,7 +156,11 @@ mod tests {
     fn connections_that_fail_are_shown_where_no_request_does() {
         let mut progress = Progress::new(10);
         progress.add(0, &Interval { connection_errors: 128, ..Interval::default() });
-        assert!(progress.line(None).ends_with("p50 -, p99 -, 0 errors, 128 connection errors"), "{}", progress.line(None));
+        assert!(
+            progress.line(None).ends_with("p50 -, p99 -, 0 errors, 128 connection errors"),
+            "{}",
+            progress.line(None)
+        );
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    Accounting, ClockVsDatabase, Config, EncodedHistogram, FORMAT, Generator, Histograms, Phase, RunInfo, RunResult, ServerInfo, Status,
-    Summary, Throughput, VERSION, Verification, WarmupCounts, rfc3339,
+    Accounting, ClockVsDatabase, Config, EncodedHistogram, FORMAT, Generator, Histograms, Phase, RunInfo, RunResult,
+    ServerInfo, Status, Summary, Throughput, VERSION, Verification, WarmupCounts, rfc3339,
 };
 use crate::docker::ContainerUsage;
 use crate::engine::RunRecord;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{RunError, Tell};
-use crate::database::connect::{ConnectErrorKind, Connector};
 use crate::database::clock;
+use crate::database::connect::{ConnectErrorKind, Connector};
 use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::ephemeral::ThrowawayServer;
 use crate::database::link::Link;
