@@ -66,13 +66,13 @@ pub fn uncertainty(clocks: &[Option<ClockComparison>]) -> Option<String> {
         return None;
     }
     let bound_ms = coarse.iter().map(|clock| clock.bound_ms).fold(0.0, f64::max);
-    let to = match coarse[0].reference {
-        ClockReference::Coordinator => "the coordinator",
-        ClockReference::Database => "the database",
+    let (to, remedy) = match coarse[0].reference {
+        ClockReference::Coordinator => ("the coordinator", "Run the coordinator nearer to the VMs"),
+        ClockReference::Database => ("the database", "A coordinator near the VMs compares them more exactly"),
     };
     Some(format!(
         "The clocks of {} of {} VMs are known only to within {bound_ms:.0} ms, half of their round trip to {to}, so VMs may \
-         start up to {:.0} ms apart. Run the coordinator nearer to the VMs; setting the clocks does not help.",
+         start up to {:.0} ms apart. {remedy}; setting the clocks does not help.",
         coarse.len(),
         clocks.len(),
         2.0 * bound_ms

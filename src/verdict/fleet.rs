@@ -273,7 +273,7 @@ mod tests {
                     }
                     f.num_vms = 8;
                 },
-                &["5 of 8 VMs are missing", "m0 (no route to host), m1", "and 2 more", "run the test again"],
+                &["5 of 8 VMs are missing", "m0, m1, m2 and 2 more (no route to host)", "run the test again"],
             ),
             (
                 |f| f.failed_vms.push(FailedVm { hostname: "m".to_owned(), error: "long ".repeat(90) }),

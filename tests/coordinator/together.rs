@@ -34,7 +34,6 @@ fn a_database_that_stays_down_is_one_outage_and_hides_no_counts() {
     let last = outages.last().unwrap();
     assert_eq!((&last["vms"], last["hostname"].is_null(), last["recovered_s"].is_null()), (&3.into(), true, true));
     assert!(outages.iter().filter(|outage| outage["recovered_s"].is_null()).count() == 1, "{outages:?}");
-    fleet.server.server().signal_all(postgres_load_test::database::ephemeral::Signal::KILL);
 }
 
 /// Nobody has counted the rows of the one that is lost; those of the others are compared.
