@@ -6,18 +6,23 @@
 
 mod belonging;
 mod check;
+mod clocks;
 mod combine;
 pub mod command;
 pub mod files;
+mod outages;
 mod rates;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod unreported;
 
 pub(crate) use belonging::{comparable, differences};
 pub(crate) use check::{
-    MAX_COUNT, MAX_PHASES, check_whole, short, wrong_config, wrong_errors, wrong_name, wrong_server, wrong_text,
+    MAX_COUNT, MAX_PHASES, check_whole, short, wrong_clock, wrong_config, wrong_errors, wrong_name, wrong_server,
+    wrong_text,
 };
+pub(crate) use clocks::comparison;
 
 use crate::result::{ClockComparison, FailedVm, HistogramError, RunResult};
 use crate::schedule::Share;
@@ -35,8 +40,6 @@ pub struct Part {
     pub start_skew_ms: Option<f64>,
     /// Why its result ends early, where it does.
     pub lost: Option<String>,
-    /// Slots of its share that it was not seen to run, because it was lost.
-    pub slots_lost: u64,
 }
 
 /// Why results cannot be merged. Each message is a sentence with a remedy.
@@ -188,8 +191,22 @@ fn same_share(hosts: &[String; 2], share: &Share) -> String {
 ///
 /// # Errors
 /// The results do not belong together, or one of them contradicts itself.
-pub fn merge(mut parts: Vec<Part>, missing: Vec<FailedVm>) -> Result<RunResult, MergeError> {
+pub fn merge(parts: Vec<Part>, missing: Vec<FailedVm>) -> Result<RunResult, MergeError> {
+    merge_closed(parts, missing, None)
+}
+
+/// The same where the test was stopped `closed_ns` nanoseconds after T0, which counts where no VM is left to tell when its
+/// window closed.
+///
+/// # Errors
+/// As of [`merge`].
+pub fn merge_closed(
+    mut parts: Vec<Part>,
+    missing: Vec<FailedVm>,
+    closed_ns: Option<u64>,
+) -> Result<RunResult, MergeError> {
     parts.iter().try_for_each(check::check)?;
+    clocks::compare(&mut parts);
     if parts.iter().any(|part| !part.result.run.interrupted && part.lost.is_none()) {
         // Of a test that went on to its end, a part that was stopped is missing from then on.
         for part in parts.iter_mut().filter(|part| part.result.run.interrupted && part.lost.is_none()) {
@@ -201,7 +218,10 @@ pub fn merge(mut parts: Vec<Part>, missing: Vec<FailedVm>) -> Result<RunResult, 
         key(a).cmp(&key(b)).then_with(|| a.hostname.cmp(&b.hostname))
     });
     belonging::check(&parts)?;
-    let time = rates::common_time(&parts)?;
-    let sums = sums::Sums::of(&parts)?;
-    combine::combine(parts, missing, &time, &sums)
+    let window_ns = unreported::test_window(&parts, closed_ns);
+    let time = rates::common_time(&parts, window_ns.clone())?;
+    let unreported = unreported::Unreported::of(&parts, &window_ns);
+    let mut sums = sums::Sums::of(&parts)?;
+    sums.add_unreported(unreported.total());
+    combine::combine(parts, missing, &time, &sums, &unreported)
 }

@@ -17,9 +17,12 @@ const MAX_OUTAGES: usize = 100;
 /// A time of at least a second without an acknowledged request, with errors or in which requests had to wait.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outage {
-    /// The machine that saw it, where there are several.
+    /// The VM that saw it, where there are several and only one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// How many VMs saw it, where results were merged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vms: Option<u64>,
     /// When the last request before it was acknowledged, seconds after T0.
     pub started_s: f64,
     /// When its first error came, seconds after T0; `null` where there was none.
@@ -113,6 +116,7 @@ impl Outages {
         let seconds = |ns: u64| ns as f64 / 1e9;
         self.found.push(Outage {
             hostname: None,
+            vms: None,
             started_s: seconds(self.last_ok_ns),
             first_error_s: self.error_ns.map(seconds),
             recovered_s: recovered_ns.map(seconds),

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::outages::Pulse;
-use crate::outcome::{ErrorOrigin, ErrorTable, Failure, Outcome};
+use crate::outcome::{ErrorCount, ErrorOrigin, ErrorTable, Failure, Outcome};
 
 /// The greatest value that a histogram holds: a day, in microseconds.
 pub const MAX_VALUE_US: u64 = 24 * 3600 * 1_000_000;
@@ -175,6 +175,8 @@ pub struct Interval {
     pub errors: u64,
     /// Claimed after they were due, or skipped.
     pub late: u64,
+    /// Connections that were lost between requests, and attempts to open one that failed.
+    pub connection_errors: u64,
 }
 
 impl Interval {
@@ -184,6 +186,7 @@ impl Interval {
         self.ok = self.ok.saturating_add(other.ok);
         self.errors = self.errors.saturating_add(other.errors);
         self.late = self.late.saturating_add(other.late);
+        self.connection_errors = self.connection_errors.saturating_add(other.connection_errors);
     }
 }
 
@@ -408,7 +411,13 @@ impl Recorder {
     pub fn interval(&self) -> Interval {
         let mut latency = self.figures.latency.clone();
         latency.add(&self.warmup_latency);
-        Interval { latency, ok: self.measured.ok + self.warmup.ok, errors: self.errors_seen(), late: self.late }
+        Interval {
+            latency,
+            ok: self.measured.ok + self.warmup.ok,
+            errors: self.errors_seen(),
+            late: self.late,
+            connection_errors: connection_errors(&self.errors.counts()),
+        }
     }
 
     /// Requests that failed or whose answer was lost, of warm-up and measured window together.
@@ -441,6 +450,12 @@ impl Recorder {
         let room = Self::MAX_UNSETTLED.saturating_sub(self.unsettled.len());
         self.unsettled.extend(other.unsettled.iter().take(room));
     }
+}
+
+/// How many errors there were outside of requests.
+pub fn connection_errors(errors: &[ErrorCount]) -> u64 {
+    let counts = errors.iter().filter(|error| error.origin == ErrorOrigin::Connection).map(|error| error.count);
+    counts.fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]

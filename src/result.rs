@@ -141,14 +141,14 @@ pub struct VmResult {
     pub start_skew_ms: Option<f64>,
     /// Why its result ends early, where it does: then it holds what was known at the last snapshot.
     pub lost: Option<String>,
-    /// How many of the slots of its share it was not seen to run, because it was lost.
+    /// How many slots of its share nobody reported, because it was lost: its part of [`Accounting::unreported`].
     pub slots_lost: u64,
     /// Its own document.
     pub result: Box<RunResult>,
 }
 
-/// A machine's wall clock against the coordinator's: what it shows more, with the bound of the error (half of the
-/// smallest round trip).
+/// A VM's wall clock against a reference that is the same for all VMs: what it shows more, with the bound of the error (half
+/// of the smallest round trip).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClockComparison {
     /// Before T0, milliseconds.
@@ -159,6 +159,29 @@ pub struct ClockComparison {
     pub offset_after_ms: Option<f64>,
     /// The bound of that.
     pub bound_after_ms: Option<f64>,
+    /// Whose clock the offsets are against.
+    #[serde(default)]
+    pub reference: ClockReference,
+}
+
+/// A clock that those of all VMs are compared with: the one that can be read more exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClockReference {
+    /// The coordinator's.
+    #[default]
+    Coordinator,
+    /// The database server's.
+    Database,
+}
+
+/// A VM's wall clock against the database server's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClockVsDatabase {
+    /// What the VM's clock showed more before the run, milliseconds.
+    pub offset_ms: f64,
+    /// The true offset lies within this of it, milliseconds.
+    pub bound_ms: f64,
 }
 
 /// When and as which part of a test a run took place.
@@ -170,6 +193,10 @@ pub struct RunInfo {
     pub started_unix_ns: u64,
     /// The part of the schedule that this process ran.
     pub share: Share,
+    /// How its clock compared with the database's before the run; `null` where the database did not tell, and where results
+    /// were merged.
+    #[serde(default)]
+    pub clock_vs_database: Option<ClockVsDatabase>,
     /// How long after T0 its first thread began, milliseconds; `null` where none did.
     pub start_delay_ms: Option<f64>,
     /// Whether it was stopped before its time.
@@ -293,6 +320,9 @@ pub struct Accounting {
     pub not_started: u64,
     /// In flight when the drain ended.
     pub unfinished: u64,
+    /// Slots of lost or missing VMs of which nobody reported what became of them; only where results were merged.
+    #[serde(default)]
+    pub unreported: u64,
 }
 
 impl Accounting {
@@ -308,7 +338,7 @@ impl Accounting {
 
     /// Slots that never got one: slower than any that did.
     pub fn unanswered(&self) -> u64 {
-        self.skipped + self.not_started + self.unfinished
+        self.skipped + self.not_started + self.unfinished + self.unreported
     }
 }
 
@@ -523,6 +553,7 @@ pub(crate) mod tests {
                 started_at: rfc3339(0),
                 started_unix_ns: 0,
                 share: Share::WHOLE,
+                clock_vs_database: None,
                 start_delay_ms: Some(0.1),
                 interrupted: false,
                 aborted: None,

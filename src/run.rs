@@ -24,7 +24,7 @@ use crate::docker::{ContainerError, ContainerMonitor, ContainerSample, Container
 use crate::engine::session::OpenError;
 use crate::engine::{self, EngineDied, Event, PrepareError, Prepared, Running};
 use crate::plan::{Plan, Target};
-use crate::result::{self, AccountingError, Config, Context, RunResult, ServerInfo, Verification};
+use crate::result::{self, AccountingError, ClockVsDatabase, Config, Context, RunResult, ServerInfo, Verification};
 use crate::schedule::Share;
 use crate::verdict;
 use crate::workload::payload::Pool;
@@ -180,6 +180,11 @@ impl Ready {
     /// What the server said of itself, with the tables.
     pub fn server(&self) -> &ServerInfo {
         &self.database.info
+    }
+
+    /// How this VM's clock compares with the database's.
+    pub fn clock_vs_database(&self) -> Option<ClockVsDatabase> {
+        self.database.clock
     }
 
     /// Names of the recorded round trips, in order.
@@ -421,6 +426,7 @@ impl Live {
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             config: self.config,
             server: self.database.info,
+            clock_vs_database: self.database.clock,
             schedule: self.plan.engine.schedule,
             document_bytes: self.plan.workload.sizes.total(),
             container: self.watched.into_usage(),

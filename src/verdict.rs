@@ -4,7 +4,9 @@
 //! the seed's, and options. [`fleet`] adds what can be wrong only where there are several machines.
 
 mod advice;
+pub mod clocks;
 pub mod fleet;
+pub mod grouped;
 mod held_up;
 
 use crate::number::Decimal;
@@ -240,13 +242,17 @@ pub(crate) fn warnings_of_figures(result: &RunResult) -> Vec<String> {
     let accounting = &result.accounting;
     if accounting.unanswered() > 0 {
         warnings.push(format!(
-            "{} of {} requests never got an answer ({} skipped, {} not started, {} unfinished); percentiles count them \
-             as slower than any answer.",
+            "{} of {} requests never got an answer ({} skipped, {} not started, {} unfinished{}); percentiles count \
+             them as slower than any answer.",
             thousands(accounting.unanswered()),
             thousands(accounting.scheduled),
             thousands(accounting.skipped),
             thousands(accounting.not_started),
-            thousands(accounting.unfinished)
+            thousands(accounting.unfinished),
+            match accounting.unreported {
+                0 => String::new(),
+                unreported => format!(", {} unreported", thousands(unreported)),
+            }
         ));
     }
     let settled = result.verification.as_ref().filter(|found| found.error.is_none());

@@ -91,6 +91,7 @@ impl Conversation {
             database: reached.identity().map(str::to_owned),
             target: reached.describe(),
             workers: plan.engine.workers,
+            clock_vs_database: reached.clock(),
         })));
 
         self.expect("set_up", |order| matches!(order, Order::SetUp)).await?;
@@ -109,6 +110,7 @@ impl Conversation {
             phases: ready.phase_names().to_vec(),
             document_bytes: ready.document_bytes(),
             warnings: ready.warnings().to_vec(),
+            clock_vs_database: ready.clock_vs_database(),
         })));
 
         let epoch = match self.next().await? {

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::options::LoadTestOptions;
 use crate::outcome::ErrorCount;
 use crate::recorder::{Counts, Recorder};
-use crate::result::{Config, EncodedHistogram, RunResult, ServerInfo};
+use crate::result::{ClockVsDatabase, Config, EncodedHistogram, RunResult, ServerInfo};
 use crate::schedule::Share;
 
 /// Raised with every change of a message.
@@ -177,6 +177,9 @@ pub struct Preflight {
     pub target: String,
     /// Connections that it will open.
     pub workers: usize,
+    /// How its clock compares with the database's; `null` where the database does not tell.
+    #[serde(default)]
+    pub clock_vs_database: Option<ClockVsDatabase>,
 }
 
 /// What the agent is about to run.
@@ -194,6 +197,9 @@ pub struct Ready {
     pub document_bytes: usize,
     /// To be said with the result.
     pub warnings: Vec<String>,
+    /// As in [`Preflight`], anew.
+    #[serde(default)]
+    pub clock_vs_database: Option<ClockVsDatabase>,
 }
 
 /// What an agent recorded in one second. Their sum is the run so far.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
@@ -19,19 +19,25 @@ use postgres_load_test::merge::command::{self, CommandError};
 use postgres_load_test::merge::files::ReadError;
 use postgres_load_test::options::{CoordinatorOptions, MergeOptions, json_to};
 use postgres_load_test::report::fleet::{FleetHeader, fleet_header};
-use postgres_load_test::report::live_fleet::FleetProgress;
+use postgres_load_test::report::live_fleet::{FleetProgress, waiting};
 use postgres_load_test::report::outputs::{OutputError, Outputs, all_written};
 use postgres_load_test::report::{preflight, text};
 use postgres_load_test::result::RunResult;
 use postgres_load_test::run::aborts;
 use postgres_load_test::signals::Stops;
 use postgres_load_test::{clock, handover, machine, options};
+use tokio::time::MissedTickBehavior;
 
 const PROGRAM: &str = "coordinator";
 const MERGE: &str = "merge";
 
 /// The longest list of hosts that is read, bytes.
 const MOST_LIST_BYTES: u64 = 16 << 20;
+
+/// How often it is looked whether only results are waited for.
+const LOOK: Duration = Duration::from_secs(1);
+/// After the window has closed and no second was told for so long, only results are waited for.
+const SILENT: Duration = Duration::from_secs(2);
 
 /// Lines of the terminal that are not for machines.
 const OTHER_LINES: usize = 3;
@@ -245,11 +251,18 @@ fn machines(number: usize) -> String {
 async fn drive(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> (bool, Option<String>) {
     let mut screen = Screen::new(fleet);
     let (mut signals, mut failed, mut aborted) = (0, 0u64, None);
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
             event = fleet.next() => event,
+            _ = looks.tick() => {
+                screen.waiting(fleet.plan().plan.verify);
+                continue;
+            }
             () = stops.next() => {
-                signals += 1;
+                // The windows have closed by the time that only results are waited for.
+                signals += if screen.waits_for_results() { 2 } else { 1 };
                 screen.stopping(signals);
                 fleet.stop(signals > 1);
                 continue;
@@ -257,12 +270,13 @@ async fn drive(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> (
         };
         match event {
             FleetEvent::Second { host, index, interval } => {
+                screen.last_second = Instant::now();
                 failed = failed.saturating_add(interval.errors);
                 screen.progress.add(host, index, &interval);
                 let reason = aborts(fleet.plan().plan.abort_on_errors, failed).filter(|_| aborted.is_none());
                 if let Some(reason) = reason {
                     fleet.stop(false);
-                    screen.progress.close();
+                    screen.close();
                     screen.print(&format!("{reason}; waiting for requests in flight"));
                     aborted = Some(reason);
                 }
@@ -287,6 +301,12 @@ struct Screen {
     bars: Option<Bars>,
     verbose: bool,
     lines: u64,
+    /// When a VM last told of a second.
+    last_second: Instant,
+    /// Lines that said what is waited for.
+    waits: u64,
+    /// Whether the window was closed early.
+    closed: bool,
 }
 
 struct Bars {
@@ -308,7 +328,7 @@ impl Screen {
             }
         }
         let bars = io::stderr().is_terminal().then(|| Bars::new(progress.machines(), seconds)).flatten();
-        Self { progress, bars, verbose: plan.verbose, lines: 0 }
+        Self { progress, bars, verbose: plan.verbose, lines: 0, last_second: Instant::now(), waits: 0, closed: false }
     }
 
     /// Takes in the seconds that are complete.
@@ -340,6 +360,32 @@ impl Screen {
         }
     }
 
+    fn close(&mut self) {
+        self.progress.close();
+        self.closed = true;
+    }
+
+    /// Whether the load is over, and nothing is told any more until the results come.
+    fn waits_for_results(&self) -> bool {
+        (self.closed || self.progress.total.is_over()) && self.last_second.elapsed() > SILENT
+    }
+
+    fn waiting(&mut self, verifying: bool) {
+        if !self.waits_for_results() || !console::is_read_within(Duration::ZERO) {
+            return;
+        }
+        let silent = self.last_second.elapsed().as_secs();
+        let text = waiting(&self.progress.awaited(), silent, verifying);
+        match &self.bars {
+            Some(bars) => bars.total.set_message(text),
+            None if silent / SECONDS_BETWEEN_LINES >= self.waits => {
+                self.waits = silent / SECONDS_BETWEEN_LINES + 1;
+                note(&format!("  {text}"));
+            }
+            None => {}
+        }
+    }
+
     fn incident(&self, fleet: &Fleet, host: usize, class: &str, message: &str) {
         if self.verbose {
             let name = &fleet.members()[host].host.name;
@@ -356,7 +402,7 @@ impl Screen {
 
     fn stopping(&mut self, signals: u32) {
         // From here on only answers are waited for.
-        self.progress.close();
+        self.close();
         self.print(console::stopping(signals));
     }
 

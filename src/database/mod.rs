@@ -6,8 +6,10 @@
 //!   [`writable`]: whether the session may write. [`preflight`]: what the server says of itself.
 //! - [`mark`]: a test makes the tables its own while it lasts. [`verify`]: what the database holds of a run. [`evidence`]: what
 //!   else could explain that rows are missing.
+//! - [`clock`]: how far this VM's clock is from the database's.
 //! - [`ephemeral`]: the throwaway server.
 
+pub mod clock;
 pub mod connect;
 pub mod conninfo;
 pub mod ephemeral;

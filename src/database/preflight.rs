@@ -53,7 +53,7 @@ async fn show(link: &mut Link, setting: &str) -> Option<String> {
     first_value(link, &sql).await.ok().flatten()
 }
 
-async fn first_value(link: &mut Link, sql: &str) -> Result<Option<String>, LinkError> {
+pub(super) async fn first_value(link: &mut Link, sql: &str) -> Result<Option<String>, LinkError> {
     let messages = link.run(async |client| client.simple_query(sql).await).await?;
     Ok(messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),

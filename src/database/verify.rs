@@ -172,6 +172,7 @@ async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>)
     let found = Verification {
         acknowledged: claims.acknowledged,
         unsettled: claims.unsettled,
+        unverified: 0,
         committed,
         not_committed: (claims.unsettled_ids.len() as u64).saturating_sub(committed),
         tables: tables

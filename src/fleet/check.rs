@@ -3,7 +3,9 @@
 
 use super::member::Member;
 use crate::agent::protocol::{Event, Hello, Preflight, Ready};
-use crate::merge::{self, MAX_COUNT, MAX_PHASES, Part, short, wrong_config, wrong_name, wrong_server, wrong_text};
+use crate::merge::{
+    self, MAX_COUNT, MAX_PHASES, Part, short, wrong_clock, wrong_config, wrong_name, wrong_server, wrong_text,
+};
 use crate::result::RunResult;
 use crate::schedule::Schedule;
 
@@ -97,17 +99,18 @@ fn wrong_hello(hello: &Hello) -> Option<String> {
 }
 
 fn wrong_preflight(preflight: &Preflight) -> Option<String> {
-    let Preflight { server, database, target, workers } = preflight;
+    let Preflight { server, database, target, workers, clock_vs_database } = preflight;
     let server = server.as_ref().and_then(wrong_server);
     let database = || database.as_ref().and_then(|database| wrong_text("database", database));
     server
         .or_else(database)
         .or_else(|| wrong_text("target", target))
         .or_else(|| (*workers as u64 > MAX_COUNT).then(|| format!("workers is {workers}")))
+        .or_else(|| wrong_clock(clock_vs_database.as_ref()))
 }
 
 fn wrong_ready(ready: &Ready) -> Option<String> {
-    let Ready { config, server, database, phases, document_bytes, warnings } = ready;
+    let Ready { config, server, database, phases, document_bytes, warnings, clock_vs_database } = ready;
     if phases.len() > MAX_PHASES {
         return Some(format!("its requests have {} round trips", phases.len()));
     }
@@ -120,6 +123,7 @@ fn wrong_ready(ready: &Ready) -> Option<String> {
         .or_else(|| wrong_text("config.target", &config.target))
         .or_else(|| wrong_config(config))
         .or_else(|| wrong_server(server))
+        .or_else(|| wrong_clock(clock_vs_database.as_ref()))
 }
 
 fn wrong_result(member: &Member, result: &RunResult, expected: &Expected) -> Option<String> {
@@ -157,7 +161,6 @@ fn wrong_result(member: &Member, result: &RunResult, expected: &Expected) -> Opt
         clock: None,
         start_skew_ms: None,
         lost: None,
-        slots_lost: 0,
     };
     // Its name is said wherever the reason is.
     let wrong = merge::check_whole(&part).err()?.to_string();

@@ -4,6 +4,7 @@
 //! both is off by at most half of the round trip (Cristian's algorithm). Times are nanoseconds.
 
 use crate::clock::{now_ns, unix_ns};
+use crate::result::{ClockComparison, ClockReference, ClockVsDatabase};
 
 /// Our wall clock, as the monotonic clock carries it on from the start of the program: it cannot be set meanwhile.
 #[derive(Clone, Copy, Debug)]
@@ -67,10 +68,104 @@ impl Offset {
     }
 }
 
+/// What is known of a VM's clock: against ours, and against the database's.
+pub type Known = (Option<Offset>, Option<ClockVsDatabase>);
+
+/// The VMs' clocks against ours by way of the database's, where that is the better reference: all VMs have compared their
+/// clocks with it, and more exactly than we can. Against ours they then may all be off by the same, and against each other
+/// by their two bounds at most.
+pub fn through_database(known: &[Known]) -> Option<Vec<Offset>> {
+    let theirs: Vec<Offset> = known.iter().map(|(_, theirs)| theirs.map(Offset::from)).collect::<Option<_>>()?;
+    let ours: Vec<(Offset, Offset)> =
+        known.iter().zip(&theirs).filter_map(|((ours, _), theirs)| Some(((*ours)?, *theirs))).collect();
+    let coarsest = |bounds: &mut dyn Iterator<Item = u64>| bounds.max();
+    let coarsest_theirs = coarsest(&mut theirs.iter().map(|theirs| theirs.bound_ns))?;
+    let coarsest_ours = coarsest(&mut ours.iter().map(|(ours, _)| ours.bound_ns))?;
+    let is_better = ours.len() < known.len() || coarsest_theirs < coarsest_ours;
+    if known.len() < 2 || !is_better {
+        return None;
+    }
+    // What the database's clock shows more than ours, as each VM tells it. Who contradicts the best of them is wrong, or
+    // lies, and nobody knows who.
+    let database = ours.iter().map(|(ours, theirs)| Offset {
+        offset_ns: ours.offset_ns.saturating_sub(theirs.offset_ns),
+        bound_ns: ours.bound_ns.saturating_add(theirs.bound_ns),
+    });
+    let best = database.clone().min_by_key(|offset| offset.bound_ns)?;
+    let agree = |one: Offset| one.offset_ns.abs_diff(best.offset_ns) <= one.bound_ns.saturating_add(best.bound_ns);
+    if !database.clone().all(agree) {
+        return None;
+    }
+    let through = |theirs: &Offset| Offset { offset_ns: best.offset_ns.saturating_add(theirs.offset_ns), ..*theirs };
+    Some(theirs.iter().map(through).collect())
+}
+
+/// How the clocks compare by the better reference, as far as it is known before the load.
+pub fn comparisons(known: &[Known]) -> Vec<Option<ClockComparison>> {
+    let is_through_database = through_database(known).is_some();
+    let of = |(ours, theirs): &Known| match theirs.filter(|_| is_through_database) {
+        Some(theirs) => Some(crate::merge::comparison(theirs)),
+        None => ours.map(|ours| ClockComparison {
+            offset_ms: ours.offset_ms(),
+            bound_ms: ours.bound_ms(),
+            offset_after_ms: None,
+            bound_after_ms: None,
+            reference: ClockReference::Coordinator,
+        }),
+    };
+    known.iter().map(of).collect()
+}
+
+impl From<ClockVsDatabase> for Offset {
+    fn from(clock: ClockVsDatabase) -> Self {
+        Self { offset_ns: (clock.offset_ms * 1e6) as i64, bound_ns: (clock.bound_ms * 1e6).ceil() as u64 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const MS: i64 = 1_000_000;
+
+    fn known(ours_ms: (i64, i64), theirs_ms: (f64, f64)) -> Known {
+        let ours = Offset { offset_ns: ours_ms.0 * MS, bound_ns: (ours_ms.1 * MS) as u64 };
+        (Some(ours), Some(ClockVsDatabase { offset_ms: theirs_ms.0, bound_ms: theirs_ms.1 }))
+    }
+
+    #[test]
+    fn a_database_that_is_nearer_compares_better() {
+        // We are 151 ms away; the second VM's clock is 30 ms ahead of the first one's, and the database's 1 s behind it.
+        let far = [known((40, 151), (1_000.0, 0.5)), known((-20, 150), (1_030.0, 0.4))];
+        let through = through_database(&far).unwrap();
+        assert_eq!(through[1].offset_ns - through[0].offset_ns, 30 * MS);
+        assert_eq!(through.iter().map(|offset| offset.bound_ns).collect::<Vec<_>>(), [500_000, 400_000]);
+        // As told by the second one, which knows it best: -20 - 1030 + 1000 = -50.
+        assert_eq!(through[0].offset_ns, -50 * MS);
+        let compared = comparisons(&far);
+        assert!(compared.iter().flatten().all(|clock| clock.reference == ClockReference::Database));
+
+        // The database is further away than we are, a VM could not read its clock, or is alone.
+        for near in [
+            vec![known((0, 1), (0.0, 5.0)), known((0, 1), (0.0, 0.1))],
+            vec![known((0, 151), (0.0, 0.5)), (known((0, 151), (0.0, 0.5)).0, None)],
+            vec![known((0, 151), (0.0, 0.5))],
+            Vec::new(),
+        ] {
+            assert_eq!(through_database(&near), None, "{near:?}");
+            assert!(comparisons(&near).iter().flatten().all(|clock| clock.reference == ClockReference::Coordinator));
+        }
+    }
+
+    #[test]
+    fn a_vm_that_contradicts_the_others_about_the_database_spoils_that_reference() {
+        let lie = [known((0, 151), (0.0, 0.5)), known((0, 151), (0.0, 0.5)), known((0, 151), (9_000.0, 0.01))];
+        assert_eq!(through_database(&lie), None);
+        // One whose clock we could not read at all is compared through the database.
+        let unread = [known((0, 10), (0.0, 0.5)), (None, Some(ClockVsDatabase { offset_ms: 700.0, bound_ms: 0.5 }))];
+        assert_eq!(through_database(&unread).unwrap()[1].offset_ns, 700 * MS);
+    }
 
     #[test]
     fn the_tightest_round_trip_wins() {

@@ -4,6 +4,7 @@ use super::binary::BinaryError;
 use super::ssh::SshError;
 use crate::merge::MergeError;
 use crate::result::FailedVm;
+use crate::verdict::grouped;
 
 /// The phase in which some machines may be running already.
 pub(super) const STARTING: &str = "starting";
@@ -33,8 +34,9 @@ pub enum FleetError {
 }
 
 fn told(phase: &str, failures: &[FailedVm]) -> String {
-    let line = |vm: &FailedVm| format!("\n{}: {}", vm.hostname, vm.error.replace('\n', "\n  "));
-    let lines: Vec<String> = failures.iter().map(line).collect();
+    let said = failures.iter().map(|vm| (vm.hostname.as_str(), vm.error.as_str()));
+    let line = |sentence: String| format!("\n  {}", sentence.replace('\n', "\n    "));
+    let lines: Vec<String> = grouped::sentences(said).into_iter().map(line).collect();
     let machines = if failures.len() == 1 { "a machine".to_owned() } else { format!("{} machines", failures.len()) };
     let outcome = match phase {
         STARTING => "all were stopped as the load began",

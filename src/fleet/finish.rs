@@ -59,7 +59,7 @@ impl Fleet {
             return Err(FleetError::Machines { phase: RUNNING, failures: missing });
         }
         let is_whole = missing.is_empty();
-        let mut result = merge::merge(parts, missing)?;
+        let mut result = merge::merge_closed(parts, missing, self.closed_ns)?;
         result.run.aborted = aborted.or(result.run.aborted);
         // Tickets of a machine whose requests do not count would be too many.
         if let Some(verification) = result.verification.as_mut().filter(|found| found.error.is_none())

@@ -18,7 +18,7 @@ use crate::outcome::{Failure, Outcome};
 use crate::plan::Plan;
 use crate::recorder::{Instants, Recorder, Timeline, Window};
 use crate::report::text::{brief, report, steers};
-use crate::result::{Config, Context, FailedVm, RunResult, ServerInfo, assemble_lost};
+use crate::result::{ClockVsDatabase, Config, Context, FailedVm, RunResult, ServerInfo, assemble_lost};
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
 use crate::verdict::{Criteria, judge};
 
@@ -62,6 +62,7 @@ pub fn honest() -> Vec<Event> {
             database: Some("1/test".to_owned()),
             target: "me@db:5432/test".to_owned(),
             workers: 8,
+            clock_vs_database: Some(ClockVsDatabase { offset_ms: 0.2, bound_ms: 0.1 }),
         })),
         Event::SetUp,
         Event::Ready(Box::new(Ready {
@@ -71,6 +72,7 @@ pub fn honest() -> Vec<Event> {
             phases: phases.to_vec(),
             document_bytes: 4_096,
             warnings: vec!["autovacuum is off".to_owned()],
+            clock_vs_database: Some(ClockVsDatabase { offset_ms: 0.2, bound_ms: 0.1 }),
         })),
         Event::Started { ahead_ms: 500.0 },
         Event::Incident { class: "deadlock".to_owned(), message: "ERROR: deadlock detected".to_owned() },
@@ -101,6 +103,7 @@ pub fn honest() -> Vec<Event> {
         hostname: "box".to_owned(),
         config: config(),
         server,
+        clock_vs_database: None,
         schedule: schedule(),
         document_bytes: 4_096,
         container: None,
@@ -108,7 +111,7 @@ pub fn honest() -> Vec<Event> {
         aborted: None,
         warnings: vec!["autovacuum is off".to_owned()],
     };
-    let (result, _) = assemble_lost(&whole, &timeline, &phases, T0_UNIX_NS, 11_000 * MS, context);
+    let result = assemble_lost(&whole, &timeline, &phases, T0_UNIX_NS, 11_000 * MS, context);
     events.push(Event::Result(Box::new(result)));
     events
 }

@@ -56,6 +56,8 @@ impl Fleet {
     /// them abandon it.
     pub fn stop(&mut self, at_once: bool) {
         self.stopped = true;
+        let since_t0_ns = self.reference.unix_ns_at(now_ns()).saturating_sub(self.t0_unix_ns);
+        self.closed_ns.get_or_insert(since_t0_ns);
         let order = if at_once { Order::Abort } else { Order::Stop };
         self.members.iter().filter(|member| member.is_present()).for_each(|member| member.send(&order));
         let engine = &self.plan.plan.engine;

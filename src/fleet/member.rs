@@ -14,11 +14,11 @@ use super::hosts::Host;
 use super::totals::Totals;
 use crate::agent::protocol::{AGENT_SILENCE, Event, Hello, Order, Preflight, Ready};
 use crate::clock::{duration_ns, now_ns};
-use crate::merge::Part;
+use crate::merge::{self, Part};
 use crate::options::BUILD;
 use crate::recorder::Interval;
 use crate::report::text::brief;
-use crate::result::{ClockComparison, Context, RunResult, assemble_lost};
+use crate::result::{ClockComparison, ClockReference, ClockVsDatabase, Context, RunResult, assemble_lost};
 use crate::schedule::Schedule;
 
 /// How long a program that was told to start may take to say its first word.
@@ -68,6 +68,8 @@ pub struct Member {
     pub deployed: bool,
     /// Its clock, before T0.
     pub clock: Option<Offset>,
+    /// Its clock against the database's, where the VMs are compared through that.
+    pub(super) clock_vs_database: Option<ClockVsDatabase>,
     /// The offset with which its T0 was computed.
     pub(super) clock_at_start: Option<Offset>,
     /// Its clock, after the test.
@@ -117,6 +119,7 @@ impl Member {
             connected_in: Duration::ZERO,
             deployed: false,
             clock: None,
+            clock_vs_database: None,
             clock_at_start: None,
             clock_after: None,
             known_before: None,
@@ -207,18 +210,14 @@ impl Member {
         let hostname = self.host.name.clone();
         let (clock, start_skew_ms) = (self.clock_comparison(), self.start_skew_ms());
         if let Some(result) = &self.result {
-            let (result, lost) = (result.clone(), self.lost.clone());
-            let planned =
-                schedule.scheduled_before(schedule.end_ns()).zip(schedule.scheduled_before(schedule.warmup_ns));
-            let planned = planned.map_or(0, |(until, before)| until - before);
-            let slots_lost = lost.as_ref().map_or(0, |_| planned.saturating_sub(result.accounting.scheduled));
-            return Some(Part { hostname, result, clock, start_skew_ms, lost, slots_lost });
+            return Some(Part { hostname, result: result.clone(), clock, start_skew_ms, lost: self.lost.clone() });
         }
         let (hello, ready) = (self.hello.as_ref()?, self.ready.as_ref().filter(|_| self.is_started)?);
         let context = Context {
             hostname: hello.hostname.clone(),
             config: ready.config.clone(),
             server: ready.server.clone(),
+            clock_vs_database: ready.clock_vs_database,
             schedule,
             document_bytes: ready.document_bytes,
             container: None,
@@ -230,8 +229,8 @@ impl Member {
         let t0_there_ns = self.t0_there_ns(t0_unix_ns);
         let known_ns = self.totals.seconds().saturating_mul(1_000_000_000);
         let (recorder, timeline) = (self.totals.recorder(), self.totals.timeline());
-        let (result, slots_lost) = assemble_lost(&recorder, timeline, &ready.phases, t0_there_ns, known_ns, context);
-        Some(Part { hostname, result, clock, start_skew_ms, lost: self.lost.clone(), slots_lost })
+        let result = assemble_lost(&recorder, timeline, &ready.phases, t0_there_ns, known_ns, context);
+        Some(Part { hostname, result, clock, start_skew_ms, lost: self.lost.clone() })
     }
 
     pub(super) fn send(&self, order: &Order) {
@@ -321,9 +320,22 @@ impl Member {
 
     /// What is to be reported of its clock.
     pub(super) fn clock_comparison(&self) -> Option<ClockComparison> {
-        let before = self.clock?;
         let after = self.clock_after.filter(|_| self.lost.is_none());
+        if let Some(at_first) = self.clock_vs_database {
+            // Through the database they were compared before only; since then each has drifted by what we see ourselves.
+            let drift = self
+                .clock
+                .zip(after)
+                .map(|(before, after)| (after.offset_ms() - before.offset_ms(), after.bound_ms() + before.bound_ms()));
+            return Some(ClockComparison {
+                offset_after_ms: drift.map(|(ms, _)| at_first.offset_ms + ms),
+                bound_after_ms: drift.map(|(_, bound_ms)| at_first.bound_ms + bound_ms),
+                ..merge::comparison(at_first)
+            });
+        }
+        let before = self.clock?;
         Some(ClockComparison {
+            reference: ClockReference::Coordinator,
             offset_ms: before.offset_ms(),
             bound_ms: before.bound_ms(),
             offset_after_ms: after.map(|after| after.offset_ms()),

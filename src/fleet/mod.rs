@@ -125,6 +125,8 @@ pub struct Fleet {
     t0_unix_ns: u64,
     deadline: Option<Instant>,
     stopped: bool,
+    /// When the test was first stopped, nanoseconds after T0.
+    closed_ns: Option<u64>,
     phase_within: Duration,
     /// What happened before anybody asked for it.
     pending: VecDeque<FleetEvent>,
@@ -158,6 +160,7 @@ impl Fleet {
             t0_unix_ns: 0,
             deadline: None,
             stopped: false,
+            closed_ns: None,
             phase_within: PHASE_WITHIN,
             pending: VecDeque::new(),
         })
@@ -271,6 +274,7 @@ impl Fleet {
         self.compare_clocks().await;
         self.all_or("comparing the clocks")?;
         let all = self.present();
+        self.choose_clock_reference(&all);
         let slowest_ns = self.members.iter().filter_map(|member| member.clock).map(|clock| clock.bound_ns).max();
         let head_start = HEAD_START
             + HEAD_START_PER_MACHINE * u32::try_from(all.len()).unwrap_or(u32::MAX)
@@ -278,7 +282,6 @@ impl Fleet {
         self.t0_unix_ns = self.reference.unix_ns_at(now_ns()) + duration_ns(head_start);
         for index in &all {
             let member = &mut self.members[*index];
-            member.clock_at_start = member.clock;
             let at_unix_ns = member.t0_there_ns(self.t0_unix_ns);
             member.send(&Order::Start { at_unix_ns });
         }
@@ -356,6 +359,22 @@ impl Fleet {
         let sampled = self.until_all(&all, |member| member.samples_wanted == 0);
         let _ = tokio::time::timeout(CLOCK_WITHIN, sampled).await;
         self.members.iter_mut().for_each(Member::end_clock_samples);
+    }
+
+    /// Fixes the offsets by which T0 is told: those against our clock, or through the database's where that is better.
+    fn choose_clock_reference(&mut self, all: &[usize]) {
+        let clock_vs_database = |member: &Member| member.ready.as_ref().and_then(|ready| ready.clock_vs_database);
+        let known: Vec<clock::Known> = all
+            .iter()
+            .map(|index| &self.members[*index])
+            .map(|member| (member.clock, clock_vs_database(member)))
+            .collect();
+        let through = clock::through_database(&known);
+        for (at, index) in all.iter().enumerate() {
+            let member = &mut self.members[*index];
+            member.clock_vs_database = through.as_ref().and_then(|_| clock_vs_database(member));
+            member.clock_at_start = through.as_ref().map_or(member.clock, |through| Some(through[at]));
+        }
     }
 
     /// In what a machine is about to run something else than it was asked to.

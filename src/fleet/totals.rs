@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crate::agent::protocol::Snapshot;
 use crate::merge::{MAX_COUNT, wrong_errors};
 use crate::outcome::ErrorTable;
-use crate::recorder::{Counts, Durations, Interval, Recorder, Timeline};
+use crate::recorder::{Counts, Durations, Interval, Recorder, Timeline, connection_errors};
 use crate::result::{EncodedHistogram, HistogramError};
 
 /// Why a second cannot be used.
@@ -123,7 +123,8 @@ impl Totals {
         let ok = measured.ok.saturating_add(warmup.ok);
         let errors = [measured.failed, measured.unknown, warmup.failed, warmup.unknown];
         let errors = errors.into_iter().fold(0, u64::saturating_add);
-        Ok(Interval { latency, ok, errors, late: snapshot.late })
+        let connection_errors = connection_errors(&snapshot.errors);
+        Ok(Interval { latency, ok, errors, late: snapshot.late, connection_errors })
     }
 
     /// What is wrong with a second, as far as it can be seen without its histograms.

@@ -6,7 +6,8 @@ use crate::outcome::ErrorCount;
 use crate::recorder::{Durations, Timeline};
 use crate::report::text::steers;
 use crate::result::{
-    Bounded, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION, Verification, WarmupCounts,
+    Bounded, ClockVsDatabase, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION, Verification,
+    WarmupCounts,
 };
 use crate::workload::TABLES;
 
@@ -164,6 +165,12 @@ pub(crate) fn wrong_server(server: &ServerInfo) -> Option<String> {
         .or_else(|| wrong_number("round_trip_ms", *round_trip_ms))
 }
 
+/// What is wrong with a comparison of clocks.
+pub(crate) fn wrong_clock(clock: Option<&ClockVsDatabase>) -> Option<String> {
+    let ClockVsDatabase { offset_ms, bound_ms } = clock?;
+    wrong_number("clock_vs_database", Some(offset_ms.abs())).or_else(|| wrong_number("bound_ms", Some(*bound_ms)))
+}
+
 /// What is wrong with options as a machine understands them.
 pub(crate) fn wrong_config(config: &Config) -> Option<String> {
     let counts = [("workers", config.workers), ("threads", config.threads)];
@@ -227,7 +234,6 @@ fn number_out_of_range(part: &Part) -> Option<String> {
         ("reconnects", result.reconnects),
         ("retried", result.retried),
         ("retries", result.retries),
-        ("slots_lost", part.slots_lost),
     ];
     for histogram in
         [&histograms.latency, &histograms.service_time, &histograms.lateness, &histograms.wait_for_connection]
@@ -270,6 +276,9 @@ fn number_out_of_range(part: &Part) -> Option<String> {
     let wrong_count = counts.into_iter().find(|(_, count)| *count > MAX_COUNT);
     let wrong_number = numbers.into_iter().find_map(|(name, number)| wrong_number(name, number));
     let too_long = [run.window_start_s, run.window_seconds].into_iter().find(|seconds| *seconds > MAX_SECONDS);
+    if let Some(wrong) = wrong_clock(run.clock_vs_database.as_ref()) {
+        return Some(wrong);
+    }
     let sign_free = [part.start_skew_ms, part.clock.map(|c| c.offset_ms), part.clock.and_then(|c| c.offset_after_ms)];
     if let Some((name, count)) = wrong_count {
         Some(format!("{name} is {count}"))
@@ -289,6 +298,10 @@ fn figures_disagree(result: &RunResult) -> Option<String> {
     if !accounting.holds() {
         let (found, scheduled) = (accounting.answered() + accounting.unanswered(), accounting.scheduled);
         return Some(format!("{scheduled} requests were scheduled and {found} are accounted for"));
+    }
+    // It knows what became of its own slots.
+    if accounting.unreported > 0 {
+        return Some(format!("{} of its own requests are unreported", accounting.unreported));
     }
     let failed = accounting.failed + accounting.unknown;
     let totals = (throughput.total_requests, throughput.successful_writes, throughput.failed_writes);

@@ -2,23 +2,22 @@
 
 use std::collections::HashMap;
 
-use super::rates::{CommonTime, rates, timeline};
+use super::outages::outages;
+use super::rates::{CommonTime, rates, t0_ns, timeline};
 use super::sums::Sums;
+use super::unreported::Unreported;
 use super::{MergeError, Part};
-use crate::outages::Outage;
 use crate::result::{
     Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Throughput, VERSION,
     Verification, VmResult, rfc3339,
 };
 use crate::schedule::Share;
-use crate::verdict;
+use crate::verdict::{self, grouped};
 
 /// Hosts that are named before "and N more".
 const NAMED: usize = 3;
 /// Warnings of single hosts that are repeated.
 const MAX_WARNINGS: usize = 40;
-/// Outages of one machine that are kept.
-const MAX_OUTAGES: usize = 100;
 /// Shares that are listed one by one where nobody delivered them.
 const MAX_LISTED_SHARES: usize = 20;
 
@@ -28,6 +27,7 @@ pub(super) fn combine(
     missing: Vec<FailedVm>,
     time: &CommonTime,
     sums: &Sums,
+    unreported: &Unreported,
 ) -> Result<RunResult, MergeError> {
     let first = &parts.first().ok_or(MergeError::Nothing)?.result;
     let [latency_ms, service_time_ms, lateness_ms, wait_for_connection_ms] = sums.summaries();
@@ -45,7 +45,7 @@ pub(super) fn combine(
         config: config(&parts),
         server: server(&parts),
         accounting: sums.accounting,
-        throughput: throughput(&parts, time, sums),
+        throughput: throughput(&parts, time, sums, unreported),
         latency_ms,
         service_time_ms,
         lateness_ms,
@@ -57,7 +57,7 @@ pub(super) fn combine(
         reconnects: sums.reconnects,
         retried: sums.retried.0,
         retries: sums.retried.1,
-        outages: outages(&parts),
+        outages: outages(&parts, |part| (t0_ns(part) - time.t0_ns) as f64 / 1e9),
         verification: verification(&parts),
         generator: generator(&parts),
         container,
@@ -68,7 +68,7 @@ pub(super) fn combine(
         reason: String::new(),
         fleet: None,
     };
-    Ok(RunResult { fleet: Some(fleet(parts, missing)), ..result })
+    Ok(RunResult { fleet: Some(fleet(parts, missing, unreported)), ..result })
 }
 
 fn run(parts: &[Part], time: &CommonTime, sums: &Sums) -> RunInfo {
@@ -82,6 +82,7 @@ fn run(parts: &[Part], time: &CommonTime, sums: &Sums) -> RunInfo {
         started_at: rfc3339(started_unix_ns),
         started_unix_ns,
         share,
+        clock_vs_database: <&[Part; 1]>::try_from(parts).ok().and_then(|[only]| only.result.run.clock_vs_database),
         start_delay_ms: delays.reduce(f64::max),
         interrupted: parts.iter().any(|part| part.result.run.interrupted),
         aborted: parts.iter().find_map(|part| part.result.run.aborted.clone()),
@@ -127,40 +128,46 @@ fn server(parts: &[Part]) -> ServerInfo {
     }
 }
 
-fn throughput(parts: &[Part], time: &CommonTime, sums: &Sums) -> Throughput {
-    let (actual_rps, offered_rps) = rates(parts, time);
+fn throughput(parts: &[Part], time: &CommonTime, sums: &Sums, unreported: &Unreported) -> Throughput {
+    let (actual_rps, offered_rps) = rates(parts, time, unreported);
     Throughput::new(&sums.accounting, actual_rps, offered_rps, sums.completed_in_window, timeline(parts, time))
 }
 
-/// Of all machines, in the order of their beginning, with the machines' names.
-fn outages(parts: &[Part]) -> Vec<Outage> {
-    let of = |part: &Part| {
-        let hostname = Some(part.hostname.clone());
-        let named = part.result.outages.iter().take(MAX_OUTAGES);
-        named.map(|outage| Outage { hostname: hostname.clone(), ..outage.clone() }).collect::<Vec<_>>()
-    };
-    let mut all: Vec<Outage> = parts.iter().flat_map(of).collect();
-    all.sort_by(|one, other| one.started_s.total_cmp(&other.started_s));
-    all
-}
-
-/// The sum, where it was asked for; what a lost machine has written nobody has counted.
+/// The sum, where it was asked for; what a lost VM has written nobody has counted.
 fn verification(parts: &[Part]) -> Option<Verification> {
     if parts.iter().all(|part| part.result.verification.is_none()) {
         return None;
     }
+    let found: Vec<(&str, Verification)> = parts
+        .iter()
+        .map(|part| {
+            let found = part.result.verification.clone();
+            (part.hostname.as_str(), found.unwrap_or_else(|| uncounted(&part.result)))
+        })
+        .collect();
     let mut sum = Verification::default();
-    for part in parts {
-        match &part.result.verification {
-            Some(found) => sum.add(&part.hostname, found),
-            None => sum.add(&part.hostname, &Verification::failed(0, 0, "its rows were not counted".to_owned())),
-        }
+    found.iter().for_each(|(_, found)| sum.add(found));
+    let failed: Vec<(&str, &str)> =
+        found.iter().filter_map(|(host, found)| Some((*host, found.error.as_deref()?))).collect();
+    if !failed.is_empty() {
+        let errors = grouped::sentences(failed.iter().copied()).join("; ");
+        sum.error = Some(match parts {
+            [_] => errors,
+            _ => format!("{} of {} VMs were not verified: {errors}", failed.len(), parts.len()),
+        });
     }
     // One machine alone is the whole test, and has counted the tickets, too.
     if let [only] = parts {
         sum.tickets_taken = only.result.verification.as_ref().and_then(|found| found.tickets_taken);
     }
     Some(sum)
+}
+
+/// Of a VM that was lost before it could count its rows.
+fn uncounted(result: &RunResult) -> Verification {
+    let (account, warmup) = (&result.accounting, &result.run.warmup);
+    let in_doubt = account.unknown + account.unfinished + warmup.unknown + warmup.unfinished;
+    Verification::failed(account.ok + warmup.ok, in_doubt, "it was lost before its rows were counted".to_owned())
 }
 
 /// CPU of all machines, the rest of the worst-off one. What a lost machine used is not known, so that its requests do
@@ -222,7 +229,7 @@ fn warnings(parts: &[Part], time: &CommonTime) -> Vec<String> {
     warnings
 }
 
-fn fleet(parts: Vec<Part>, missing: Vec<FailedVm>) -> Fleet {
+fn fleet(parts: Vec<Part>, missing: Vec<FailedVm>, unreported: &Unreported) -> Fleet {
     let shares = parts.first().map_or(Share::WHOLE, |part| part.result.run.share).of;
     // Shares differ and are within range, so there are no more parts than shares.
     let absent = shares.saturating_sub(parts.len() as u64);
@@ -244,7 +251,7 @@ fn fleet(parts: Vec<Part>, missing: Vec<FailedVm>) -> Fleet {
         success: failed_vms.is_empty(),
         num_vms,
         failed_vms,
-        per_vm_results: parts.into_iter().map(vm_result).collect(),
+        per_vm_results: parts.into_iter().zip(&unreported.by_part).map(|(part, lost)| vm_result(part, *lost)).collect(),
         start_skew_ms,
     }
 }
@@ -267,7 +274,7 @@ fn absent_shares(parts: &[Part], of: u64, unnamed: u64) -> Vec<FailedVm> {
     failed
 }
 
-fn vm_result(part: Part) -> VmResult {
+fn vm_result(part: Part, slots_lost: u64) -> VmResult {
     VmResult {
         hostname: part.hostname,
         actual_rps: part.result.throughput.actual_rps,
@@ -276,7 +283,7 @@ fn vm_result(part: Part) -> VmResult {
         clock: part.clock,
         start_skew_ms: part.start_skew_ms,
         lost: part.lost,
-        slots_lost: part.slots_lost,
+        slots_lost,
         result: Box::new(part.result),
     }
 }

@@ -212,7 +212,7 @@ fn named(results: Vec<RunResult>) -> Vec<Part> {
                 Some(2..) => format!("{} (share {}/{})", result.hostname, share.index.saturating_add(1), share.of),
                 _ => result.hostname.clone(),
             };
-            Part { hostname, result, clock: None, start_skew_ms: None, lost: None, slots_lost: 0 }
+            Part { hostname, result, clock: None, start_skew_ms: None, lost: None }
         })
         .collect()
 }

@@ -3,6 +3,9 @@
 //! Windows lie on the wall clock: T0 of each machine, corrected by what its clock was found to be off, plus the window's
 //! start. Integer nanoseconds.
 
+use std::ops::Range;
+
+use super::unreported::Unreported;
 use super::{MergeError, Part};
 use crate::recorder::Timeline;
 
@@ -11,7 +14,7 @@ const ALIKE_NS: i128 = 50_000_000;
 const SECOND_NS: i128 = 1_000_000_000;
 
 /// When the machines were measuring together.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct CommonTime {
     /// T0 of the first machine, nanoseconds since 1970.
     pub t0_ns: i128,
@@ -23,6 +26,8 @@ pub(super) struct CommonTime {
     pub longest_seconds: f64,
     /// Whether every machine's window is this one; machines that measured nothing do not count.
     pub is_every_window: bool,
+    /// The measured window of the whole test, nanoseconds after T0.
+    pub test_ns: Range<u64>,
 }
 
 /// A part of the wall clock's time, nanoseconds since 1970.
@@ -33,6 +38,10 @@ pub(super) struct Span {
 }
 
 impl Span {
+    fn seconds(self) -> f64 {
+        (self.end - self.start) as f64 / 1e9
+    }
+
     /// How much of it lies within the other.
     fn shared(self, other: Self) -> i128 {
         (self.end.min(other.end) - self.start.max(other.start)).max(0)
@@ -40,19 +49,20 @@ impl Span {
 }
 
 /// T0, nanoseconds since 1970, as the clock would have told that all machines are compared with.
-fn t0_ns(part: &Part) -> i128 {
+pub(super) fn t0_ns(part: &Part) -> i128 {
     let offset_ns = part.clock.map_or(0.0, |clock| clock.offset_ms * 1e6).round() as i128;
     i128::from(part.result.run.started_unix_ns) - offset_ns
 }
 
-fn window(part: &Part) -> Span {
+/// When a machine was to measure: a lost one as long as the test went on, and any other one until it closed its window.
+fn window(part: &Part, test_ns: &Range<u64>) -> Span {
+    if part.lost.is_some() {
+        let t0_ns = t0_ns(part);
+        return Span { start: t0_ns + i128::from(test_ns.start), end: t0_ns + i128::from(test_ns.end) };
+    }
     let ns = |seconds: f64| (seconds * 1e9).round() as i128;
     let start = t0_ns(part) + ns(part.result.run.window_start_s);
     Span { start, end: start + ns(part.result.run.window_seconds) }
-}
-
-fn has_window(part: &Part) -> bool {
-    part.result.run.window_seconds > 0.0
 }
 
 /// The time that all windows have in common. A machine that was stopped before its window opened has none, and is left
@@ -60,20 +70,25 @@ fn has_window(part: &Part) -> bool {
 ///
 /// # Errors
 /// There is no such time.
-pub(super) fn common_time(parts: &[Part]) -> Result<CommonTime, MergeError> {
+pub(super) fn common_time(parts: &[Part], test_ns: Range<u64>) -> Result<CommonTime, MergeError> {
+    let window = |part: &Part| window(part, &test_ns);
     let t0 = parts.iter().map(t0_ns).min().ok_or(MergeError::Nothing)?;
-    let measuring: Vec<&Part> = parts.iter().filter(|part| has_window(part)).collect();
-    let edge = |edge: fn(Span) -> i128| measuring.iter().map(move |part| edge(window(part)));
-    let (Some(first_start), Some(last_start)) = (edge(|w| w.start).min(), edge(|w| w.start).max()) else {
+    let measuring: Vec<&Part> = parts.iter().filter(|part| window(part).seconds() > 0.0).collect();
+    let edge = |edge: fn(Span) -> i128| measuring.iter().map(|part| edge(window(part))).collect::<Vec<_>>();
+    let (Some(first_start), Some(last_start)) =
+        (edge(|w| w.start).into_iter().min(), edge(|w| w.start).into_iter().max())
+    else {
         let start = parts.iter().map(|part| window(part).start).min().unwrap_or(t0);
         let span = Span { start, end: start };
-        return Ok(CommonTime { t0_ns: t0, span, seconds: 0.0, longest_seconds: 0.0, is_every_window: true });
+        return Ok(CommonTime { t0_ns: t0, span, seconds: 0.0, longest_seconds: 0.0, is_every_window: true, test_ns });
     };
-    let (first_end, last_end) = (edge(|w| w.end).min().unwrap_or(t0), edge(|w| w.end).max().unwrap_or(t0));
-    let longest_seconds = measuring.iter().map(|part| part.result.run.window_seconds).fold(0.0, f64::max);
+    let ends = edge(|w| w.end);
+    let (first_end, last_end) = (*ends.iter().min().unwrap_or(&t0), *ends.iter().max().unwrap_or(&t0));
+    let longest_seconds = measuring.iter().map(|part| window(part).seconds()).fold(0.0, f64::max);
     if last_start - first_start <= ALIKE_NS && last_end - first_end <= ALIKE_NS {
         let span = Span { start: first_start, end: last_end };
-        return Ok(CommonTime { t0_ns: t0, span, seconds: longest_seconds, longest_seconds, is_every_window: true });
+        let seconds = longest_seconds;
+        return Ok(CommonTime { t0_ns: t0, span, seconds, longest_seconds, is_every_window: true, test_ns });
     }
     if last_start >= first_end {
         let named = |at: fn(Span) -> i128, ns: i128| {
@@ -84,33 +99,35 @@ pub(super) fn common_time(parts: &[Part]) -> Result<CommonTime, MergeError> {
         return Err(MergeError::NoCommonTime { hosts, apart_s: (last_start - first_end) as f64 / 1e9 });
     }
     let span = Span { start: last_start, end: first_end };
-    let seconds = (span.end - span.start) as f64 / 1e9;
-    Ok(CommonTime { t0_ns: t0, span, seconds, longest_seconds, is_every_window: false })
+    Ok(CommonTime { t0_ns: t0, span, seconds: span.seconds(), longest_seconds, is_every_window: false, test_ns })
 }
 
 /// Requests per second that were ok and completed, and that were due, of all machines.
-pub(super) fn rates(parts: &[Part], time: &CommonTime) -> (f64, Option<f64>) {
+pub(super) fn rates(parts: &[Part], time: &CommonTime, unreported: &Unreported) -> (f64, Option<f64>) {
     let per_second = |count: f64, seconds: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
     let is_open = parts.iter().all(|part| part.result.throughput.offered_rps.is_some());
     if time.is_every_window {
-        let sum = |count: fn(&Part) -> u64| per_second(parts.iter().map(count).sum::<u64>() as f64, time.seconds);
-        let offered = is_open.then(|| sum(|part| part.result.accounting.scheduled));
-        return (sum(|part| part.result.throughput.completed_in_window), offered);
+        let sum = |count: fn(&Part) -> u64| parts.iter().map(count).sum::<u64>();
+        let scheduled = sum(|part| part.result.accounting.scheduled).saturating_add(unreported.total());
+        let offered = is_open.then(|| per_second(scheduled as f64, time.seconds));
+        let completed = sum(|part| part.result.throughput.completed_in_window);
+        return (per_second(completed as f64, time.seconds), offered);
     }
-    let completed: f64 = parts.iter().map(|part| completed_within(part, time.span)).sum();
-    let offered = parts
-        .iter()
-        .map(|part| per_second(part.result.accounting.scheduled as f64, part.result.run.window_seconds))
-        .sum();
+    let completed: f64 = parts.iter().map(|part| completed_within(part, time)).sum();
+    let scheduled = parts.iter().zip(&unreported.by_part).map(|(part, lost)| {
+        per_second((part.result.accounting.scheduled + lost) as f64, window(part, &time.test_ns).seconds())
+    });
+    let test_seconds = (time.test_ns.end - time.test_ns.start) as f64 / 1e9;
+    let offered = scheduled.sum::<f64>() + per_second(unreported.absent as f64, test_seconds);
     (per_second(completed, time.seconds), is_open.then_some(offered))
 }
 
-/// Requests of one machine that were completed within `span`.
+/// Requests of one machine that were completed within the common time.
 ///
 /// Whole bins of its timeline count whole. One that is cut counts for the part of it that was both in the machine's
 /// window and in the span, as if its requests had been spread evenly.
-fn completed_within(part: &Part, span: Span) -> f64 {
-    let (window, timeline) = (window(part), &part.result.throughput.timeline);
+fn completed_within(part: &Part, time: &CommonTime) -> f64 {
+    let (window, timeline) = (window(part, &time.test_ns), &part.result.throughput.timeline);
     let length = i128::from(timeline.bin_seconds) * SECOND_NS;
     let bin = |index: i128| {
         let start = t0_ns(part) + index * length;
@@ -125,7 +142,7 @@ fn completed_within(part: &Part, span: Span) -> f64 {
             let bin = bin((index as i128).clamp(first, last));
             let own = Span { start: bin.start.max(window.start), end: bin.end.min(window.end) };
             let own_ns = own.end - own.start;
-            if own_ns > 0 { *completed as f64 * own.shared(span) as f64 / own_ns as f64 } else { 0.0 }
+            if own_ns > 0 { *completed as f64 * own.shared(time.span) as f64 / own_ns as f64 } else { 0.0 }
         })
         .sum()
 }

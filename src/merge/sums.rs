@@ -69,6 +69,12 @@ impl Sums {
         if sums.accounting.holds() { Ok(sums) } else { Err(MergeError::DoesNotAddUp) }
     }
 
+    /// Slots that were planned and of which no document tells.
+    pub fn add_unreported(&mut self, slots: u64) {
+        self.accounting.scheduled += slots;
+        self.accounting.unreported += slots;
+    }
+
     fn add_counts(&mut self, result: &RunResult) {
         let (sum, one) = (&mut self.accounting, &result.accounting);
         sum.scheduled += one.scheduled;

@@ -8,7 +8,10 @@ use super::*;
 use crate::outcome::{ErrorCount, ErrorOrigin};
 use crate::recorder::{Durations, Timeline};
 use crate::result::tests::sample;
-use crate::result::{Accounting, Config, EncodedHistogram, Histograms, Phase, Status, Summary, rfc3339};
+use crate::result::{
+    Accounting, ClockReference, ClockVsDatabase, Config, EncodedHistogram, Histograms, Phase, Status, Summary, rfc3339,
+};
+use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
 use crate::verdict::{Criteria, judge};
 
 /// 2026-01-01, T0 of all samples, nanoseconds since 1970.
@@ -74,6 +77,7 @@ fn part(index: u64, of: u64, went: &Went) -> Part {
         not_started: went.not_started,
         unfinished: went.unfinished,
         unknown: 0,
+        unreported: 0,
     };
     let mut timeline = Timeline::default();
     (0..accounting.ok).for_each(|i| timeline.add(i % WINDOW_S as u64, 1));
@@ -121,7 +125,7 @@ fn part(index: u64, of: u64, went: &Went) -> Part {
         });
     }
     let hostname = result.hostname.clone();
-    Part { hostname, result, clock: None, start_skew_ms: None, lost: None, slots_lost: 0 }
+    Part { hostname, result, clock: None, start_skew_ms: None, lost: None }
 }
 
 /// Two machines on which all went well.
@@ -267,11 +271,46 @@ fn windows_that_differ_are_compared_over_the_time_they_share() {
     let result = merged(parts.clone());
     assert_eq!((result.run.window_seconds, result.throughput.actual_rps), (5.5, 60.0));
     // A clock that is known to be 4.5 s ahead explains the difference.
-    let clock = ClockComparison { offset_ms: 4_500.0, bound_ms: 0.1, offset_after_ms: None, bound_after_ms: None };
+    let clock = ClockComparison {
+        offset_ms: 4_500.0,
+        bound_ms: 0.1,
+        offset_after_ms: None,
+        bound_after_ms: None,
+        reference: ClockReference::Coordinator,
+    };
     parts[1].clock = Some(clock);
     let result = merged(parts);
     assert_eq!((result.run.window_seconds, result.throughput.actual_rps), (10.0, 60.0));
     assert_eq!((result.run.started_unix_ns, result.warnings.len()), (T0, 0));
+}
+
+#[test]
+fn clocks_of_files_are_compared_through_the_database() {
+    let mut parts = two();
+    // Both were started with one --start-at. The second one's clock was 2 s behind, so it began 2 s later.
+    for (part, offset_ms) in parts.iter_mut().zip([0.5, -1_999.5]) {
+        part.result.run.clock_vs_database = Some(ClockVsDatabase { offset_ms, bound_ms: 0.2 });
+    }
+    let result = judged(merged(parts.clone()));
+    assert_eq!((result.run.window_start_s, result.run.window_seconds), (2.0, 8.0));
+    let fleet = result.fleet.as_ref().unwrap();
+    assert!((fleet.start_skew_ms.unwrap() - 2_000.0).abs() < 0.01, "{:?}", fleet.start_skew_ms);
+    assert_eq!(result.status, Status::Invalid);
+    assert!(result.reason.contains("h2 (-2000 ms)") && result.reason.contains("chrony"), "{}", result.reason);
+    assert!(!result.warnings.iter().any(|warning| warning.contains("not compared")), "{:?}", result.warnings);
+
+    // A database whose clock is wrong says nothing against VMs that agree.
+    for part in &mut parts {
+        part.result.run.clock_vs_database = Some(ClockVsDatabase { offset_ms: 7_000.0, bound_ms: 0.2 });
+    }
+    let result = judged(merged(parts.clone()));
+    assert_eq!((result.run.window_seconds, result.fleet.as_ref().unwrap().start_skew_ms), (10.0, Some(0.0)));
+    assert!(!result.reason.contains("Clock"), "{}", result.reason);
+    // Where one of them has not compared its clock, nothing is known.
+    parts[0].result.run.clock_vs_database = None;
+    let result = judged(merged(parts));
+    assert!(result.warnings.iter().any(|warning| warning.contains("clocks were not compared")));
+    assert!(result.fleet.unwrap().per_vm_results.iter().all(|vm| vm.clock.is_none()));
 }
 
 #[test]
@@ -308,10 +347,9 @@ fn what_is_missing_or_lost_is_told() {
 
     let mut parts = two();
     parts[1].lost = Some("connection closed".to_owned());
-    parts[1].slots_lost = 7;
     let result = judged(merged(parts));
     let fleet = result.fleet.as_ref().unwrap();
-    assert_eq!((fleet.success, fleet.num_vms, fleet.per_vm_results[1].slots_lost), (false, 2, 7));
+    assert_eq!((fleet.success, fleet.num_vms, fleet.per_vm_results[1].slots_lost), (false, 2, 300));
     assert_eq!(fleet.failed_vms, [FailedVm { hostname: "h2".to_owned(), error: "connection closed".to_owned() }]);
     assert_eq!(result.status, Status::Invalid);
     assert!(result.reason.starts_with("1 of 2 VMs is missing or ended early: h2 (connection closed)"));
@@ -321,11 +359,103 @@ fn what_is_missing_or_lost_is_told() {
     assert_eq!(many.failed_vms[19].hostname, "89980 further shares");
 }
 
+/// 100/s for 10 s by four shares, of which the third was lost after `known_s` seconds.
+fn four_of_which_one_is_lost(known_s: u64) -> Vec<Part> {
+    // Nearly all of them found a worker that was free.
+    let well = |requests| Went { waited_every: 1_000, ..Went::well(std::iter::repeat_n(1_000, requests)) };
+    let mut parts: Vec<Part> = (0..4).map(|index| part(index, 4, &well(250))).collect();
+    parts[2] = part(2, 4, &well(25 * known_s as usize));
+    parts[2].lost = Some("connection closed".to_owned());
+    parts.iter_mut().for_each(|part| part.result.config.duration_seconds = WINDOW_S as f64);
+    let throughput = &mut parts[2].result.throughput;
+    // As `assemble_lost` does it.
+    throughput.timeline.completed = vec![25; known_s as usize];
+    (throughput.actual_rps, throughput.offered_rps) = (25.0, Some(25.0));
+    throughput.target_achieved_pct = Some(100.0);
+    parts[2].result.run.window_seconds = known_s as f64;
+    parts
+}
+
+#[test]
+fn slots_of_a_lost_machine_are_part_of_the_plan() {
+    let result = judged(merged(four_of_which_one_is_lost(4)));
+    let accounting = result.accounting;
+    assert_eq!((accounting.scheduled, accounting.ok, accounting.unreported), (1_000, 850, 150));
+    assert!(accounting.holds());
+    let throughput = &result.throughput;
+    assert_eq!((throughput.offered_rps, throughput.actual_rps), (Some(100.0), 85.0));
+    assert_eq!(throughput.target_achieved_pct, Some(85.0));
+    // 15 % never reported: they reach p90, and not p50.
+    assert!(result.latency_ms.p90_is_lower_bound && !result.latency_ms.p50_is_lower_bound);
+    assert!(!result.service_time_ms.p90_is_lower_bound);
+    let fleet = result.fleet.as_ref().unwrap();
+    assert_eq!(fleet.per_vm_results.iter().map(|vm| vm.slots_lost).collect::<Vec<_>>(), [0, 0, 150, 0]);
+    assert_eq!(fleet.per_vm_results[2].result.accounting.unreported, 0);
+    assert!(result.warnings.iter().any(|warning| warning.contains(", 150 unreported)")), "{:?}", result.warnings);
+    // The workers that were left did their part.
+    assert!(!result.advice.iter().any(|advice| advice.contains("workers")), "{:?}", result.advice);
+
+    // One of the others is missing altogether.
+    let mut parts = four_of_which_one_is_lost(4);
+    parts.remove(0);
+    let accounting = merged(parts.clone()).accounting;
+    assert_eq!((accounting.scheduled, accounting.unreported), (1_000, 400));
+    // Only the lost one has delivered anything. It ended as planned, or was stopped before.
+    parts.retain(|part| part.lost.is_some());
+    let result = merged(parts.clone());
+    assert_eq!((result.accounting.scheduled, result.accounting.unreported), (1_000, 900));
+    assert_eq!((result.throughput.offered_rps, result.throughput.actual_rps), (Some(100.0), 10.0));
+    let result = merge_closed(parts, Vec::new(), Some(5 * SECOND)).unwrap();
+    assert_eq!((result.accounting.scheduled, result.accounting.unreported), (500, 400));
+    assert_eq!((result.throughput.offered_rps, result.throughput.actual_rps), (Some(100.0), 20.0));
+}
+
+#[test]
+fn slots_after_a_test_was_stopped_are_not_unreported() {
+    let mut parts = four_of_which_one_is_lost(4);
+    // The others were stopped after 6 s; 10 s were planned.
+    for (index, part) in parts.iter_mut().enumerate().filter(|(index, _)| *index != 2) {
+        *part = self::part(index as u64, 4, &Went::well([1_000; 150]));
+        part.result.config.duration_seconds = WINDOW_S as f64;
+        part.result.run.interrupted = true;
+        part.result.run.window_seconds = 6.0;
+        part.result.throughput.timeline.completed = vec![25; 6];
+        (part.result.throughput.actual_rps, part.result.throughput.offered_rps) = (25.0, Some(25.0));
+    }
+    let result = merged(parts);
+    assert_eq!((result.accounting.scheduled, result.accounting.unreported), (600, 50));
+    assert_eq!(result.run.window_seconds, 6.0);
+    assert_eq!(result.throughput.offered_rps, Some(100.0));
+}
+
+#[test]
+fn the_slots_of_absent_shares_are_counted_by_the_smaller_side() {
+    for (arrival, present) in [(Arrival::Constant, 1), (Arrival::Poisson, 1), (Arrival::Poisson, 6)] {
+        let mut parts: Vec<Part> = (0..present).map(|index| part(index, 7, &Went::well([1_000; 3]))).collect();
+        for part in &mut parts {
+            part.result.config.arrival = Some(arrival);
+            part.result.config.duration_seconds = WINDOW_S as f64;
+        }
+        let rate = Rate::parse("100").unwrap();
+        let of = |share| Schedule {
+            pace: Pace::Open { rate, arrival },
+            share,
+            seed: parts[0].result.config.seed,
+            warmup_ns: 0,
+            duration_ns: 10 * SECOND,
+        };
+        let planned = |index| of(Share { index, of: 7 }).scheduled_before(10 * SECOND).unwrap();
+        let expected: u64 = (present..7).map(planned).sum();
+        let result = merged(parts.clone());
+        assert_eq!(result.accounting.unreported, expected, "{arrival:?}");
+    }
+}
+
 #[test]
 fn a_machine_that_measured_nothing_does_not_shorten_the_rest() {
     let mut parts = two();
     let nothing = part(1, 2, &Went::well([]));
-    parts[1] = Part { lost: Some("gone".to_owned()), slots_lost: 200, ..nothing };
+    parts[1] = Part { lost: Some("gone".to_owned()), ..nothing };
     parts[1].result.run.window_seconds = 0.0;
     let result = merged(parts.clone());
     assert_eq!((result.run.window_seconds, result.throughput.actual_rps), (10.0, 20.0));

@@ -5,10 +5,10 @@
 use std::io::{self, Write};
 
 use super::text::{Header, number, section, shortened, title, wrapped};
-use crate::result::{Bounded, ClockComparison, Config, Fleet, ServerInfo, VmResult};
+use crate::result::{Bounded, ClockComparison, ClockReference, Config, Fleet, ServerInfo, VmResult};
 use crate::schedule::Share;
-use crate::verdict::fleet::{at_fault, clock_error, differing};
-use crate::verdict::name_list;
+use crate::verdict::fleet::{at_fault, clock_errors, differing};
+use crate::verdict::{grouped, name_list};
 
 /// Characters of a host's name in the table.
 const NAME: usize = 15;
@@ -69,11 +69,15 @@ pub(super) fn hosts(out: &mut impl Write, fleet: &Fleet) -> io::Result<()> {
     let columns = ["Status", "RPS", "OK %", "P50 ms", "P99 ms", "Late99", "Skew", "Clock"].map(str::to_owned);
     row(out, "  ", "Host", &columns)?;
     let differing = differing(fleet);
+    let clock_errors = clock_errors(fleet);
     let marks: Vec<&str> = fleet
         .per_vm_results
         .iter()
         .enumerate()
-        .map(|(index, vm)| mark(vm, differing.iter().any(|difference| difference.index == index)))
+        .map(|(index, vm)| {
+            let differs = differing.iter().any(|difference| difference.index == index);
+            mark(vm, clock_errors[index].is_some(), differs)
+        })
         .collect();
     let missing: Vec<_> = fleet.failed_vms.iter().filter(|failed| !is_present(fleet, &failed.hostname)).collect();
     let shown = rows_to_show(&marks, missing.len());
@@ -88,20 +92,24 @@ pub(super) fn hosts(out: &mut impl Write, fleet: &Fleet) -> io::Result<()> {
     for failed in missing.iter().take(MAX_ROWS) {
         row(out, "  ", &failed.hostname, &dashes)?;
     }
-    let failures = fleet.failed_vms.iter().map(|failed| format!("{}: {}", failed.hostname, failed.error));
+    let failures = fleet.failed_vms.iter().map(|failed| (failed.hostname.as_str(), failed.error.as_str()));
+    let failures = grouped::sentences(failures);
     let faults = fleet.per_vm_results.iter().filter_map(|vm| at_fault(vm).map(|why| format!("{}: {why}", vm.hostname)));
     let notes: Vec<String> =
-        failures.chain(faults).chain(differing.into_iter().map(|difference| difference.text)).collect();
+        failures.into_iter().chain(faults).chain(differing.into_iter().map(|difference| difference.text)).collect();
     for note in notes.iter().take(MAX_NOTES) {
         writeln!(out, "{}", wrapped(note, "  * ", "    "))?;
     }
     if notes.len() > MAX_NOTES {
         writeln!(out, "  * and {} more", notes.len() - MAX_NOTES)?;
     }
+    let through_database =
+        fleet.per_vm_results.iter().flat_map(|vm| vm.clock).any(|clock| clock.reference == ClockReference::Database);
+    let reference = if through_database { "database" } else { "coordinator" };
     writeln!(
         out,
         "  Late99: sent after it was due, p99, ms. Skew: began after T0, ms.\n  \
-         Clock: ahead of the coordinator's, ms."
+         Clock: ahead of the {reference}'s, ms."
     )
 }
 
@@ -122,10 +130,10 @@ fn rows_to_show(marks: &[&str], missing: usize) -> Vec<usize> {
 const OK: &str = "ok";
 
 /// How a host fared, in a word.
-fn mark(vm: &VmResult, differs: bool) -> &'static str {
+fn mark(vm: &VmResult, has_wrong_clock: bool, differs: bool) -> &'static str {
     if vm.lost.is_some() {
         "LOST"
-    } else if vm.clock.and_then(clock_error).is_some() {
+    } else if has_wrong_clock {
         "CLOCK"
     } else if at_fault(vm).is_some() {
         "LATE"
@@ -202,6 +210,7 @@ mod tests {
                 bound_ms: 0.25,
                 offset_after_ms: None,
                 bound_after_ms: None,
+                reference: ClockReference::Coordinator,
             }),
             start_skew_ms: Some(0.12),
             lost: None,
@@ -235,7 +244,6 @@ mod tests {
         lost.lost = Some("connection reset".to_owned());
         let mut late = vm("worker-in-a-very-far-away-region-7");
         late.result.lateness_ms.p99 = Some(77.0);
-        late.clock = None;
         let mut slow = vm("h4");
         slow.result.latency_ms.p99 = Some(12_345.6);
         slow.result.latency_ms.p99_is_lower_bound = true;
@@ -247,7 +255,7 @@ mod tests {
             "\nHOSTS:\n  Host            Status      RPS  OK %  P50 ms  P99 ms Late99   Skew      Clock\n",
             "\n  h1              ok        100.0 100.0    8.00   15.01   0.00   +0.1  -12.3±0.2\n",
             "\n  h2              LOST      100.0",
-            "\n  worker-…egion-7 LATE      100.0 100.0    8.00   15.01  77.00   +0.1          -\n",
+            "\n  worker-…egion-7 LATE      100.0 100.0    8.00   15.01  77.00   +0.1  -12.3±0.2\n",
             "\n  h4              differs   100.0 100.0    8.00  >12346",
             "\n  h5              MISSING       -",
             "\n  * h2: connection reset\n",

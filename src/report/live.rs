@@ -28,6 +28,7 @@ struct Recent {
     ok: u64,
     errors: u64,
     late: u64,
+    connection_errors: u64,
 }
 
 impl Progress {
@@ -41,6 +42,11 @@ impl Progress {
         self.seconds > self.planned_seconds
     }
 
+    /// Whether all seconds of the window have been seen.
+    pub fn is_over(&self) -> bool {
+        self.seconds >= self.planned_seconds
+    }
+
     /// The window has been closed, perhaps early: in the second after the last one seen.
     pub fn close(&mut self) {
         self.planned_seconds = self.planned_seconds.min(self.seconds + 1);
@@ -51,8 +57,14 @@ impl Progress {
         self.ok = self.ok.saturating_add(interval.ok);
         self.errors = self.errors.saturating_add(interval.errors);
         self.seconds = self.seconds.max(index.saturating_add(1));
-        let Interval { latency, ok, errors, late } = interval;
-        self.recent.push_back(Recent { latency: latency.coarse(), ok: *ok, errors: *errors, late: *late });
+        let Interval { latency, ok, errors, late, connection_errors } = interval;
+        self.recent.push_back(Recent {
+            latency: latency.coarse(),
+            ok: *ok,
+            errors: *errors,
+            late: *late,
+            connection_errors: *connection_errors,
+        });
         if self.recent.len() > RECENT_SECONDS {
             self.recent.pop_front();
         }
@@ -82,13 +94,14 @@ impl Progress {
     /// What the last seconds were like.
     pub fn recent(&self) -> String {
         let mut latency = coarse_histogram();
-        let (mut ok, mut errors, mut late) = (0, 0, 0);
+        let (mut ok, mut errors, mut late, mut connection_errors) = (0, 0, 0, 0u64);
         for interval in &self.recent {
             // Both have the same range, so nothing can be lost.
             let _ = latency.add(&interval.latency);
             ok += interval.ok;
             errors += interval.errors;
             late += interval.late;
+            connection_errors = connection_errors.saturating_add(interval.connection_errors);
         }
         let seconds = self.recent.len().max(1);
         let figures = match latency.len() {
@@ -99,7 +112,12 @@ impl Progress {
             }
         };
         let late = if late > 0 { format!(", {} late", thousands(late)) } else { String::new() };
-        format!("last {seconds}s: {:.1} RPS, {figures}, {} errors{late}", ok as f64 / seconds as f64, thousands(errors))
+        let connections = match connection_errors {
+            0 => String::new(),
+            count => format!(", {} connection errors", thousands(count)),
+        };
+        let rate = ok as f64 / seconds as f64;
+        format!("last {seconds}s: {rate:.1} RPS, {figures}, {} errors{connections}{late}", thousands(errors))
     }
 }
 
@@ -131,6 +149,17 @@ mod tests {
                 "Progress: 10s elapsed, 1,001 requests, 100.1 RPS, last 5s: 100.0 RPS, p50 2.0 ms, p99 2.0 ms, 1 errors"
             ),
             "{line}"
+        );
+    }
+
+    #[test]
+    fn connections_that_fail_are_shown_where_no_request_does() {
+        let mut progress = Progress::new(10);
+        progress.add(0, &Interval { connection_errors: 128, ..Interval::default() });
+        assert!(
+            progress.line(None).ends_with("p50 -, p99 -, 0 errors, 128 connection errors"),
+            "{}",
+            progress.line(None)
         );
     }
 

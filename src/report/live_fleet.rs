@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use super::live::Progress;
 use super::text::{printable, shortened};
 use crate::recorder::Interval;
+use crate::run::VERIFIED_WITHIN;
+use crate::verdict::name_list;
 
+/// VMs that are named before "and N more".
+const NAMED: usize = 3;
 /// Characters of a machine's name in its line.
 const NAME: usize = 24;
 
@@ -87,6 +91,11 @@ impl FleetProgress {
         complete.into_iter().collect()
     }
 
+    /// The VMs of which a result is still expected.
+    pub fn awaited(&self) -> Vec<&str> {
+        self.machines.iter().filter(|machine| machine.gone.is_none()).map(|machine| machine.name.as_str()).collect()
+    }
+
     /// How many machines there are.
     pub fn machines(&self) -> usize {
         self.machines.len()
@@ -106,6 +115,15 @@ impl FleetProgress {
     pub fn lost(&self) -> usize {
         self.machines.iter().filter(|machine| machine.gone == Some("lost")).count()
     }
+}
+
+/// What is said while nothing is heard but that the VMs are there: the load is over, and their results have not come.
+pub fn waiting(awaited: &[&str], silent_seconds: u64, verifying: bool) -> String {
+    let what = match verifying {
+        true => format!(": they look for their rows in the database, for up to {} s", VERIFIED_WITHIN.as_secs()),
+        false => String::new(),
+    };
+    format!("Waiting for the results of {} for {silent_seconds} s{what}", name_list(awaited, NAMED))
 }
 
 #[cfg(test)]
@@ -132,6 +150,15 @@ mod tests {
         assert_eq!((progress.total.requests(), progress.lost()), (10, 1));
         assert!(progress.line(0).starts_with("a ") && progress.line(0).contains("p50 2.0 ms"), "{}", progress.line(0));
         assert!(progress.line(1).ends_with("lost"));
+    }
+
+    #[test]
+    fn who_is_waited_for_is_named() {
+        let mut progress = FleetProgress::new(["a", "b", "c", "d", "e"], 10);
+        progress.gone(1, "done");
+        let said = waiting(&progress.awaited(), 12, true);
+        let expected = "Waiting for the results of a, c, d and 1 more for 12 s: they look for their rows in the database, for up to 60 s";
+        assert_eq!(said, expected);
     }
 
     #[test]

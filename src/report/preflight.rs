@@ -5,12 +5,11 @@ use std::io::{self, Write};
 
 use super::text::{printable, shortened, wrapped};
 use crate::fleet::Member;
+use crate::fleet::clock::comparisons;
+use crate::verdict::{clocks, grouped};
 
 /// Characters of a machine's name in the table.
 const NAME: usize = 18;
-
-/// Clocks further apart than this make the test INVALID, milliseconds.
-const CLOCK_LIMIT_MS: f64 = 100.0;
 
 /// Writes a row for each machine, and below it what should be known before load is started; why machines failed only
 /// where it is not told elsewhere.
@@ -24,8 +23,9 @@ pub fn table(out: &mut impl Write, members: &[Member], with_failures: bool) -> i
         row(out, &member.host.name, &cells(member))?;
     }
     if with_failures {
-        for (name, reason) in members.iter().filter_map(|member| Some((&member.host.name, member.lost.as_ref()?))) {
-            writeln!(out, "{}", wrapped(&format!("{name}: {reason}"), "  * ", "    "))?;
+        let said = members.iter().filter_map(|member| Some((member.host.name.as_str(), member.lost.as_deref()?)));
+        for failure in grouped::sentences(said) {
+            writeln!(out, "{}", wrapped(&failure, "  * ", "    "))?;
         }
     }
     for note in notes(members) {
@@ -62,15 +62,22 @@ fn cells(member: &Member) -> [String; 7] {
 /// What is wrong, or will be.
 fn notes(members: &[Member]) -> Vec<String> {
     let mut notes = Vec::new();
-    for member in members {
-        let name = &member.host.name;
-        if let Some(clock) = member.clock.filter(|clock| clock.offset_ms().abs() > CLOCK_LIMIT_MS) {
+    let present: Vec<&Member> = members.iter().filter(|member| member.is_present()).collect();
+    let known = present.iter().map(|member| {
+        let preflight = member.preflight.as_ref();
+        (member.clock, preflight.and_then(|preflight| preflight.clock_vs_database))
+    });
+    let compared = comparisons(&known.collect::<Vec<_>>());
+    for (member, error) in present.iter().zip(clocks::errors(&compared)) {
+        if let Some(error) = error {
             notes.push(format!(
-                "{name}: its clock is {:.0} ms off, so the verdict will be INVALID; synchronise it (chrony, NTP).",
-                clock.offset_ms()
+                "{}: its clock against those of the other VMs: {error}, so the verdict will be INVALID; synchronise it \
+                 (chrony, NTP).",
+                member.host.name
             ));
         }
     }
+    notes.extend(clocks::uncertainty(&compared));
     notes.extend(too_many_connections(members));
     notes
 }

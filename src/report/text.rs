@@ -5,8 +5,10 @@ use std::io::{self, Write};
 use crate::outcome::ErrorOrigin;
 use crate::result::{Bounded, RunResult, Summary, TableRows};
 use crate::schedule::Share;
-use crate::verdict::thousands;
+use crate::verdict::{name_list, thousands};
 
+/// Lost VMs that are named before "and N more".
+const NAMED_VMS: usize = 3;
 /// Outages that are listed.
 const MAX_OUTAGES: usize = 20;
 
@@ -187,6 +189,13 @@ fn requests(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
             line(out, name, &thousands(count))?;
         }
     }
+    if accounting.unreported > 0 {
+        let failed = result.fleet.iter().flat_map(|fleet| &fleet.failed_vms).map(|vm| printable(&vm.hostname));
+        let failed: Vec<String> = failed.collect();
+        let names = name_list(&failed.iter().map(String::as_str).collect::<Vec<_>>(), NAMED_VMS);
+        let first = format!("{:<22}{} ", "  Unreported:", thousands(accounting.unreported));
+        writeln!(out, "{}", wrapped(&format!("(lost or missing: {names})"), &first, &" ".repeat(22)))?;
+    }
     if result.run.warmup.ok > 0 {
         line(out, "Warm-up (ok)", &thousands(result.run.warmup.ok))?;
     }
@@ -199,7 +208,8 @@ fn outages(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     }
     section(out, "OUTAGES (nothing acknowledged for a second or more)")?;
     for outage in result.outages.iter().take(MAX_OUTAGES) {
-        let host = outage.hostname.as_ref().map(|name| format!("{}: ", printable(name))).unwrap_or_default();
+        let vms = result.fleet.as_ref().zip(outage.vms).map(|(fleet, vms)| format!("{vms} of {} VMs: ", fleet.num_vms));
+        let host = outage.hostname.as_ref().map(|name| format!("{}: ", printable(name))).or(vms).unwrap_or_default();
         let error = outage.first_error_s.map_or("no error".to_owned(), |s| format!("first error at {s:.2} s"));
         let end = outage.recovered_s.map_or("not recovered".to_owned(), |s| format!("recovered at {s:.2} s"));
         let text = format!("{host}{:.2} s from {:.2} s on: {error}, {end}", outage.seconds, outage.started_s);
@@ -225,7 +235,9 @@ fn verification(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
         line(out, "In doubt", &settled)?;
     }
     if let Some(error) = &found.error {
-        return writeln!(out, "{}", wrapped(error, "  Not verified: ", "    "));
+        writeln!(out, "{}", wrapped(error, "  Not verified: ", "    "))?;
+        let verified = found.acknowledged.saturating_sub(found.unverified);
+        line(out, "Verified", &format!("{} of these requests", thousands(verified)))?;
     }
     for TableRows { table, rows } in &found.tables {
         line(out, &printable(table), &thousands(*rows))?;

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    Accounting, Config, EncodedHistogram, FORMAT, Generator, Histograms, Phase, RunInfo, RunResult, ServerInfo, Status,
-    Summary, Throughput, VERSION, Verification, WarmupCounts, rfc3339,
+    Accounting, ClockVsDatabase, Config, EncodedHistogram, FORMAT, Generator, Histograms, Phase, RunInfo, RunResult,
+    ServerInfo, Status, Summary, Throughput, VERSION, Verification, WarmupCounts, rfc3339,
 };
 use crate::docker::ContainerUsage;
 use crate::engine::RunRecord;
@@ -29,6 +29,8 @@ pub struct Context {
     pub config: Config,
     /// What the database said of itself.
     pub server: ServerInfo,
+    /// How this VM's clock compares with the database's.
+    pub clock_vs_database: Option<ClockVsDatabase>,
     /// When requests were due.
     pub schedule: Schedule,
     /// Bytes of documents in one request.
@@ -75,6 +77,7 @@ pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, Ac
         skipped: measured.skipped,
         not_started: unclaimed + returned,
         unfinished: measured.in_flight(),
+        unreported: 0,
     };
     if accounting.holds() { Ok(accounting) } else { Err(AccountingError { accounting }) }
 }
@@ -99,8 +102,8 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
     Ok(document(measured, accounting, context))
 }
 
-/// The same of a machine that was lost, from what it had reported until then; with the number of slots of the planned
-/// window that it was not seen to run.
+/// The same of a machine that was lost, from what it had reported until then. Its slots after that are no part of it:
+/// merging counts them.
 ///
 /// `recorder` and `completed` are the sums of what it reported. `known_ns` is the end of the last second that it
 /// reported, nanoseconds after T0, 0 where there is none. The window ends there, or with the last request that is known
@@ -112,7 +115,7 @@ pub fn assemble_lost(
     epoch_unix_ns: u64,
     known_ns: u64,
     context: Context,
-) -> (RunResult, u64) {
+) -> RunResult {
     let (schedule, counts) = (context.schedule, &recorder.measured);
     let last_started_ns = recorder.last_started_due_ns.map_or(0, |due_ns| due_ns.saturating_add(1));
     let end_ns = known_ns.max(last_started_ns).min(schedule.end_ns());
@@ -132,8 +135,8 @@ pub fn assemble_lost(
         skipped: counts.skipped,
         not_started: scheduled - known,
         unfinished: counts.in_flight(),
+        unreported: 0,
     };
-    let planned = due_in(schedule.warmup_ns, schedule.end_ns()).unwrap_or_default();
     let measured = Measured {
         recorder,
         completed,
@@ -145,7 +148,7 @@ pub fn assemble_lost(
         generator: Generator::default(),
         outages: Vec::new(),
     };
-    (document(measured, accounting, context), planned.saturating_sub(scheduled))
+    document(measured, accounting, context)
 }
 
 /// What was measured, whole or in part.
@@ -182,6 +185,7 @@ fn document(measured: Measured<'_>, accounting: Accounting, context: Context) ->
             started_at: rfc3339(measured.epoch_unix_ns),
             started_unix_ns: measured.epoch_unix_ns,
             share: context.schedule.share,
+            clock_vs_database: context.clock_vs_database,
             start_delay_ms: measured.start_delay_ns.map(|ns| ns as f64 / 1e6),
             interrupted: measured.interrupted,
             aborted: context.aborted,
@@ -274,6 +278,7 @@ mod tests {
             hostname: "h2".to_owned(),
             config: sample().config,
             server: ServerInfo::default(),
+            clock_vs_database: None,
             schedule: Schedule { pace, share, seed: 1, warmup_ns: SECOND, duration_ns: 10 * SECOND },
             document_bytes: 1 << 20,
             container: None,
@@ -303,19 +308,19 @@ mod tests {
         (recorder, completed)
     }
 
-    fn lost(pace: Pace, (recorder, completed): &(Recorder, Timeline), known_ns: u64) -> (RunResult, u64) {
+    fn lost(pace: Pace, (recorder, completed): &(Recorder, Timeline), known_ns: u64) -> RunResult {
         assemble_lost(recorder, completed, &["commit".to_owned()], 0, known_ns, context(pace))
     }
 
     #[test]
     fn of_a_lost_machine_remains_what_it_had_reported() {
         // Until 3 s after T0 the share has 100 slots in the window: 90 answered, 4 in flight, 6 waiting.
-        let (result, slots_lost) = lost(open(), &recorded(90, 4), 3 * SECOND);
+        let result = lost(open(), &recorded(90, 4), 3 * SECOND);
         let accounting = result.accounting;
         let counts = (accounting.scheduled, accounting.ok, accounting.unfinished, accounting.not_started);
         assert_eq!(counts, (100, 90, 4, 6));
         assert!(accounting.holds());
-        assert_eq!((slots_lost, result.run.window_seconds, result.run.window_start_s), (400, 2.0, 1.0));
+        assert_eq!((result.run.window_seconds, result.run.window_start_s), (2.0, 1.0));
         assert_eq!((result.throughput.offered_rps, result.throughput.actual_rps), (Some(50.0), 45.0));
         assert_eq!((result.latency_ms.count, result.phases_ms[0].summary.count), (90, 90));
         assert_eq!((result.data_written_mb, result.warnings.len()), (90.0, 1));
@@ -324,15 +329,15 @@ mod tests {
     #[test]
     fn the_window_reaches_to_the_last_request_known_to_be_started() {
         // The last one was due 1.01 s + 99 × 0.02 s = 2.99 s after T0.
-        let (result, slots_lost) = lost(open(), &recorded(100, 0), 2 * SECOND);
-        assert_eq!((result.accounting.scheduled, slots_lost), (100, 400));
+        let result = lost(open(), &recorded(100, 0), 2 * SECOND);
+        assert_eq!(result.accounting.scheduled, 100);
         assert_eq!(result.run.window_seconds, 1.990_000_001);
     }
 
     #[test]
-    fn a_machine_that_reported_nothing_lost_its_whole_share() {
-        let (result, slots_lost) = lost(open(), &(Recorder::new(1), Timeline::default()), 0);
-        assert_eq!((result.accounting, slots_lost), (Accounting::default(), 500));
+    fn of_a_machine_that_reported_nothing_nothing_remains() {
+        let result = lost(open(), &(Recorder::new(1), Timeline::default()), 0);
+        assert_eq!(result.accounting, Accounting::default());
         assert_eq!((result.run.window_seconds, result.run.window_start_s), (0.0, 0.0));
     }
 
@@ -340,14 +345,14 @@ mod tests {
     fn counts_are_facts_and_raise_what_the_schedule_says() {
         let mut recorded = recorded(10, 0);
         recorded.0.measured.skipped = 1_000;
-        let (result, slots_lost) = lost(open(), &recorded, 2 * SECOND);
-        assert_eq!((result.accounting.scheduled, result.accounting.not_started, slots_lost), (1_010, 0, 0));
+        let result = lost(open(), &recorded, 2 * SECOND);
+        assert_eq!((result.accounting.scheduled, result.accounting.not_started), (1_010, 0));
     }
 
     #[test]
-    fn a_closed_loop_has_no_slots_to_lose() {
-        let (result, slots_lost) = lost(Pace::Closed, &recorded(90, 4), 3 * SECOND);
-        assert_eq!((result.accounting.scheduled, result.accounting.not_started, slots_lost), (94, 0, 0));
+    fn a_closed_loop_has_no_slots_that_were_not_started() {
+        let result = lost(Pace::Closed, &recorded(90, 4), 3 * SECOND);
+        assert_eq!((result.accounting.scheduled, result.accounting.not_started), (94, 0));
         assert_eq!(result.throughput.offered_rps, None);
     }
 }

@@ -5,13 +5,16 @@ use serde::{Deserialize, Serialize};
 use crate::verdict::{name_list, thousands};
 
 /// What was found in the database after the drain (`--verify`). The warm-up is part of all counts. Where there are
-/// several machines: the sum of those whose rows could be counted.
+/// several VMs: acknowledged and unsettled requests of all, and the rows of those that could be verified.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Verification {
     /// Requests whose COMMIT was acknowledged.
     pub acknowledged: u64,
     /// Requests that may or may not have been committed: unknown or unfinished.
     pub unsettled: u64,
+    /// Acknowledged requests whose rows nobody could count.
+    #[serde(default)]
+    pub unverified: u64,
     /// Those of them that were committed after all.
     pub committed: u64,
     /// Those of them that were not.
@@ -40,7 +43,7 @@ const NAMED: usize = 5;
 impl Verification {
     /// One that could not be carried out.
     pub fn failed(acknowledged: u64, unsettled: u64, error: String) -> Self {
-        Self { acknowledged, unsettled, error: Some(error), ..Self::default() }
+        Self { acknowledged, unsettled, unverified: acknowledged, error: Some(error), ..Self::default() }
     }
 
     /// How many requests at least, and at most, must be in the database.
@@ -89,8 +92,12 @@ impl Verification {
     }
 
     /// In which way the database does not hold what was acknowledged, as a sentence without its full stop; `None` where
-    /// it does, or where it is not known. Of several machines, those count whose rows could be counted.
+    /// it does, or where it is not known.
     pub fn difference(&self) -> Option<String> {
+        if self.error.is_some() {
+            // Where some of several VMs could be verified, their own parts tell of their rows.
+            return None;
+        }
         let (least, most) = self.bounds();
         let fewest = self.found().map(|(_, rows)| rows).min()?;
         if let Some(shortfall) = self.shortfall() {
@@ -127,15 +134,15 @@ impl Verification {
         ))
     }
 
-    /// Adds another machine's part. Tickets are not counted by part. One whose rows could not be counted leaves its reason
-    /// and nothing else, or its requests would be missing among the rows of the others.
-    pub fn add(&mut self, host: &str, other: &Self) {
-        if let Some(error) = &other.error {
-            self.error.get_or_insert_with(|| format!("{host}: {error}"));
-            return;
-        }
+    /// Adds another VM's part. Tickets are not counted by part, and of one whose rows could not be counted, the error is
+    /// for the caller to tell.
+    pub fn add(&mut self, other: &Self) {
         self.acknowledged = self.acknowledged.saturating_add(other.acknowledged);
         self.unsettled = self.unsettled.saturating_add(other.unsettled);
+        if other.error.is_some() {
+            self.unverified = self.unverified.saturating_add(other.acknowledged);
+            return;
+        }
         self.committed = self.committed.saturating_add(other.committed);
         self.not_committed = self.not_committed.saturating_add(other.not_committed);
         for theirs in &other.tables {
@@ -157,6 +164,7 @@ mod tests {
         Verification {
             acknowledged,
             unsettled,
+            unverified: 0,
             committed,
             not_committed,
             tables: tables.into(),
@@ -206,24 +214,26 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_could_not_count_is_no_loss_of_the_others() {
+    fn what_could_not_be_counted_is_acknowledged_all_the_same() {
         let mut sum = Verification::default();
-        sum.add("h1", &Verification { tickets_taken: None, ..verified(1_000, (0, 0, 0), 1_000) });
-        sum.add("h2", &Verification::failed(1_000, 3, "it is down".to_owned()));
-        assert_eq!((sum.difference(), sum.error.as_deref()), (None, Some("h2: it is down")));
-        assert_eq!((sum.acknowledged, sum.unsettled), (1_000, 0));
+        sum.add(&Verification { tickets_taken: None, ..verified(1_000, (0, 0, 0), 1_000) });
+        sum.add(&Verification::failed(321, 3, "it is down".to_owned()));
+        assert_eq!((sum.acknowledged, sum.unverified, sum.unsettled), (1_321, 321, 3));
+        assert_eq!(sum.tables[0].rows, 1_000);
+        sum.error = Some("h2: it is down".to_owned());
+        assert_eq!(sum.difference(), None);
     }
 
     proptest! {
         #[test]
         fn what_holds_for_each_machine_holds_for_the_sum(parts in prop::collection::vec((0u64..1_000, 0u64..50, 0u64..50), 1..6)) {
             let mut sum = Verification::default();
-            for (host, (acknowledged, committed, not_committed)) in parts.iter().enumerate() {
+            for (acknowledged, committed, not_committed) in &parts {
                 let unsettled = committed + not_committed;
                 let mut part = verified(*acknowledged, (unsettled, *committed, *not_committed), acknowledged + committed);
                 part.tickets_taken = None;
                 prop_assert_eq!(part.difference(), None);
-                sum.add(&format!("h{host}"), &part);
+                sum.add(&part);
             }
             prop_assert_eq!(sum.difference(), None);
             sum.tables[0].rows += 1;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{RunError, Tell};
+use crate::database::clock;
 use crate::database::connect::{ConnectErrorKind, Connector};
 use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::database::ephemeral::ThrowawayServer;
@@ -19,8 +20,9 @@ use crate::database::schema::{self, SchemaError};
 use crate::database::verify;
 use crate::database::writable;
 use crate::plan::{Plan, Target};
-use crate::result::ServerInfo;
+use crate::result::{ClockVsDatabase, ServerInfo};
 use crate::schedule::Share;
+use crate::verdict::clocks::LIMIT_MS as CLOCK_LIMIT_MS;
 use crate::workload::payload::Pool;
 
 /// A database server that answers, and the throwaway server where it is one. No connection is open.
@@ -35,6 +37,7 @@ struct Found {
     info: ServerInfo,
     identity: Option<String>,
     limits: SessionLimits,
+    clock: Option<ClockVsDatabase>,
 }
 
 /// A database whose tables are ready, and the throwaway server where it is one.
@@ -43,6 +46,7 @@ pub struct Database {
     pub(super) server: Option<ThrowawayServer>,
     pub(super) info: ServerInfo,
     identity: Option<String>,
+    pub(super) clock: Option<ClockVsDatabase>,
     pub(super) warnings: Vec<String>,
     /// [`verify::tickets_taken`] before the run, where it will be asked for again.
     pub(super) tickets_before: Option<u64>,
@@ -84,6 +88,7 @@ async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Fou
         return Err(SchemaError::ReadOnly(why).into());
     }
     let identity = preflight::identity(link).await;
+    let clock = clock::compare(link).await;
     if !plan.engine.session.pipeline && !plan.setup_only {
         preflight::check_transactions(link).await?;
     }
@@ -91,7 +96,7 @@ async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Fou
         preflight::check_prepared_statements(link, connector).await?;
     }
     let limits = limits::lacking(link).await?;
-    Ok(Found { info, identity, limits })
+    Ok(Found { info, identity, limits, clock })
 }
 
 impl Reached {
@@ -103,6 +108,11 @@ impl Reached {
     /// [`preflight::identity`]; `None` also where the database is still to be created.
     pub fn identity(&self) -> Option<&str> {
         self.found.as_ref()?.identity.as_deref()
+    }
+
+    /// [`clock::compare`]; `None` also where the database is still to be created.
+    pub fn clock(&self) -> Option<ClockVsDatabase> {
+        self.found.as_ref()?.clock
     }
 
     /// Where it is; never a password.
@@ -138,7 +148,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     }
     let checked = schema::check(&mut link, plan.workload.server_side_data).await;
     let kind = foreign::explained(&mut link, checked).await?;
-    let Found { mut info, identity, limits } = match found {
+    let Found { mut info, identity, limits, clock } = match found {
         Some(found) => found,
         None => look(plan, &mut link, &connector).await?,
     };
@@ -166,6 +176,8 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
         }
         false => None,
     };
+    // Setting up may have taken long, and clocks drift.
+    let clock = clock::compare(&mut link).await.or(clock);
     link.close().await;
     if pool.is_none()
         && let Some(mark) = &mark
@@ -176,12 +188,14 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
         warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
     }
+    warnings.extend(clock.filter(|_| plan.start_at_unix_ns.is_some()).and_then(start_at_warning));
     warnings.extend(unmarked);
     Ok(Database {
         connector,
         server,
         info,
         identity,
+        clock,
         warnings,
         tickets_before,
         idle_in_transaction: limits.idle_in_transaction,
@@ -194,6 +208,11 @@ impl Database {
     /// What the tables were before the load, where it is known.
     pub(super) fn before(&self) -> Option<(Form, Evidence)> {
         self.before.clone().or_else(|| self.mark.as_ref()?.before())
+    }
+
+    /// [`clock::compare`]
+    pub fn clock(&self) -> Option<ClockVsDatabase> {
+        self.clock
     }
 
     /// What the server said of itself, with the tables.
@@ -210,6 +229,20 @@ impl Database {
     pub fn describe(&self) -> String {
         self.connector.spec().describe()
     }
+}
+
+/// What to know of a start at an instant of this VM's wall clock, where that is certainly not the database's.
+fn start_at_warning(clock: ClockVsDatabase) -> Option<String> {
+    let ClockVsDatabase { offset_ms, bound_ms } = clock;
+    (offset_ms.abs() - bound_ms > CLOCK_LIMIT_MS).then(|| {
+        let seconds = offset_ms.abs() / 1e3;
+        let (how, when) = if offset_ms < 0.0 { ("behind", "later") } else { ("ahead of", "earlier") };
+        format!(
+            "This VM's clock is {seconds:.1} s {how} the database's, and --start-at is by this VM's clock: it starts \
+             {seconds:.1} s {when} than a VM whose clock agrees with the database's. Set the clocks (chrony or another \
+             NTP client)."
+        )
+    })
 }
 
 /// How long until an instant of the wall clock; `None` where it has passed, or nearly.

@@ -6,7 +6,11 @@ use crate::result::RunResult;
 /// In the order of importance.
 pub(super) fn advice(result: &RunResult, criteria: &Criteria) -> Vec<String> {
     let mut advice = Vec::new();
-    let achieved = result.throughput.target_achieved_pct.unwrap_or(100.0);
+    // Slots of lost VMs say nothing of the workers that were left.
+    let accounting = &result.accounting;
+    let reported = (accounting.scheduled - accounting.unreported.min(accounting.scheduled)).max(1);
+    let reported_part = reported as f64 / accounting.scheduled.max(1) as f64;
+    let achieved = result.throughput.target_achieved_pct.unwrap_or(100.0) / reported_part;
     let waits = result.wait_for_connection_ms.count + result.accounting.not_started;
     let many_waits = waits * 10 > result.accounting.scheduled;
     let failures_explain_it = result.throughput.failed_writes * 10 > result.throughput.total_requests;

@@ -1,5 +1,7 @@
 //! `coordinator` from the outside: real sshd on loopback, a real PostgreSQL, the real `load_test` on every "machine".
 
+#[path = "../support/delay.rs"]
+mod delay;
 #[path = "../support/namespace.rs"]
 mod namespace;
 #[path = "../support/program.rs"]
@@ -9,6 +11,7 @@ mod sshd;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clocks;
 mod cut_off;
 mod early;
 mod hostile;
@@ -18,5 +21,6 @@ mod output;
 mod run;
 mod secrets;
 mod shells;
+mod together;
 mod tool;
 mod trio;

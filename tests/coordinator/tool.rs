@@ -262,20 +262,29 @@ pub fn count(json: &Value, name: &str) -> u64 {
     json["accounting"][name].as_u64().unwrap_or_else(|| panic!("no count {name} in {json}"))
 }
 
-/// scheduled = ok + failed + unknown + skipped + not_started + unfinished, of the whole and of every machine.
+/// What becomes of a slot.
+const ENDS: [&str; 7] = ["ok", "failed", "unknown", "skipped", "not_started", "unfinished", "unreported"];
+
+/// scheduled = ok + failed + unknown + skipped + not_started + unfinished + unreported, of the whole and of every VM. The
+/// whole is the sum of the VMs and of what no VM reported.
 #[track_caller]
 pub fn assert_adds_up(json: &Value) {
     let machines = json["per_vm_results"].as_array().unwrap();
     let results = machines.iter().map(|machine| &machine["result"]);
-    for result in results.chain([json]) {
-        let parts = ["ok", "failed", "unknown", "skipped", "not_started", "unfinished"];
-        let sum: u64 = parts.iter().map(|name| count(result, name)).sum();
+    for result in results.clone().chain([json]) {
+        let sum: u64 = ENDS.iter().map(|name| count(result, name)).sum();
         assert_eq!(count(result, "scheduled"), sum, "{}", result["accounting"]);
         let answered = count(result, "ok") + count(result, "failed") + count(result, "unknown");
         assert_eq!(result["latency_ms"]["count"], answered);
     }
-    for name in ["scheduled", "ok", "failed", "unknown", "skipped", "not_started", "unfinished"] {
-        let sum: u64 = machines.iter().map(|machine| count(&machine["result"], name)).sum();
+    for name in &ENDS[..6] {
+        let sum: u64 = results.clone().map(|result| count(result, name)).sum();
         assert_eq!(count(json, name), sum, "{name}");
+    }
+    let scheduled: u64 = results.map(|result| count(result, "scheduled")).sum();
+    assert_eq!(count(json, "scheduled"), scheduled + count(json, "unreported"), "{}", json["accounting"]);
+    if machines.len() as u64 == json["num_vms"].as_u64().unwrap() {
+        let lost: u64 = machines.iter().map(|machine| machine["slots_lost"].as_u64().unwrap()).sum();
+        assert_eq!(count(json, "unreported"), lost);
     }
 }

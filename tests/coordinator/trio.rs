@@ -127,7 +127,13 @@ impl Trio {
             assert_eq!(written, 280, "{machine}");
         }
         let lost = &json["per_vm_results"][2];
-        assert!(lost["slots_lost"].as_u64().unwrap() > 0, "{lost}");
+        assert_eq!(count(&lost["result"], "scheduled") + lost["slots_lost"].as_u64().unwrap(), 280, "{lost}");
+        // Of the whole, every slot of all three is told, and the rate is over the whole window.
+        assert_eq!((count(json, "scheduled"), &json["throughput"]["offered_rps"]), (840, &Value::from(60.0)));
+        assert_eq!(count(json, "unreported"), lost["slots_lost"].as_u64().unwrap());
+        let achieved_pct = (840 - count(json, "unreported")) as f64 / 8.4;
+        assert!(json["throughput"]["target_achieved_pct"].as_f64().unwrap() <= achieved_pct + 0.01, "{json}");
+        assert_eq!(json["latency_ms"]["p99_is_lower_bound"], true);
     }
 }
 

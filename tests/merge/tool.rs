@@ -128,7 +128,7 @@ pub fn rows(server: &TestServer, table: &str) -> u64 {
 /// Rows = acknowledged writes, and at most those whose fate is not known. The identity of the accounting holds.
 #[track_caller]
 pub fn assert_rows_match(server: &TestServer, json: &Value) {
-    let parts = ["ok", "failed", "unknown", "skipped", "not_started", "unfinished"];
+    let parts = ["ok", "failed", "unknown", "skipped", "not_started", "unfinished", "unreported"];
     assert_eq!(count(json, "scheduled"), parts.iter().map(|name| count(json, name)).sum::<u64>());
     let warmup = json["run"]["warmup"]["ok"].as_u64().unwrap();
     let least = count(json, "ok") + warmup;

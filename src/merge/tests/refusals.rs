@@ -147,6 +147,7 @@ fn a_document_that_contradicts_itself_is_refused() {
         ("negative percentile", |p| p.result.lateness_ms.p99 = Some(-5.0)),
         ("infinite clock", |p| {
             p.clock = Some(ClockComparison {
+                reference: ClockReference::Coordinator,
                 offset_ms: f64::INFINITY,
                 bound_ms: 0.0,
                 offset_after_ms: None,
