@@ -11,6 +11,7 @@ use crate::result::{
     Verification, VmResult, rfc3339,
 };
 use crate::schedule::Share;
+use crate::stalls::{MAX_LISTED, Stall, Stalls};
 use crate::verdict;
 
 /// Hosts that are named before "and N more".
@@ -132,16 +133,47 @@ fn throughput(parts: &[Part], time: &CommonTime, sums: &Sums) -> Throughput {
     Throughput::new(&sums.accounting, actual_rps, offered_rps, sums.completed_in_window, timeline(parts, time))
 }
 
-/// Of all machines, in the order of their beginning, with the machines' names.
+/// Of all machines, in the order of their beginning, with the machines' names. A VM that stood still may have held locks
+/// that the others waited for: what it explains is not the database's, and remains in that VM's own result.
 fn outages(parts: &[Part]) -> Vec<Outage> {
     let of = |part: &Part| {
         let hostname = Some(part.hostname.clone());
-        let named = part.result.outages.iter().take(MAX_OUTAGES);
-        named.map(|outage| Outage { hostname: hostname.clone(), ..outage.clone() }).collect::<Vec<_>>()
+        let own = part.result.outages.iter().take(MAX_OUTAGES);
+        let others = || parts.iter().filter(|other| !std::ptr::eq(*other, part));
+        let unexplained = own.filter(|outage| !others().any(|other| explains(other, outage)));
+        unexplained.map(|outage| Outage { hostname: hostname.clone(), ..outage.clone() }).collect::<Vec<_>>()
     };
     let mut all: Vec<Outage> = parts.iter().flat_map(of).collect();
     all.sort_by(|one, other| one.started_s.total_cmp(&other.started_s));
     all
+}
+
+/// Whether a VM stood still for so long during an outage of another one that less than a second of it is left.
+fn explains(other: &Part, outage: &Outage) -> bool {
+    let end_s = outage.recovered_s.unwrap_or(outage.started_s + outage.seconds);
+    let common_s =
+        |stall: &Stall| (end_s.min(stall.started_s + stall.seconds) - outage.started_s.max(stall.started_s)).max(0.0);
+    let stalls = other.result.generator.stood_still.stalls.iter().filter(|stall| !stall.asleep);
+    let stood_still_s: f64 = stalls.map(common_s).sum();
+    stood_still_s > 0.0 && outage.seconds - stood_still_s < 1.0
+}
+
+/// When the VMs' generators stood still, in the order of their beginning.
+fn stood_still(parts: &[Part]) -> Stalls {
+    let of = |part: &Part| {
+        let named = part.result.generator.stood_still.stalls.iter().take(MAX_LISTED);
+        let name = |stall: &Stall| Stall { hostname: Some(part.hostname.clone()), ..stall.clone() };
+        named.map(name).collect::<Vec<_>>()
+    };
+    let each = || parts.iter().map(|part| &part.result.generator.stood_still);
+    let mut stalls: Vec<Stall> = parts.iter().flat_map(of).collect();
+    stalls.sort_by(|one, other| one.started_s.total_cmp(&other.started_s));
+    Stalls {
+        stalls,
+        stall_count: each().map(|one| one.stall_count).sum(),
+        stalled_seconds: each().map(|one| one.stalled_seconds).fold(0.0, f64::max),
+        stalled_requests: each().map(|one| one.stalled_requests).sum(),
+    }
 }
 
 /// The sum, where it was asked for; what a lost machine has written nobody has counted.
@@ -180,6 +212,7 @@ fn generator(parts: &[Part]) -> Generator {
         busiest_thread_pct: known().map(|result| result.generator.busiest_thread_pct).fold(0.0, f64::max),
         run_queue_wait_pct: known().filter_map(|result| result.generator.run_queue_wait_pct).reduce(f64::max),
         occupied_pct: known().filter_map(|result| result.generator.occupied_pct).reduce(f64::max),
+        stood_still: stood_still(parts),
     }
 }
 
