@@ -402,7 +402,8 @@ pub fn thousands(number: u64) -> String {
 mod tests {
     use super::*;
     use crate::recorder::Durations;
-    use crate::result::{Accounting, Summary, TableRows, tests::sample};
+    use crate::result::tests::{durations, sample};
+    use crate::result::{Accounting, EncodedHistogram, Summary, TableRows};
 
     fn criteria() -> Criteria {
         Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() }
@@ -495,6 +496,59 @@ mod tests {
         assert_eq!(late(4.9, 1.0), Status::Passed); // not late enough
         assert_eq!(late(6.0, 100.0), Status::Passed); // 6 % of the latency
         assert_eq!(late(11.0, 100.0), Status::Invalid);
+    }
+
+    /// `count` requests, of which `late` were sent 7 ms after they were due.
+    fn sent_late(count: u64, late: u64) -> impl FnOnce(&mut RunResult) {
+        move |r| {
+            let lateness = durations((0..count).map(|at| if at < late { 7 } else { 0 }));
+            r.lateness_ms = Summary::new(&lateness, 0);
+            r.histograms.lateness = EncodedHistogram::new(&lateness);
+            r.latency_ms.p50 = Some(10.0);
+        }
+    }
+
+    #[test]
+    fn a_generator_is_not_judged_by_few_requests_or_few_late_ones() {
+        for (count, late, status, warned) in [
+            (6, 1, Status::Passed, true),
+            (99, 50, Status::Passed, true),
+            (100, 4, Status::Passed, true),
+            (100, 5, Status::Invalid, false),
+            (399, 4, Status::Passed, true),
+            (399, 5, Status::Invalid, false),
+            (500, 6, Status::Invalid, false),
+            (1_000, 10, Status::Passed, false), // one in a hundred, and the p99 is below it
+            (1_000, 11, Status::Invalid, false),
+        ] {
+            let mut result = sample();
+            sent_late(count, late)(&mut result);
+            judge(&mut result, &criteria());
+            assert_eq!(result.status, status, "{late} of {count}: {}", result.reason);
+            let told = format!("{late} of {} requests were sent up to 7.0 ms", thousands(count));
+            let found = result.warnings.iter().any(|warning| warning.starts_with(&told));
+            assert_eq!(found, warned, "{late} of {count}: {:?}", result.warnings);
+        }
+    }
+
+    #[test]
+    fn a_limit_on_a_percentile_of_few_requests_is_said_to_be_on_the_maximum() {
+        let slo = Criteria { slos: vec![Slo::parse("p99<4ms").unwrap(), Slo::parse("p50<9ms").unwrap()], ..criteria() };
+        let mut result = sample();
+        result.latency_ms = Summary::new(&durations(1..=6), 0);
+        judge(&mut result, &slo);
+        assert_eq!(result.status, Status::Failed);
+        assert!(
+            result.reason.starts_with("Latency p99 is 6.00 ms, the maximum of 6 requests, asked for"),
+            "{}",
+            result.reason
+        );
+        let warned =
+            |result: &RunResult| result.warnings.iter().filter(|text| text.contains("is their maximum")).count();
+        assert_eq!(warned(&result), 1, "{:?}", result.warnings);
+        let mut many = sample();
+        judge(&mut many, &slo);
+        assert_eq!(warned(&many), 0);
     }
 
     #[test]

@@ -300,7 +300,7 @@ impl Worker {
         }
         let (mut last_sent_ns, mut tries) = (sent_ns, 1);
         let execution = loop {
-            let execution = session.run(&self.shared.script, batch, self.shared.maker.pool()).await;
+            let execution = session.run(&self.shared.script, batch, self.shared.maker.pool(), &self.looks).await;
             match &execution.outcome {
                 Outcome::Failed(failure) if failure.is_worth_a_retry() && tries < self.shared.max_tries => {
                     if self.recorder.borrow_mut().retry(tries == 1, failure) {

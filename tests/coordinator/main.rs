@@ -17,5 +17,6 @@ mod output;
 mod run;
 mod secrets;
 mod shells;
+mod stalls;
 mod tool;
 mod trio;

@@ -12,6 +12,7 @@ mod own_side;
 mod pooler;
 mod role;
 mod schema;
+mod stalls;
 mod tool;
 mod usage;
 mod verify;
