@@ -22,6 +22,19 @@ pub fn process_cpu_ns() -> u64 {
     read(ClockId::ProcessCPUTime)
 }
 
+/// For how long this machine has slept since it was started, nanoseconds: what the monotonic clock leaves out. `None` where
+/// the system does not tell, or where its monotonic clock goes on meanwhile.
+pub fn slept_ns() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        // In this order a thread that loses the processor between both reads too little, never too much.
+        let since_boot_ns = read(ClockId::Boottime);
+        Some(since_boot_ns.saturating_sub(now_ns()))
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
 fn read(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64

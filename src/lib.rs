@@ -55,5 +55,6 @@ pub mod result;
 pub mod run;
 pub mod schedule;
 pub mod signals;
+pub mod stalls;
 pub mod verdict;
 pub mod workload;

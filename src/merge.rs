@@ -12,6 +12,7 @@ pub mod command;
 pub mod files;
 mod outages;
 mod rates;
+mod stalls;
 mod sums;
 #[cfg(test)]
 mod tests;

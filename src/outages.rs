@@ -1,20 +1,40 @@
-//! Outages: times in which the database acknowledged nothing although it was asked. Pure.
+//! Outages: times in which something was due and the database acknowledged nothing. Pure.
 //!
-//! Each thread notes when in a second it was answered ([`Pulse`]); the sum of all threads, second by second, tells where
-//! no answer came ([`Outages`]). All times are nanoseconds after T0.
+//! An outage runs from the first slot that was due after the last acknowledgement (or from that acknowledgement, where a
+//! request was in flight) to the next acknowledgement, a second or more. Three things that look alike are no outages:
+//!
+//! - single errors that were answered at once, where nothing was due for a second or more around them: the database was
+//!   there, and the requests count as failed;
+//! - requests that always take long: without any error, a gap must be ten times as long as usual;
+//! - a generator that stood still, which could not have read any answer.
+//!
+//! Each thread notes for each second when its requests ended, and which were unanswered at its end ([`Pulse`]). The sum
+//! of all threads, second by second, shows the gaps ([`Outages`]): a gap of a second or more contains the end of a second.
+//! All times are nanoseconds after T0.
 
 use serde::{Deserialize, Serialize};
 
-/// Shorter gaps are no outages, nanoseconds.
+use crate::stalls::{Span, stood_still_ns};
+
+/// Shorter gaps are no outages; and what lies closer together belongs together. Nanoseconds.
 const LEAST_NS: u64 = 1_000_000_000;
 
-/// A gap without any error is an outage only where it is so many times as long as answers usually are apart.
+/// A gap without any error is an outage only where it is so many times as long as answers usually take.
 const TIMES_THE_USUAL: u64 = 10;
 
-/// More outages than this are only counted.
+/// A request that was sent longer ago than this is stuck by itself: others were acknowledged meanwhile. Nanoseconds.
+const STUCK_NS: u64 = 2 * LEAST_NS;
+
+/// Outages that are reported.
 const MAX_OUTAGES: usize = 100;
 
-/// A time of at least a second without an acknowledged request, with errors or in which requests had to wait.
+/// Gaps that are kept until the end, when it is known what is usual.
+const MAX_GAPS: usize = 1_000;
+
+/// Failed requests since its last acknowledgement that a thread remembers one by one in a second.
+const MAX_FAILED: usize = 32;
+
+/// A time of at least a second in which something was due and nothing was acknowledged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outage {
     /// The VM that saw it, where there are several and only one did.
@@ -23,48 +43,114 @@ pub struct Outage {
     /// How many VMs saw it, where results were merged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vms: Option<u64>,
-    /// When the last request before it was acknowledged, seconds after T0.
+    /// When the first slot after the last acknowledgement was due, seconds after T0; the last acknowledgement itself,
+    /// where a request was in flight.
     pub started_s: f64,
-    /// When its first error came, seconds after T0; `null` where there was none.
+    /// When its first error came, seconds after T0, or when it started, where there were errors already; `null` where there
+    /// was none.
     pub first_error_s: Option<f64>,
     /// When the next request was acknowledged, seconds after T0; `null` where none was.
     pub recovered_s: Option<f64>,
-    /// How long it was, to its recovery or to the end of the run.
+    /// How long it was, to its recovery or to the end of the run, without the time in which the generator stood still.
     pub seconds: f64,
 }
 
-/// When a thread, or all together, was answered within a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A request that a worker has in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// When it was due.
+    pub due_ns: u64,
+    /// When it was sent; absent while it waits for its time or for a connection.
+    pub sent_ns: Option<u64>,
+}
+
+impl Asked {
+    /// Whether it tells at `at_ns` that the database was asked: it was due, and not sent long ago.
+    fn tells(&self, at_ns: u64) -> bool {
+        self.due_ns < at_ns && self.sent_ns.is_none_or(|sent_ns| at_ns.saturating_sub(sent_ns) <= STUCK_NS)
+    }
+}
+
+/// What a thread, or all together, was answered within a second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pulse {
-    /// The first acknowledgement, and when its request was due.
-    first_ok: Option<(u64, u64)>,
+    first_ok_ns: Option<u64>,
     last_ok_ns: Option<u64>,
+    /// The earliest due time of the requests that ended.
+    asked_ns: Option<u64>,
+    /// Requests that failed since the last acknowledgement: when they ended, and when they were due. Both grow: one that
+    /// ended later and was due earlier replaces those before it.
+    failed: Vec<(u64, u64)>,
+    /// The earliest due time of the requests that were unanswered at the end of the second, and when that was.
+    pending_ns: Option<(u64, u64)>,
     first_error_ns: Option<u64>,
     /// The first error after the last acknowledgement.
     error_since_ns: Option<u64>,
     last_error_ns: Option<u64>,
 }
 
+fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
+}
+
 impl Pulse {
     /// A request was acknowledged at `done_ns`.
-    pub fn ok(&mut self, due_ns: u64, done_ns: u64) {
-        self.first_ok = Some(self.first_ok.unwrap_or((done_ns, due_ns)));
+    pub fn ok(&mut self, asked: Asked, done_ns: u64) {
+        self.first_ok_ns = earlier(self.first_ok_ns, Some(done_ns));
         self.last_ok_ns = self.last_ok_ns.max(Some(done_ns));
+        self.failed.clear();
         self.error_since_ns = None;
+        if asked.tells(done_ns) {
+            self.asked_ns = earlier(self.asked_ns, Some(asked.due_ns));
+        }
     }
 
-    /// A request or a connection failed at `at_ns`.
+    /// A request failed at `done_ns`.
+    pub fn failed(&mut self, asked: Asked, done_ns: u64) {
+        self.error(done_ns);
+        if asked.tells(done_ns) {
+            self.asked_ns = earlier(self.asked_ns, Some(asked.due_ns));
+            self.push_failed(done_ns, asked.due_ns);
+        }
+    }
+
+    fn push_failed(&mut self, done_ns: u64, mut due_ns: u64) {
+        while self.failed.last().is_some_and(|(_, earlier_ns)| *earlier_ns >= due_ns) {
+            self.failed.pop();
+        }
+        if self.failed.len() >= MAX_FAILED
+            && let Some((_, earlier_ns)) = self.failed.pop()
+        {
+            // So many in a second lie close together.
+            due_ns = earlier_ns;
+        }
+        self.failed.push((done_ns, due_ns));
+    }
+
+    /// A connection could not be opened, or a request failed, at `at_ns`.
     pub fn error(&mut self, at_ns: u64) {
-        self.first_error_ns = Some(self.first_error_ns.unwrap_or(at_ns));
-        self.error_since_ns = Some(self.error_since_ns.unwrap_or(at_ns));
+        self.first_error_ns = earlier(self.first_error_ns, Some(at_ns));
+        self.error_since_ns = earlier(self.error_since_ns, Some(at_ns));
         self.last_error_ns = self.last_error_ns.max(Some(at_ns));
+    }
+
+    /// The second ends at `at_ns`, and these requests have no answer yet.
+    pub fn end(&mut self, pending: impl IntoIterator<Item = Asked>, at_ns: u64) {
+        let due_ns = pending.into_iter().filter(|asked| asked.tells(at_ns)).map(|asked| asked.due_ns).min();
+        self.pending_ns = due_ns.map(|due_ns| (due_ns, at_ns));
     }
 
     /// Adds what another thread noted in the same second.
     pub fn merge(&mut self, other: &Self) {
-        let earlier = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
-        self.first_ok = self.first_ok.into_iter().chain(other.first_ok).min();
+        self.first_ok_ns = earlier(self.first_ok_ns, other.first_ok_ns);
         self.last_ok_ns = self.last_ok_ns.max(other.last_ok_ns);
+        self.asked_ns = earlier(self.asked_ns, other.asked_ns);
+        self.pending_ns = match (self.pending_ns, other.pending_ns) {
+            (Some((due_ns, at_ns)), Some((other_due_ns, other_at_ns))) => {
+                Some((due_ns.min(other_due_ns), at_ns.max(other_at_ns)))
+            }
+            (one, other) => one.or(other),
+        };
         self.first_error_ns = earlier(self.first_error_ns, other.first_error_ns);
         // Where a thread's first error since its own last acknowledgement was before another's, its last one may not be: that
         // is later than the first that counts, by less than a second.
@@ -77,58 +163,171 @@ impl Pulse {
         let (mine, theirs) = (since(self), since(other));
         self.error_since_ns = earlier(mine, theirs);
         self.last_error_ns = self.last_error_ns.max(other.last_error_ns);
+        self.failed.extend(&other.failed);
+        let last_ok_ns = self.last_ok_ns;
+        self.failed.retain(|(done_ns, _)| Some(*done_ns) > last_ok_ns);
     }
+
+    /// The earliest due time of requests that failed after `at_ns`, and the last time at which one did.
+    fn failed_after(&self, at_ns: u64) -> Option<(u64, u64)> {
+        let after = || self.failed.iter().filter(|(done_ns, _)| *done_ns > at_ns);
+        let due_ns = after().map(|(_, due_ns)| *due_ns).min()?;
+        Some((due_ns, after().map(|(done_ns, _)| *done_ns).max()?))
+    }
+}
+
+/// Times in which something was due, with less than a second between two.
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    start_ns: u64,
+    end_ns: u64,
+}
+
+impl Chain {
+    fn is_long(&self) -> bool {
+        self.end_ns.saturating_sub(self.start_ns) >= LEAST_NS
+    }
+}
+
+/// A time without an acknowledgement that may be an outage.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    chain: Chain,
+    error_ns: Option<u64>,
+    recovered_ns: Option<u64>,
+    end_ns: u64,
 }
 
 /// Finds outages, from one second to the next.
 #[derive(Clone, Debug, Default)]
 pub struct Outages {
-    found: Vec<Outage>,
+    /// Whether something is due at any time, as in a closed loop.
+    always_due: bool,
+    gaps: Vec<Gap>,
     last_ok_ns: u64,
     /// The first error since then.
     error_ns: Option<u64>,
+    /// What was due since then: the first chain of a second or more, or the last one.
+    chain: Option<Chain>,
     acknowledged: u64,
 }
 
 impl Outages {
+    /// None yet; in a closed loop something is due at any time.
+    pub fn new(closed_loop: bool) -> Self {
+        Self { always_due: closed_loop, ..Self::default() }
+    }
+
     /// Takes in the next second, in which `acknowledged` requests were.
     pub fn add(&mut self, pulse: &Pulse, acknowledged: u64) {
-        let Some((ok_ns, due_ns)) = pulse.first_ok else {
+        let Some(ok_ns) = pulse.first_ok_ns else {
             self.error_ns = self.error_ns.or(pulse.first_error_ns);
+            self.due_after(pulse);
             return;
         };
         self.error_ns = self.error_ns.or(pulse.first_error_ns.filter(|error_ns| *error_ns < ok_ns));
-        self.close(Some(ok_ns), ok_ns, ok_ns.saturating_sub(due_ns) >= LEAST_NS);
+        let due_ns = earlier(pulse.asked_ns, pulse.pending_ns.map(|(due_ns, _)| due_ns));
+        if let Some(due_ns) = due_ns.filter(|due_ns| *due_ns < ok_ns) {
+            self.due(due_ns, ok_ns);
+        }
+        self.close(Some(ok_ns), ok_ns);
         self.last_ok_ns = pulse.last_ok_ns.unwrap_or(ok_ns).max(self.last_ok_ns);
         self.error_ns = pulse.error_since_ns;
         self.acknowledged = self.acknowledged.saturating_add(acknowledged);
+        self.chain = None;
+        self.due_after(pulse);
     }
 
-    /// The gap since the last acknowledgement ends at `end_ns`.
-    fn close(&mut self, recovered_ns: Option<u64>, end_ns: u64, waited: bool) {
-        let gap_ns = end_ns.saturating_sub(self.last_ok_ns);
-        // Before the first answer it is not known what is usual.
-        let usual_ns = self.last_ok_ns.checked_div(self.acknowledged);
-        let is_silence = waited && usual_ns.is_some_and(|ns| gap_ns >= ns.saturating_mul(TIMES_THE_USUAL));
-        if gap_ns < LEAST_NS || (self.error_ns.is_none() && !is_silence) || self.found.len() >= MAX_OUTAGES {
-            return;
-        }
-        let seconds = |ns: u64| ns as f64 / 1e9;
-        self.found.push(Outage {
-            hostname: None,
-            vms: None,
-            started_s: seconds(self.last_ok_ns),
-            first_error_s: self.error_ns.map(seconds),
-            recovered_s: recovered_ns.map(seconds),
-            seconds: seconds(gap_ns),
+    /// What was due after the last acknowledgement of this second.
+    fn due_after(&mut self, pulse: &Pulse) {
+        let mut due = [pulse.failed_after(self.last_ok_ns), pulse.pending_ns];
+        due.sort_unstable();
+        due.into_iter().flatten().for_each(|(due_ns, until_ns)| self.due(due_ns, until_ns));
+    }
+
+    /// Something was due, and not acknowledged, from `from_ns` to `to_ns`.
+    fn due(&mut self, from_ns: u64, to_ns: u64) {
+        let found = Chain { start_ns: from_ns.max(self.last_ok_ns), end_ns: to_ns };
+        self.chain = Some(match self.chain {
+            None => found,
+            Some(known) if found.start_ns.saturating_sub(known.end_ns) >= LEAST_NS => {
+                if known.is_long() {
+                    known
+                } else {
+                    found
+                }
+            }
+            Some(known) => {
+                Chain { start_ns: known.start_ns.min(found.start_ns), end_ns: known.end_ns.max(found.end_ns) }
+            }
         });
     }
 
-    /// All outages of a run that ended at `end_ns`. `waited` tells whether requests were still waiting then.
-    pub fn finish(mut self, end_ns: u64, waited: bool) -> Vec<Outage> {
-        self.close(None, end_ns, waited);
-        self.found
+    /// The gap since the last acknowledgement ends at `end_ns`.
+    fn close(&mut self, recovered_ns: Option<u64>, end_ns: u64) {
+        if self.always_due {
+            self.due(self.last_ok_ns, end_ns);
+        }
+        let Some(chain) = self.chain.filter(|chain| chain.is_long() && chain.start_ns < end_ns) else { return };
+        let gap = Gap { chain, error_ns: self.error_ns, recovered_ns, end_ns };
+        if self.gaps.len() >= MAX_GAPS {
+            // Requests that always take long make many, and all of them are short.
+            let silent = self.gaps.iter().enumerate().filter(|(_, gap)| gap.error_ns.is_none());
+            match silent.min_by_key(|(_, gap)| gap.end_ns - gap.chain.start_ns).map(|(index, _)| index) {
+                Some(index) => _ = self.gaps.remove(index),
+                None => return,
+            }
+        }
+        self.gaps.push(gap);
     }
+
+    fn gaps_until(&mut self, end_ns: u64) -> Vec<Gap> {
+        self.close(None, end_ns);
+        std::mem::take(&mut self.gaps)
+    }
+
+    /// All outages of a run that ended at `end_ns`. `next_due_ns` is when the first slot was due that nobody took,
+    /// `usual_ns` how long answers take at the median, and `stalls` are the times in which the generator stood still.
+    pub fn finish(
+        mut self,
+        end_ns: u64,
+        next_due_ns: Option<u64>,
+        usual_ns: Option<u64>,
+        stalls: &[Span],
+    ) -> Vec<Outage> {
+        if let Some(due_ns) = next_due_ns.filter(|due_ns| *due_ns < end_ns) {
+            self.due(due_ns, end_ns);
+        }
+        let gaps = self.gaps_until(end_ns);
+        // Acknowledgements that are far apart only because little is asked for say nothing of how long answers take.
+        let apart_ns = self.last_ok_ns.checked_div(self.acknowledged);
+        let usual_ns = earlier(apart_ns, usual_ns.filter(|_| apart_ns.is_some())).unwrap_or(0);
+        let outages = gaps.iter().filter_map(|gap| outage(gap, usual_ns, stalls));
+        outages.take(MAX_OUTAGES).collect()
+    }
+}
+
+fn outage(gap: &Gap, usual_ns: u64, stalls: &[Span]) -> Option<Outage> {
+    let acting_ns = |start_ns: u64, end_ns: u64| {
+        end_ns.saturating_sub(start_ns).saturating_sub(stood_still_ns(stalls, start_ns, end_ns))
+    };
+    let length_ns = acting_ns(gap.chain.start_ns, gap.end_ns);
+    let due_ns = acting_ns(gap.chain.start_ns, gap.chain.end_ns);
+    let is_usual = gap.error_ns.is_none() && length_ns < usual_ns.saturating_mul(TIMES_THE_USUAL);
+    if length_ns.min(due_ns) < LEAST_NS || is_usual {
+        return None;
+    }
+    let stall = stalls.iter().find(|stall| (stall.start_ns..stall.end_ns).contains(&gap.chain.start_ns));
+    let start_ns = stall.map_or(gap.chain.start_ns, |stall| stall.end_ns);
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    Some(Outage {
+        hostname: None,
+        vms: None,
+        started_s: seconds(start_ns),
+        first_error_s: gap.error_ns.map(|error_ns| seconds(error_ns.max(start_ns))),
+        recovered_s: gap.recovered_ns.map(seconds),
+        seconds: seconds(length_ns),
+    })
 }
 
 #[cfg(test)]
@@ -139,104 +338,205 @@ mod tests {
     const S: u64 = 1_000_000_000;
     const MS: u64 = 1_000_000;
 
-    /// Requests as (due, done, ok), milliseconds, on `threads` threads in turns.
-    fn outages(requests: &[(u64, u64, bool)], end_ms: u64, waited: bool, threads: usize) -> Vec<Outage> {
-        let mut found = Outages::default();
+    /// A request as (due, done, ok), milliseconds; sent when it was due.
+    type Request = (u64, u64, bool);
+
+    /// What all threads noted together in each second.
+    fn pulses(requests: &[Request], end_ms: u64, threads: usize) -> Vec<(Pulse, u64)> {
+        let mut seconds = Vec::new();
         for second in 0..=end_ms / 1_000 {
-            let mut pulses = vec![Pulse::default(); threads];
-            let mut acknowledged = 0;
-            for (at, (due, done, ok)) in requests.iter().enumerate().filter(|(_, (_, done, _))| done / 1_000 == second)
-            {
-                let pulse = &mut pulses[at % threads];
-                if *ok {
-                    pulse.ok(due * MS, done * MS);
-                    acknowledged += 1;
-                } else {
-                    pulse.error(done * MS);
+            let mut sum = (Pulse::default(), 0);
+            for thread in 0..threads {
+                let mine = || requests.iter().skip(thread).step_by(threads);
+                let asked = |due: u64| Asked { due_ns: due * MS, sent_ns: Some(due * MS) };
+                let mut pulse = Pulse::default();
+                let mut ended: Vec<&Request> = mine().filter(|(_, done, _)| done / 1_000 == second).collect();
+                ended.sort_by_key(|(_, done, _)| *done);
+                for (due, done, ok) in ended {
+                    if *ok {
+                        pulse.ok(asked(*due), done * MS);
+                        sum.1 += 1;
+                    } else {
+                        pulse.failed(asked(*due), done * MS);
+                    }
                 }
+                let pending = mine().filter(|(due, done, _)| due / 1_000 <= second && done / 1_000 > second);
+                pulse.end(pending.map(|(due, ..)| asked(*due)), (second + 1) * S);
+                sum.0.merge(&pulse);
             }
-            let mut sum = Pulse::default();
-            pulses.iter().for_each(|pulse| sum.merge(pulse));
-            found.add(&sum, acknowledged);
+            seconds.push(sum);
         }
-        found.finish(end_ms * MS, waited)
+        seconds
     }
 
-    fn steady(from_ms: u64, to_ms: u64) -> impl Iterator<Item = (u64, u64, bool)> {
+    fn found(requests: &[Request], end_ms: u64, threads: usize, stalls: &[Span]) -> Vec<Outage> {
+        let mut outages = Outages::default();
+        pulses(requests, end_ms, threads).iter().for_each(|(pulse, acknowledged)| outages.add(pulse, *acknowledged));
+        let mut took: Vec<u64> = requests.iter().filter(|request| request.2).map(|(due, done, _)| done - due).collect();
+        took.sort_unstable();
+        outages.finish(end_ms * MS, None, took.get(took.len() / 2).map(|ms| ms * MS), stalls)
+    }
+
+    fn outages(requests: &[Request], end_ms: u64, threads: usize) -> Vec<Outage> {
+        found(requests, end_ms, threads, &[])
+    }
+
+    fn times(found: &[Outage]) -> Vec<(f64, Option<f64>, Option<f64>)> {
+        found.iter().map(|outage| (outage.started_s, outage.first_error_s, outage.recovered_s)).collect()
+    }
+
+    fn steady(from_ms: u64, to_ms: u64) -> impl Iterator<Item = Request> {
         (from_ms..to_ms).step_by(10).map(|due| (due, due + 2, true))
     }
 
     #[test]
-    fn a_restart_is_an_outage_from_the_last_answer_to_the_next() {
+    fn a_restart_is_an_outage_from_the_first_slot_after_the_last_answer_to_the_next_answer() {
         let errors = (3_000..5_500).step_by(50).map(|at| (at, at + 1, false));
         let requests: Vec<_> = steady(0, 3_000).chain(errors).chain(steady(5_500, 9_000)).collect();
         for threads in 1..4 {
-            let found = outages(&requests, 9_000, false, threads);
-            assert_eq!(found.len(), 1, "{found:?}");
-            assert_eq!(
-                (found[0].started_s, found[0].first_error_s, found[0].recovered_s),
-                (2.992, Some(3.001), Some(5.502))
-            );
-            assert!((found[0].seconds - 2.51).abs() < 1e-9);
+            let found = outages(&requests, 9_000, threads);
+            assert_eq!(times(&found), [(3.0, Some(3.001), Some(5.502))]);
+            assert!((found[0].seconds - 2.502).abs() < 1e-9);
         }
     }
 
     #[test]
-    fn silence_is_an_outage_where_requests_waited_and_not_where_there_were_none() {
-        let frozen = [(2_000, 4_100, true)];
+    fn a_request_in_flight_makes_it_begin_with_the_last_answer() {
+        let frozen = [(1_991, 4_100, true)];
         let requests: Vec<_> = steady(0, 2_000).chain(frozen).chain(steady(4_100, 6_000)).collect();
-        assert_eq!(outages(&requests, 6_000, false, 2).len(), 1);
-        // One request every three seconds: nobody waited.
-        let rare: Vec<_> = (0..5).map(|at| (at * 3_000, at * 3_000 + 2, true)).collect();
-        assert_eq!(outages(&rare, 15_000, false, 1), []);
-        // One worker whose requests take two seconds each.
-        let slow: Vec<_> = (0..10).map(|at| (at * 10, (at + 1) * 2_000, true)).collect();
-        assert_eq!(outages(&slow, 20_000, true, 1), []);
+        for threads in 1..4 {
+            assert_eq!(times(&outages(&requests, 6_000, threads)), [(1.992, None, Some(4.1))]);
+        }
     }
 
     #[test]
-    fn an_error_counts_also_where_its_thread_had_one_before_anothers_last_answer() {
-        let [mut one, mut other] = [Pulse::default(); 2];
-        one.ok(90 * MS, 100 * MS);
-        one.error(200 * MS);
-        one.error(900 * MS);
-        other.ok(490 * MS, 500 * MS);
-        let mut sum = Pulse::default();
-        [one, other].iter().for_each(|pulse| sum.merge(pulse));
-        assert_eq!(sum.error_since_ns, Some(900 * MS));
-        let mut reversed = other;
-        reversed.merge(&one);
-        assert_eq!(reversed.error_since_ns, Some(900 * MS));
+    fn a_schedule_with_nothing_due_has_no_outages() {
+        let rare = |ok: fn(u64) -> bool| -> Vec<_> { (0..20).map(|at| (at * 2_000, at * 2_000 + 3, ok(at))).collect() };
+        // One request in two seconds, of which some fail at once.
+        for ok in [|_| true, |at| at % 2 == 0, |at| at % 4 == 0, |at| at >= 4] as [fn(u64) -> bool; 4] {
+            assert_eq!(outages(&rare(ok), 40_000, 2), []);
+        }
+        // The same, and the database is away from 6.5 s to 11 s: requests wait for it.
+        let mut down = rare(|_| true);
+        down.splice(4..6, [(8_000, 11_000, true), (10_000, 11_001, true)]);
+        assert_eq!(times(&outages(&down, 40_000, 2)), [(8.0, None, Some(11.0))]);
+    }
+
+    #[test]
+    fn connections_that_are_lost_while_nothing_is_due_are_no_outage() {
+        let mut outages = Outages::default();
+        for second in 0..8 {
+            let mut pulse = Pulse::default();
+            pulse.error(second * S + 300 * MS);
+            if second % 4 == 0 {
+                let asked = Asked { due_ns: second * S, sent_ns: Some(second * S) };
+                pulse.ok(asked, second * S + 3 * MS);
+            }
+            outages.add(&pulse, u64::from(second % 4 == 0));
+        }
+        assert_eq!(outages.finish(8 * S, Some(8 * S), Some(3 * MS), &[]), []);
+    }
+
+    #[test]
+    fn errors_without_any_answer_are_one_outage() {
+        let requests: Vec<_> = (0..500).map(|at| (at * 10, at * 10 + 1, false)).collect();
+        let found = outages(&requests, 5_000, 3);
+        assert_eq!(times(&found), [(0.0, Some(0.001), None)]);
+        assert!((found[0].seconds - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn requests_that_always_take_long_are_no_outage() {
+        // One worker whose requests take two seconds each, with and without a schedule.
+        let slow: Vec<_> = (0..10).map(|at| (at * 10, (at + 1) * 2_000, true)).collect();
+        assert_eq!(outages(&slow, 20_000, 1), []);
+        let mut closed = Outages::new(true);
+        pulses(&slow, 20_000, 1).iter().for_each(|(pulse, acknowledged)| closed.add(pulse, *acknowledged));
+        assert_eq!(closed.finish(20_000 * MS, Some(0), Some(2 * S), &[]), []);
+        // One of two workers waits for a lock while the other one's requests are answered.
+        let stuck =
+            (0..10).map(|at| (at * 2_000, at * 2_000 + 3, true)).chain([(1_000, 17_000, true)]).collect::<Vec<_>>();
+        assert!(outages(&stuck, 20_000, 2).len() <= 1);
+    }
+
+    #[test]
+    fn in_a_closed_loop_every_silence_counts() {
+        let requests: Vec<_> = steady(0, 2_000).chain(steady(5_000, 6_000)).collect();
+        let mut closed = Outages::new(true);
+        pulses(&requests, 6_000, 1).iter().for_each(|(pulse, acknowledged)| closed.add(pulse, *acknowledged));
+        assert_eq!(times(&closed.finish(6 * S, Some(0), Some(2 * MS), &[])), [(1.992, None, Some(5.002))]);
+        assert_eq!(outages(&requests, 6_000, 1), []);
     }
 
     #[test]
     fn an_outage_may_last_to_the_end() {
-        let requests: Vec<_> = steady(0, 2_000).chain([(2_100, 2_500, false)]).collect();
-        let found = outages(&requests, 6_000, true, 2);
-        assert_eq!((found.len(), found[0].recovered_s), (1, None));
-        assert!((found[0].seconds - 4.008).abs() < 1e-9, "{found:?}");
+        let requests: Vec<_> = steady(0, 2_000).chain([(2_100, 60_000, false)]).collect();
+        let found = outages(&requests, 6_000, 2);
+        assert_eq!(times(&found), [(2.1, None, None)]);
+        assert!((found[0].seconds - 3.9).abs() < 1e-9, "{found:?}");
+        // No worker has a connection, so that nobody takes the next slot.
+        let mut left = Outages::default();
+        pulses(&steady(0, 2_000).collect::<Vec<_>>(), 6_000, 1).iter().for_each(|(pulse, ok)| left.add(pulse, *ok));
+        assert_eq!(times(&left.finish(6 * S, Some(2 * S), Some(2 * MS), &[])), [(2.0, None, None)]);
         // A single error among answers is none.
-        let requests: Vec<_> = steady(0, 2_000).chain([(1_000, 1_001, false)]).collect();
-        let mut sorted = requests;
+        let mut sorted: Vec<_> = steady(0, 2_000).chain([(1_000, 1_001, false)]).collect();
         sorted.sort_by_key(|(_, done, _)| *done);
-        assert_eq!(outages(&sorted, 2_000, false, 2), []);
+        assert_eq!(outages(&sorted, 2_000, 2), []);
+    }
+
+    #[test]
+    fn a_generator_that_stood_still_is_no_outage_and_does_not_lengthen_one() {
+        let waiting = (2_000..5_000).step_by(10).map(|due| (due, 5_001 + due / 100, true));
+        let requests: Vec<_> = steady(0, 2_000).chain(waiting).chain(steady(5_000, 8_000)).collect();
+        let stalls = [Span { start_ns: 1_990 * MS, end_ns: 5_000 * MS }];
+        assert_eq!(outages(&requests, 8_000, 2).len(), 1);
+        assert_eq!(found(&requests, 8_000, 2, &stalls), []);
+        // Half a second before it and a second and a half after it nothing was acknowledged.
+        let stalls = [Span { start_ns: 2_500 * MS, end_ns: 3_500 * MS }];
+        let found = found(&requests, 8_000, 2, &stalls);
+        assert!((found[0].seconds - 2.002).abs() < 1e-9 && found[0].started_s == 2.0, "{found:?}");
+    }
+
+    /// The law, told for all requests of a run at once.
+    fn by_law(requests: &[Request], end_ms: u64) -> Vec<(u64, u64)> {
+        let mut acknowledged: Vec<u64> = requests.iter().filter(|request| request.2).map(|request| request.1).collect();
+        acknowledged.sort_unstable();
+        let mut found = Vec::new();
+        for (from, to) in [0].iter().chain(&acknowledged).zip(acknowledged.iter().chain([&end_ms])) {
+            let mut due: Vec<(u64, u64)> = requests
+                .iter()
+                .filter(|(due, done, _)| done > from && due < to)
+                .map(|(due, done, _)| (*due.max(from), *done.min(to)))
+                .collect();
+            due.sort_unstable();
+            let mut chains: Vec<(u64, u64)> = Vec::new();
+            for (start, end) in due {
+                match chains.last_mut() {
+                    Some(chain) if start - chain.1.min(start) < 1_000 => chain.1 = chain.1.max(end),
+                    _ => chains.push((start, end)),
+                }
+            }
+            found.extend(chains.iter().find(|chain| chain.1 - chain.0 >= 1_000).map(|chain| (chain.0, *to)));
+        }
+        found
     }
 
     proptest! {
         #[test]
-        fn outages_do_not_overlap_and_none_is_shorter_than_a_second(
-            mut requests in prop::collection::vec((0u64..20_000, 0u64..3_000, any::<bool>()), 0..60),
+        fn what_is_found_second_by_second_on_many_threads_is_what_the_law_says(
+            mut requests in prop::collection::vec((0u64..30_000, 1u64..1_500, any::<bool>()), 0..60),
             threads in 1usize..4,
         ) {
             requests.iter_mut().for_each(|(due, done, _)| *done += *due);
+            // Not two at once, and the end of the last second is the end of the run.
             requests.sort_by_key(|(_, done, _)| *done);
-            let found = outages(&requests, 24_000, true, threads);
-            for outage in &found {
-                prop_assert!(outage.seconds * 1e9 >= S as f64 - 1.0);
-            }
-            for pair in found.windows(2) {
-                prop_assert!(pair[0].recovered_s.unwrap() <= pair[1].started_s);
-            }
+            requests.dedup_by_key(|(_, done, _)| *done);
+            requests.retain(|(_, done, _)| *done < 31_999);
+            let mut outages = Outages::default();
+            pulses(&requests, 31_999, threads).iter().for_each(|(pulse, ok)| outages.add(pulse, *ok));
+            let found: Vec<(u64, u64)> =
+                outages.gaps_until(32_000 * MS).iter().map(|gap| (gap.chain.start_ns / MS, gap.end_ns / MS)).collect();
+            prop_assert_eq!(found, by_law(&requests, 32_000));
         }
     }
 }

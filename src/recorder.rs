@@ -133,9 +133,10 @@ pub struct Figures {
     pub latency: Durations,
     /// done − sent
     pub service: Durations,
-    /// sent − due, of requests whose worker was waiting before they were due
+    /// sent − due, of requests whose worker was waiting before they were due, or that the generator held up because it
+    /// stood still
     pub lateness: Durations,
-    /// claimed − due, of requests that were claimed after they were due
+    /// claimed − due, of all others
     pub wait: Durations,
     /// The round trips within the service time, in order.
     pub phases: Vec<Durations>,
@@ -263,6 +264,8 @@ pub struct Recorder {
     pub last_started_due_ns: Option<u64>,
     /// When requests were acknowledged, and when there were errors.
     pub pulse: Pulse,
+    /// Requests of the measured window that the generator held up because it stood still.
+    pub stalled: u64,
     /// Requests that were tried more than once.
     pub retried: u64,
     /// How often in all.
@@ -298,6 +301,7 @@ impl Recorder {
             returned_due_ns: Vec::new(),
             last_started_due_ns: None,
             pulse: Pulse::default(),
+            stalled: 0,
             retried: 0,
             retries: 0,
             unsettled: Vec::new(),
@@ -324,8 +328,13 @@ impl Recorder {
         self.last_started_due_ns = self.last_started_due_ns.max(Some(due_after_t0_ns));
     }
 
-    /// A slot was given up because it was too late. `lateness_ns` where its worker was waiting for it: then the
-    /// generator was late, not the database.
+    /// The generator stood still while a request was due or in flight.
+    pub fn stalled(&mut self, window: Window) {
+        self.stalled += u64::from(window == Window::Measured);
+    }
+
+    /// A slot was given up because it was too late. `lateness_ns` where its worker was waiting for it or the generator
+    /// stood still: then the generator was late, not the database.
     pub fn skip(&mut self, window: Window, due_after_t0_ns: u64, lateness_ns: Option<u64>) {
         self.counts(window).skipped += 1;
         self.late += 1;
@@ -336,25 +345,25 @@ impl Recorder {
     }
 
     /// A request that was started has ended. `done_in_window` tells whether it ended within the measured window;
-    /// `waited` whether its worker was waiting before it was due. True where its error is the first of a class.
+    /// `is_lateness` whether its worker was waiting before it was due, or the generator stood still. True where its error is the first of a class.
     pub fn finish(
         &mut self,
         window: Window,
         instants: Instants,
-        waited: bool,
+        is_lateness: bool,
         done_in_window: bool,
         outcome: &Outcome,
     ) -> bool {
         let Instants { due, claimed, sent, done } = instants;
         let latency_ns = done.saturating_sub(due);
-        self.late += u64::from(!waited && claimed > due);
+        self.late += u64::from(claimed > due);
         self.ok_completed_in_window += u64::from(done_in_window && *outcome == Outcome::Ok);
         if window == Window::Warmup {
             self.warmup_latency.record_ns(latency_ns);
         } else {
             self.figures.latency.record_ns(latency_ns);
             self.figures.service.record_ns(done.saturating_sub(sent));
-            if waited {
+            if is_lateness {
                 self.figures.lateness.record_ns(sent.saturating_sub(due));
             } else {
                 self.figures.wait.record_ns(claimed.saturating_sub(due));
@@ -391,6 +400,11 @@ impl Recorder {
         self.retried += u64::from(is_first);
         self.retries += 1;
         self.errors.add(ErrorOrigin::Retry, failure)
+    }
+
+    /// The server or the network ended a connection that was idle. True where the error is the first of its class.
+    pub fn connection_lost(&mut self, failure: &Failure) -> bool {
+        self.errors.add(ErrorOrigin::Connection, failure)
     }
 
     /// An attempt to replace a connection failed `at_ns` after T0. True where the error is the first of its class.
@@ -445,6 +459,7 @@ impl Recorder {
         self.returned_due_ns.extend(&other.returned_due_ns);
         self.last_started_due_ns = self.last_started_due_ns.max(other.last_started_due_ns);
         self.pulse.merge(&other.pulse);
+        self.stalled += other.stalled;
         self.retried += other.retried;
         self.retries += other.retries;
         let room = Self::MAX_UNSETTLED.saturating_sub(self.unsettled.len());

@@ -22,6 +22,7 @@ use crate::outages::Outage;
 use crate::outcome::ErrorCount;
 use crate::recorder::{COARSE_DIGITS, Durations, Timeline};
 use crate::schedule::{Arrival, Share};
+use crate::stalls::Stalls;
 
 /// What [`RunResult::format`] says.
 pub const FORMAT: &str = "postgres_load_test/result";
@@ -59,9 +60,9 @@ pub struct RunResult {
     pub latency_ms: Summary,
     /// done − sent: what the server and the network took.
     pub service_time_ms: Summary,
-    /// sent − due, where the worker was waiting: the generator's own error.
+    /// sent − due, where the worker was waiting or the generator stood still: the generator's own error.
     pub lateness_ms: Summary,
-    /// claimed − due, where every worker was busy when the slot was due.
+    /// claimed − due, of all others: every worker was busy when the slot was due.
     pub wait_for_connection_ms: Summary,
     /// The round trips within the service time, in order; empty with `--pipeline`. Where several machines' are merged,
     /// percentiles have two significant digits; count, minimum, mean and maximum are as exact as one machine's.
@@ -76,7 +77,7 @@ pub struct RunResult {
     pub retried: u64,
     /// How often in all.
     pub retries: u64,
-    /// Times of a second or more in which nothing was acknowledged, the first 100 of each machine.
+    /// Times of a second or more in which something was due and nothing was acknowledged, the first 100 of each VM.
     pub outages: Vec<Outage>,
     /// What the database holds of the run, with `--verify`.
     pub verification: Option<Verification>,
@@ -413,6 +414,9 @@ pub struct Generator {
     /// How much of the window the thread with the least to spare was computing or waiting for a processor, percent;
     /// `null` where it is not known.
     pub occupied_pct: Option<f64>,
+    /// When it stood still: of all VMs, with their names; the time is that of the worst-off one, the requests are summed.
+    #[serde(flatten)]
+    pub stood_still: Stalls,
 }
 
 /// HDR histograms of microseconds, 1 … 86,400,000,000 with three significant digits, as base64 of the V2 format with

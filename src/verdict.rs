@@ -8,6 +8,7 @@ pub mod clocks;
 pub mod fleet;
 pub mod grouped;
 mod held_up;
+mod stalls;
 
 use crate::number::Decimal;
 use crate::outcome::{ErrorCount, ErrorOrigin};
@@ -17,6 +18,10 @@ use crate::result::{Bounded, RunResult, ServerInfo, Status, Verification};
 const LATENESS_LIMIT_MS: f64 = 5.0;
 /// … if it is also more than this part of the median latency.
 const LATENESS_LIMIT_OF_P50: f64 = 0.1;
+/// Of fewer requests it is not suspected, but warned of …
+const LEAST_REQUESTS: u64 = 100;
+/// … and where fewer than these were late.
+const LEAST_LATE: u64 = 5;
 /// A thread that computed for more than this part of the window had nothing left, percent.
 const THREAD_CPU_LIMIT_PCT: f64 = 90.0;
 /// Nor had one that computed or waited for a processor for more than this part: what it waits to do is late, too.
@@ -94,7 +99,24 @@ impl Slo {
             Some(ms) => format!("{}{ms:.2} ms", if is_lower_bound { "more than " } else { "" }),
             None => "unknown, for no request was answered".to_owned(),
         };
-        Some(format!("latency {} is {found}, asked for {self}", self.figure))
+        let of_few = result.latency_ms.is_max(self.figure);
+        let of_few =
+            if of_few { format!(", the maximum of {} requests", result.latency_ms.requests) } else { String::new() };
+        Some(format!("latency {} is {found}{of_few}, asked for {self}", self.figure))
+    }
+}
+
+impl Slo {
+    /// What to say where there are too few requests for the figure.
+    fn of_few(&self, result: &RunResult) -> Option<String> {
+        let latency = &result.latency_ms;
+        latency.is_max(self.figure).then(|| {
+            format!(
+                "The latency {} of {} requests is their maximum, so the limit {self} is on that; a longer run has a {} of \
+                 its own.",
+                self.figure, latency.requests, self.figure
+            )
+        })
     }
 }
 
@@ -110,6 +132,7 @@ pub fn judge(result: &mut RunResult, criteria: &Criteria) {
     let mut warnings = warnings_of_figures(result);
     warnings.extend(result.container.iter().filter_map(|container| container.warning.clone()));
     warnings.extend(result.fleet.iter().flat_map(fleet::warnings));
+    warnings.extend(criteria.slos.iter().filter_map(|slo| slo.of_few(result)));
     let advice = advice::advice(result, criteria);
     result.status = status;
     result.reason = reason;
@@ -169,9 +192,15 @@ fn status(result: &RunResult, criteria: &Criteria) -> (Status, String) {
     if let Some(pct) = achieved.filter(|pct| *pct < DEGRADED_FROM_PCT.min(criteria.min_achieved_pct)) {
         return (Status::Failed, format!("Only {pct:.1}% of the target RPS achieved"));
     }
-    let violations: Vec<String> = criteria.slos.iter().filter_map(|slo| slo.violation(result)).collect();
+    let violations =
+        criteria.slos.iter().filter_map(|slo| Some((stalls::may_explain(slo, result), slo.violation(result)?)));
+    let (explained, violations): (Vec<_>, Vec<_>) = violations.partition(|(is_explained, _)| *is_explained);
+    let list = |of: Vec<(bool, String)>| of.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("; ");
     if !violations.is_empty() {
-        return (Status::Failed, sentence(&violations.join("; ")));
+        return (Status::Failed, sentence(&list(violations)));
+    }
+    if !explained.is_empty() {
+        return (Status::Invalid, stalls::hides(&list(explained), result));
     }
     if let Some(pct) = achieved.filter(|pct| *pct < criteria.min_achieved_pct) {
         let wanted = criteria.min_achieved_pct;
@@ -215,22 +244,69 @@ fn generator_at_fault(result: &RunResult) -> Option<String> {
              show this machine and not the database; raise --threads, use a larger machine, or several."
         ));
     }
-    // A closed loop has no due times to be late for.
-    result.config.target_rps?;
+    let is_open = result.config.target_rps.is_some();
     // Where it hardly runs, no worker ever waits for its slot, and there is no lateness to show it.
-    if let Some(occupied_pct) = result.generator.occupied_pct.filter(|pct| *pct > THREAD_OCCUPIED_LIMIT_PCT) {
+    let occupied_pct = result.generator.occupied_pct.filter(|pct| is_open && *pct > THREAD_OCCUPIED_LIMIT_PCT);
+    if let Some(occupied_pct) = occupied_pct {
         return Some(format!(
             "Generator-limited: a thread of it was computing or waiting for a processor for {occupied_pct:.0}% of the \
              time, so the figures show this machine and not the database; free it of other work (the database itself?), \
              or use another."
         ));
     }
-    let (late_ms, p50_ms) = (result.lateness_ms.p99?, result.latency_ms.p50.unwrap_or(0.0));
-    (late_ms > LATENESS_LIMIT_MS && late_ms > LATENESS_LIMIT_OF_P50 * p50_ms).then(|| {
+    if let Some(reason) = stalls::invalid(result) {
+        return Some(reason);
+    }
+    // The p99 of so many is reached by five or more, so they need not be counted.
+    let p99_ms = late_p99_ms(result)?;
+    let is_sample = result.lateness_ms.count >= LEAST_REQUESTS;
+    (is_sample && late_requests(result) >= LEAST_LATE).then(|| {
         format!(
-            "The generator was late: one request in a hundred was sent {late_ms:.1} ms or more after it was due, \
+            "The generator was late: one request in a hundred was sent {p99_ms:.1} ms or more after it was due, \
              although a worker was waiting, so the latency is partly its own; free this machine of other work, or \
              use another."
+        )
+    })
+}
+
+/// From which lateness on a request is late by the generator's fault, milliseconds.
+fn late_from_ms(result: &RunResult) -> f64 {
+    LATENESS_LIMIT_MS.max(LATENESS_LIMIT_OF_P50 * result.latency_ms.p50.unwrap_or(0.0))
+}
+
+/// The p99 of the lateness, where it is beyond the limit. A closed loop has no due times to be late for.
+fn late_p99_ms(result: &RunResult) -> Option<f64> {
+    result.config.target_rps?;
+    result.lateness_ms.p99.filter(|p99_ms| *p99_ms > late_from_ms(result))
+}
+
+/// How many requests were late by the generator's fault, where the p99 of the lateness is beyond the limit.
+fn late_requests(result: &RunResult) -> u64 {
+    let count = result.lateness_ms.count;
+    // As many values are at the p99 or above it, and of so many they are enough.
+    let at_least = count - (count * 99).div_ceil(100) + 1;
+    if at_least >= LEAST_LATE {
+        return at_least;
+    }
+    let from_us = (late_from_ms(result) * 1_000.0) as u64;
+    // A histogram that cannot be read is refused elsewhere.
+    result.histograms.lateness.decode().map_or(0, |lateness| {
+        let late = lateness.histogram.iter_recorded().filter(|bucket| bucket.value_iterated_to() > from_us);
+        late.map(|bucket| bucket.count_at_value()).sum::<u64>() + lateness.past_range
+    })
+}
+
+/// What to say where the generator was late for too few requests to judge by.
+fn late_for_few(result: &RunResult) -> Option<String> {
+    late_p99_ms(result)?;
+    let (count, late) = (result.lateness_ms.count, late_requests(result));
+    (count < LEAST_REQUESTS || late < LEAST_LATE).then(|| {
+        format!(
+            "{} of {} requests were sent up to {:.1} ms after they were due, by the generator's fault: too few to say \
+             what that does to the figures. A longer run tells.",
+            thousands(late.max(1)),
+            thousands(count),
+            result.lateness_ms.max.unwrap_or_default()
         )
     })
 }
@@ -278,6 +354,8 @@ pub(crate) fn warnings_of_figures(result: &RunResult) -> Vec<String> {
              (the database itself?), which slows both."
         ));
     }
+    warnings.extend(late_for_few(result));
+    warnings.extend(stalls::warning(result));
     if result.run.interrupted {
         warnings.push(format!("Interrupted: the window was {:.1} s long.", result.run.window_seconds));
     }
@@ -338,7 +416,8 @@ pub fn thousands(number: u64) -> String {
 mod tests {
     use super::*;
     use crate::recorder::Durations;
-    use crate::result::{Accounting, Summary, TableRows, tests::sample};
+    use crate::result::tests::{durations, sample};
+    use crate::result::{Accounting, EncodedHistogram, Summary, TableRows};
 
     fn criteria() -> Criteria {
         Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() }
@@ -431,6 +510,59 @@ mod tests {
         assert_eq!(late(4.9, 1.0), Status::Passed); // not late enough
         assert_eq!(late(6.0, 100.0), Status::Passed); // 6 % of the latency
         assert_eq!(late(11.0, 100.0), Status::Invalid);
+    }
+
+    /// `count` requests, of which `late` were sent 7 ms after they were due.
+    fn sent_late(count: u64, late: u64) -> impl FnOnce(&mut RunResult) {
+        move |r| {
+            let lateness = durations((0..count).map(|at| if at < late { 7 } else { 0 }));
+            r.lateness_ms = Summary::new(&lateness, 0);
+            r.histograms.lateness = EncodedHistogram::new(&lateness);
+            r.latency_ms.p50 = Some(10.0);
+        }
+    }
+
+    #[test]
+    fn a_generator_is_not_judged_by_few_requests_or_few_late_ones() {
+        for (count, late, status, warned) in [
+            (6, 1, Status::Passed, true),
+            (99, 50, Status::Passed, true),
+            (100, 4, Status::Passed, true),
+            (100, 5, Status::Invalid, false),
+            (399, 4, Status::Passed, true),
+            (399, 5, Status::Invalid, false),
+            (500, 6, Status::Invalid, false),
+            (1_000, 10, Status::Passed, false), // one in a hundred, and the p99 is below it
+            (1_000, 11, Status::Invalid, false),
+        ] {
+            let mut result = sample();
+            sent_late(count, late)(&mut result);
+            judge(&mut result, &criteria());
+            assert_eq!(result.status, status, "{late} of {count}: {}", result.reason);
+            let told = format!("{late} of {} requests were sent up to 7.0 ms", thousands(count));
+            let found = result.warnings.iter().any(|warning| warning.starts_with(&told));
+            assert_eq!(found, warned, "{late} of {count}: {:?}", result.warnings);
+        }
+    }
+
+    #[test]
+    fn a_limit_on_a_percentile_of_few_requests_is_said_to_be_on_the_maximum() {
+        let slo = Criteria { slos: vec![Slo::parse("p99<4ms").unwrap(), Slo::parse("p50<9ms").unwrap()], ..criteria() };
+        let mut result = sample();
+        result.latency_ms = Summary::new(&durations(1..=6), 0);
+        judge(&mut result, &slo);
+        assert_eq!(result.status, Status::Failed);
+        assert!(
+            result.reason.starts_with("Latency p99 is 6.00 ms, the maximum of 6 requests, asked for"),
+            "{}",
+            result.reason
+        );
+        let warned =
+            |result: &RunResult| result.warnings.iter().filter(|text| text.contains("is their maximum")).count();
+        assert_eq!(warned(&result), 1, "{:?}", result.warnings);
+        let mut many = sample();
+        judge(&mut many, &slo);
+        assert_eq!(warned(&many), 0);
     }
 
     #[test]

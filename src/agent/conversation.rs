@@ -151,6 +151,10 @@ impl Conversation {
                     incidents = 0;
                     self.say(Event::Second(Box::new(Snapshot::new(index, &recorded))));
                 }
+                engine::Event::Incident(Incident::StoodStill { started_s, seconds }) => {
+                    let message = format!("for {seconds:.1} s at {started_s:.1} s");
+                    self.say(Event::Incident { class: "the generator stood still".to_owned(), message });
+                }
                 engine::Event::Incident(Incident::NewError(failure) | Incident::ReconnectFailed(failure)) => {
                     incidents += 1;
                     if incidents <= INCIDENTS_A_SECOND {

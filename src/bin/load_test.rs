@@ -250,6 +250,10 @@ impl Screen {
         let (what, failure) = match incident {
             Incident::NewError(failure) => ("first of its kind", failure),
             Incident::ReconnectFailed(failure) => ("while connecting anew", failure),
+            Incident::StoodStill { started_s, seconds } => {
+                self.print(&format!("  The generator stood still for {seconds:.1} s at {started_s:.1} s"));
+                return;
+            }
         };
         if self.verbose {
             self.print(&text::printable(&format!("error ({what}): {}: {}", failure.class, failure.message)));

@@ -8,6 +8,7 @@
 
 pub mod batch;
 pub mod lead;
+pub mod looks;
 mod readiness;
 pub mod script;
 pub mod session;
@@ -29,14 +30,19 @@ use crate::clock::{self, Epoch};
 use crate::database::connect::Connector;
 use crate::outages::{Outage, Outages};
 use crate::recorder::{Recorder, Timeline};
-use crate::schedule::{Cursor, Schedule};
+use crate::schedule::{Cursor, Pace, Schedule};
+use crate::stalls::Span;
 use crate::workload::request::RequestMaker;
+use looks::Seen;
 use script::{Script, SessionOptions};
 use thread::{ThreadEvent, ThreadRecord, ThreadSetup};
 use worker::Shared;
 
 pub use thread::PrepareError;
 pub use worker::Incident;
+
+/// A stall of the generator that is so long is told while the run goes on, nanoseconds.
+const TOLD_AT_ONCE_NS: u64 = 1_000_000_000;
 
 /// How load is driven.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,8 +79,9 @@ pub struct Running {
     closing: watch::Sender<bool>,
     abort: watch::Sender<bool>,
     epoch: Epoch,
-    /// An empty recorder goes back for each full one.
     outages: Outages,
+    stalls_told: usize,
+    /// An empty recorder goes back for each full one.
     spares: Vec<mpsc::UnboundedSender<Box<Recorder>>>,
     seconds: BTreeMap<u64, (usize, Box<Recorder>)>,
     total: Recorder,
@@ -106,8 +113,10 @@ pub struct RunRecord {
     pub recorder: Recorder,
     /// When requests of the window were completed.
     pub completed: Timeline,
-    /// Times in which nothing was acknowledged.
+    /// Times in which something was due and nothing was acknowledged.
     pub outages: Vec<Outage>,
+    /// When the generator stood still, on the monotonic clock.
+    pub seen: Seen,
     /// The names of the recorded round trips, in order.
     pub phase_names: Vec<String>,
     /// T0.
@@ -148,6 +157,7 @@ pub async fn prepare(
         script,
         maker,
         cursor: Cursor::new(&options.schedule),
+        looks: Arc::default(),
         warmup_ns: options.schedule.warmup_ns,
         end_ns: AtomicU64::new(options.schedule.end_ns()),
         process_cpu_at_t0_ns: AtomicU64::new(0),
@@ -183,6 +193,7 @@ pub async fn prepare(
             _ => return Err(std::io::Error::other("a generator thread ended before it was ready").into()),
         }
     }
+    let outages = Outages::new(matches!(options.schedule.pace, Pace::Closed));
     let running = Running {
         options,
         shared,
@@ -196,7 +207,8 @@ pub async fn prepare(
         spares,
         seconds: BTreeMap::new(),
         completed: Timeline::default(),
-        outages: Outages::default(),
+        outages,
+        stalls_told: 0,
         finished: Vec::new(),
         interrupted_at_ns: None,
     };
@@ -250,14 +262,19 @@ impl Running {
             if let Some(event) = self.complete_second() {
                 return Ok(event);
             }
-            let drain_ends_ns = self.epoch.mono_ns
-                + self.shared.end_ns.load(Ordering::Acquire)
-                + clock::duration_ns(self.options.drain);
-            let left = Duration::from_nanos(drain_ends_ns.saturating_sub(clock::now_ns()));
+            if let Some(incident) = self.new_stall() {
+                return Ok(Event::Incident(incident));
+            }
+            let left = Duration::from_nanos(self.drain_ends_ns().saturating_sub(clock::now_ns()));
             let event = tokio::select! {
                 event = self.events.recv() => event,
                 () = tokio::time::sleep(left), if !*self.abort.borrow() => {
-                    self.abort.send_replace(true);
+                    // Answers that came while the generator stood still are yet to be read.
+                    let now_ns = clock::now_ns();
+                    self.shared.looks.look(now_ns);
+                    if now_ns >= self.drain_ends_ns() {
+                        self.abort.send_replace(true);
+                    }
                     continue;
                 }
             };
@@ -276,6 +293,25 @@ impl Running {
                 None => return self.finish().map(|record| Event::Finished(Box::new(record))),
             }
         }
+    }
+
+    /// When requests in flight are given up, on the monotonic clock.
+    fn drain_ends_ns(&self) -> u64 {
+        let window_ends_ns = self.epoch.mono_ns + self.shared.end_ns.load(Ordering::Acquire);
+        let stood_still_ns = self.shared.looks.stood_still_ns(window_ends_ns, u64::MAX);
+        window_ends_ns + clock::duration_ns(self.options.drain) + stood_still_ns
+    }
+
+    /// A stall that is worth a line at once, where there is a new one.
+    fn new_stall(&mut self) -> Option<Incident> {
+        let (known, latest) = self.shared.looks.latest();
+        let is_new = known > std::mem::replace(&mut self.stalls_told, known);
+        let span = latest.filter(|span| is_new && span.end_ns - span.start_ns >= TOLD_AT_ONCE_NS)?;
+        let seconds = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns) as f64 / 1e9;
+        Some(Incident::StoodStill {
+            started_s: seconds(self.epoch.mono_ns, span.start_ns),
+            seconds: seconds(span.start_ns, span.end_ns),
+        })
     }
 
     fn add(&mut self, index: u64, recorded: Box<Recorder>) {
@@ -313,7 +349,9 @@ impl Running {
             // A request that started in the instant of the interrupt belongs to the window.
             window_end_ns = window_end_ns.max(last_ns + 1);
         }
-        let waited = [&recorder.measured, &recorder.warmup].iter().any(|counts| counts.in_flight() > 0);
+        let claimed = self.shared.cursor.claimed();
+        let seen = self.shared.looks.seen();
+        let outages = self.outages(&recorder, window_end_ns, &seen);
         let run_queues: Vec<u64> = self.finished.iter().filter_map(|record| record.run_queue_ns).collect();
         Ok(RunRecord {
             phase_names: std::mem::take(&mut self.phase_names),
@@ -321,7 +359,7 @@ impl Running {
             window_start_ns: self.options.schedule.warmup_ns.min(window_end_ns),
             window_end_ns,
             interrupted: self.interrupted_at_ns.is_some(),
-            claimed: self.shared.cursor.claimed(),
+            claimed,
             process_cpu_ns: match self.shared.process_cpu_at_t0_ns.load(Ordering::Relaxed) {
                 0 => 0,
                 at_t0_ns => clock::process_cpu_ns().saturating_sub(at_t0_ns),
@@ -331,9 +369,25 @@ impl Running {
             thread_run_queue_ns: (run_queues.len() == self.finished.len()).then_some(run_queues),
             start_delay_ns: self.finished.iter().filter_map(|record| record.start_delay_ns).min(),
             completed: std::mem::take(&mut self.completed),
-            outages: std::mem::take(&mut self.outages).finish(window_end_ns, waited),
+            outages,
+            seen,
             recorder,
         })
+    }
+
+    /// All outages up to the end of the window. Takes a slot from the cursor.
+    fn outages(&mut self, recorder: &Recorder, window_end_ns: u64, seen: &Seen) -> Vec<Outage> {
+        let t0_ns = self.epoch.mono_ns;
+        let after_t0 = |span: &Span| Span {
+            start_ns: span.start_ns.saturating_sub(t0_ns),
+            end_ns: span.end_ns.saturating_sub(t0_ns),
+        };
+        let stalls: Vec<Span> = seen.spans.iter().map(after_t0).collect();
+        let figures = &recorder.figures;
+        let answers = [&figures.service, &recorder.warmup_latency].into_iter().find(|answers| answers.count() > 0);
+        let usual_ns = answers.map(|answers| answers.histogram.value_at_quantile(0.5).saturating_mul(1_000));
+        let next_due_ns = self.shared.cursor.claim(window_end_ns).due_ns;
+        std::mem::take(&mut self.outages).finish(window_end_ns, Some(next_due_ns), usual_ns, &stalls)
     }
 }
 

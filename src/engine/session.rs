@@ -4,12 +4,14 @@
 //! with the first write, so a sequential request is one round trip for each write and one for COMMIT; pipelined, it is
 //! one round trip in all.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
 use super::batch::{Batch, Outgoing};
+use super::looks::ThreadLooks;
 use super::script::{MAX_ROUND_TRIPS, Script, Step};
 use super::wire::{Answer, Wire};
 use crate::clock;
@@ -84,26 +86,43 @@ impl Session {
 
     /// Runs one request to its end. A failed transaction is rolled back before this returns (after `done`). Where it is
     /// given up, or this is dropped, the session [is abandoned](Self::is_abandoned).
-    pub async fn run(&mut self, script: &Script, batch: &Batch, pool: &Pool) -> Execution {
+    pub async fn run(&mut self, script: &Script, batch: &Batch, pool: &Pool, looks: &ThreadLooks) -> Execution {
         self.is_busy = true;
-        let Some(limit) = self.give_up else {
-            let execution = self.run_unbounded(script, batch, pool).await;
+        if let Some(execution) = self.run_until_given_up(script, batch, pool, looks).await {
             self.is_busy = false;
             return execution;
-        };
-        match tokio::time::timeout(limit, self.run_unbounded(script, batch, pool)).await {
-            Ok(execution) => {
-                self.is_busy = false;
-                execution
-            }
-            Err(_) => {
-                let message = format!("no answer within {limit:?}, although the statement timeout had passed");
-                let failure = Failure::own("no answer", message, true);
-                self.wire.end_with(failure.clone());
-                let outcome = if self.may_commit { Outcome::Unknown(failure) } else { Outcome::Failed(failure) };
-                Execution::new(outcome, Ends::default())
-            }
         }
+        let waited = self.give_up.unwrap_or_default();
+        let message = format!("no answer within {waited:?}, although the statement timeout had passed");
+        let failure = Failure::own("no answer", message, true);
+        self.wire.end_with(failure.clone());
+        let outcome = if self.may_commit { Outcome::Unknown(failure) } else { Outcome::Failed(failure) };
+        Execution::new(outcome, Ends::default())
+    }
+
+    /// `None` where there was no answer in time.
+    async fn run_until_given_up(
+        &mut self,
+        script: &Script,
+        batch: &Batch,
+        pool: &Pool,
+        looks: &ThreadLooks,
+    ) -> Option<Execution> {
+        let Some(mut limit) = self.give_up else {
+            return Some(self.run_unbounded(script, batch, pool).await);
+        };
+        let mut running = pin!(self.run_unbounded(script, batch, pool));
+        while !limit.is_zero() {
+            let begun_ns = clock::now_ns();
+            if let Ok(execution) = tokio::time::timeout(limit, &mut running).await {
+                return Some(execution);
+            }
+            // While the generator stood still it could not read an answer, nor send what comes next.
+            let now_ns = clock::now_ns();
+            looks.look(now_ns);
+            limit = Duration::from_nanos(looks.all().stood_still_ns(begun_ns, now_ns));
+        }
+        None
     }
 
     /// Whether the server may still be at work on a request that nobody waits for any more.

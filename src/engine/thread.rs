@@ -1,6 +1,6 @@
 //! One thread of the generator: a single-threaded runtime with some of the workers, all of which share one recorder.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,13 +11,16 @@ use futures::stream::{StreamExt, TryStreamExt};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use super::lead::Lead;
+use super::looks::{self, ThreadLooks};
 use super::session::{OpenError, Session};
 use super::timer::Timer;
-use super::worker::{Incident, Shared, Worker};
+use super::worker::{Incident, OfThread, Shared, Worker};
 use crate::clock::{self, Epoch};
 use crate::database::connect::{ConnectError, ConnectErrorKind};
+use crate::outages::Asked;
 use crate::recorder::Recorder;
 
 /// How many sessions are cancelled at once.
@@ -171,26 +174,33 @@ async fn drive(setup: ThreadSetup) {
         return;
     };
 
+    let looks = Rc::new(ThreadLooks::new(Arc::clone(&shared.looks)));
     let recorder = Rc::new(RefCell::new(Recorder::new(phases)));
     let (abandoned, mut left_behind) = mpsc::unbounded_channel();
     let mut cancelling = futures::stream::poll_fn(|cx| left_behind.poll_recv(cx))
         .map(Session::cancel)
         .buffer_unordered(CANCELLED_AT_ONCE);
+    let mut in_hand = Vec::new();
     let mut tasks = JoinSet::new();
     for session in sessions {
+        let hand = Rc::new(Cell::new(None));
+        in_hand.push(Rc::clone(&hand));
         let tell = events.clone();
         let incidents = Box::new(move |incident| _ = tell.send(ThreadEvent::Incident(incident)));
         let recorder = Rc::clone(&recorder);
-        let abandoned = abandoned.clone();
-        let worker = Worker::new(Arc::clone(&shared), recorder, incidents, session, abandoned, closing.clone(), epoch);
+        let of_thread = OfThread { recorder, looks: Rc::clone(&looks), in_hand: hand, abandoned: abandoned.clone() };
+        let worker = Worker::new(Arc::clone(&shared), of_thread, incidents, session, closing.clone(), epoch);
         tasks.spawn_local(worker.run());
     }
     let mut usage = Box::pin(usage_until_end(Arc::clone(&shared), epoch, timer, closing));
     let mut used = None;
     let mut seconds = Seconds::new(epoch);
-    let mut reports = Reports { thread, phases, recorder, events, spares };
+    let mut reports = Reports { thread, phases, recorder, in_hand, epoch, events, spares };
+    let mut look = tokio::time::interval(looks::EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = look.tick() => looks.tick(),
             joined = tasks.join_next() => match joined {
                 None => break,
                 // A worker that panicked would leave its request uncounted: go down with it.
@@ -237,6 +247,9 @@ struct Reports {
     thread: usize,
     phases: usize,
     recorder: Rc<RefCell<Recorder>>,
+    /// The request that each worker has in hand.
+    in_hand: Vec<Rc<Cell<Option<Asked>>>>,
+    epoch: Epoch,
     events: mpsc::UnboundedSender<ThreadEvent>,
     spares: mpsc::UnboundedReceiver<Box<Recorder>>,
 }
@@ -244,7 +257,9 @@ struct Reports {
 impl Reports {
     fn send(&mut self, index: u64) {
         let empty = self.spares.try_recv().unwrap_or_else(|_| Box::new(Recorder::new(self.phases)));
-        let recorded = Box::new(self.recorder.borrow_mut().take(*empty));
+        let mut recorded = Box::new(self.recorder.borrow_mut().take(*empty));
+        let now_ns = clock::now_ns().saturating_sub(self.epoch.mono_ns);
+        recorded.pulse.end(self.in_hand.iter().filter_map(|hand| hand.get()), now_ns);
         let _ = self.events.send(ThreadEvent::Second { thread: self.thread, index, recorded });
     }
 }

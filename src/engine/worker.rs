@@ -4,7 +4,7 @@
 //! connection died replaces it; meanwhile it claims no further slot, so that other workers take them. A slot that it
 //! holds already waits with it, and that shows as a wait for a connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,11 +13,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::batch::Batch;
+use super::looks::{Looks, ThreadLooks};
 use super::script::{MAX_ROUND_TRIPS, Script};
 use super::session::Session;
 use super::timer::Timer;
 use crate::clock::{self, Epoch};
 use crate::database::connect::Connector;
+use crate::outages::Asked;
 use crate::outcome::{Failure, Outcome};
 use crate::recorder::{Instants, Recorder, Unsettled, Window};
 use crate::schedule::{Cursor, Slot};
@@ -35,6 +37,8 @@ pub struct Shared {
     pub maker: RequestMaker,
     /// Hands out slots.
     pub cursor: Cursor,
+    /// When the generator stood still.
+    pub looks: Arc<Looks>,
     /// Length of the warm-up, nanoseconds.
     pub warmup_ns: u64,
     /// CPU time of the process at T0, nanoseconds; 0 before it.
@@ -60,6 +64,42 @@ pub enum Incident {
     NewError(Failure),
     /// A connection could not be replaced, for the first time with this kind of error.
     ReconnectFailed(Failure),
+    /// The generator stood still: no thread of it acted.
+    StoodStill {
+        /// When that began, seconds after T0.
+        started_s: f64,
+        /// How long it was.
+        seconds: f64,
+    },
+}
+
+/// What a worker shares with its thread.
+pub struct OfThread {
+    /// Where all of the thread's workers write down what happened.
+    pub recorder: Rc<RefCell<Recorder>>,
+    /// The thread's looks at the clock.
+    pub looks: Rc<ThreadLooks>,
+    /// The request that this worker has in hand.
+    pub in_hand: Rc<Cell<Option<Asked>>>,
+    /// Where sessions go on which a request was given up.
+    pub abandoned: Abandoned,
+}
+
+/// Why a request is sent when it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// Its worker was waiting for it: whatever is late is the generator's fault.
+    Waited,
+    /// It was claimed late, because the generator stood still: its fault, too.
+    Stalled,
+    /// It was claimed late, because all workers were busy or without a connection.
+    Busy,
+}
+
+impl Start {
+    fn is_lateness(self) -> bool {
+        self != Self::Busy
+    }
 }
 
 /// Takes sessions on which a request was given up, so that they are cancelled on the server.
@@ -69,6 +109,8 @@ pub type Abandoned = mpsc::UnboundedSender<Session>;
 pub struct Worker {
     shared: Arc<Shared>,
     recorder: Rc<RefCell<Recorder>>,
+    looks: Rc<ThreadLooks>,
+    in_hand: Rc<Cell<Option<Asked>>>,
     incidents: Box<dyn Fn(Incident)>,
     session: Option<Session>,
     abandoned: Abandoned,
@@ -141,15 +183,27 @@ impl Worker {
     /// A worker with an open session.
     pub fn new(
         shared: Arc<Shared>,
-        recorder: Rc<RefCell<Recorder>>,
+        OfThread { recorder, looks, in_hand, abandoned }: OfThread,
         incidents: Box<dyn Fn(Incident)>,
         (session, timer): (Session, Timer),
-        abandoned: Abandoned,
         closing: watch::Receiver<bool>,
         epoch: Epoch,
     ) -> Self {
         let (session, jitter) = (Some(session), SplitMix64::new(clock::now_ns()));
-        Self { shared, recorder, incidents, session, abandoned, timer, closing, epoch, jitter, fruitless: 0 }
+        Self {
+            shared,
+            recorder,
+            looks,
+            in_hand,
+            incidents,
+            session,
+            abandoned,
+            timer,
+            closing,
+            epoch,
+            jitter,
+            fruitless: 0,
+        }
     }
 
     /// Runs requests until the window closes, and finishes the one in hand.
@@ -164,9 +218,16 @@ impl Worker {
                 break;
             }
             let claim = Claim::new(self.shared.cursor.claim(now_ns), Rc::clone(&self.recorder));
-            if claim.slot.due_ns >= self.shared.end_ns() || !self.run_slot(claim, &mut request, &mut batch).await {
+            let due_ns = claim.slot.due_ns;
+            self.in_hand.set(Some(Asked { due_ns, sent_ns: None }));
+            if due_ns >= self.shared.end_ns() || !self.run_slot(claim, &mut request, &mut batch).await {
                 break;
             }
+            self.in_hand.set(None);
+        }
+        // The slot that it has in hand may lie beyond the window.
+        if self.in_hand.get().is_some_and(|asked| asked.due_ns >= self.shared.end_ns()) {
+            self.in_hand.set(None);
         }
         self.close().await;
     }
@@ -191,12 +252,11 @@ impl Worker {
         let window = if slot.due_ns < shared.warmup_ns { Window::Warmup } else { Window::Measured };
         let unix_ms = (self.epoch.unix_ns + slot.due_ns) / 1_000_000;
         let due_ns = self.epoch.mono_ns + slot.due_ns;
-        let mut claimed_ns = clock::now_ns();
-        let mut waited = claimed_ns < due_ns;
+        let (mut claimed_ns, mut start) = self.claimed(due_ns);
         // Made before the slot is due where there is time, so that making it does not delay the request.
         shared.maker.fill(request, slot.number, unix_ms);
         shared.script.encode(request, shared.maker.pool(), batch);
-        while waited {
+        while start == Start::Waited {
             match self.wait_until(due_ns).await {
                 Wake::Due => break,
                 Wake::Closing => return false,
@@ -204,8 +264,7 @@ impl Worker {
                     if !self.ensure_connected().await {
                         return false;
                     }
-                    claimed_ns = clock::now_ns();
-                    waited = claimed_ns < due_ns;
+                    (claimed_ns, start) = self.claimed(due_ns);
                 }
             }
         }
@@ -214,13 +273,34 @@ impl Worker {
             return false;
         }
         claim.keep();
-        let lag_ns = clock::now_ns().saturating_sub(due_ns);
+        let now_ns = clock::now_ns();
+        self.looks.look(now_ns);
+        let lag_ns = now_ns.saturating_sub(due_ns);
         if shared.max_lag_ns.is_some_and(|max_lag_ns| lag_ns > max_lag_ns) {
-            self.recorder.borrow_mut().skip(window, slot.due_ns, waited.then_some(lag_ns));
+            let mut recorder = self.recorder.borrow_mut();
+            recorder.skip(window, slot.due_ns, start.is_lateness().then_some(lag_ns));
+            if start == Start::Stalled || self.looks.all().stood_still(due_ns, now_ns) {
+                recorder.stalled(window);
+            }
             return true;
         }
-        self.execute(slot, window, batch, claimed_ns, waited, unix_ms).await;
+        self.execute(slot, window, batch, claimed_ns, start, unix_ms).await;
         true
+    }
+
+    /// When this worker took a slot that is due at `due_ns`, and why not earlier.
+    fn claimed(&self, due_ns: u64) -> (u64, Start) {
+        let claimed_ns = clock::now_ns();
+        self.looks.look(claimed_ns);
+        let all = self.looks.all();
+        if claimed_ns < due_ns {
+            all.caught_up(claimed_ns);
+            (claimed_ns, Start::Waited)
+        } else if all.excuses(due_ns, claimed_ns) {
+            (claimed_ns, Start::Stalled)
+        } else {
+            (claimed_ns, Start::Busy)
+        }
     }
 
     async fn execute(
@@ -229,7 +309,7 @@ impl Worker {
         window: Window,
         batch: &Batch,
         claimed_ns: u64,
-        waited: bool,
+        start: Start,
         unix_ms: u64,
     ) {
         let Some(session) = self.session.as_mut() else { return };
@@ -238,9 +318,14 @@ impl Worker {
         self.recorder.borrow_mut().start(window, slot.due_ns);
         let t0_ns = self.epoch.mono_ns;
         let sent_ns = clock::now_ns();
+        let asked = Asked { due_ns: slot.due_ns, sent_ns: Some(sent_ns.saturating_sub(t0_ns)) };
+        self.in_hand.set(Some(asked));
+        if start == Start::Waited {
+            self.looks.all().was_idle(claimed_ns, sent_ns);
+        }
         let (mut last_sent_ns, mut tries) = (sent_ns, 1);
         let execution = loop {
-            let execution = session.run(&self.shared.script, batch, self.shared.maker.pool()).await;
+            let execution = session.run(&self.shared.script, batch, self.shared.maker.pool(), &self.looks).await;
             match &execution.outcome {
                 Outcome::Failed(failure) if failure.is_worth_a_retry() && tries < self.shared.max_tries => {
                     if self.recorder.borrow_mut().retry(tries == 1, failure) {
@@ -254,6 +339,7 @@ impl Worker {
         };
         let done_ns = execution.done_ns;
 
+        self.looks.look(done_ns);
         let instants = Instants { due: t0_ns + slot.due_ns, claimed: claimed_ns, sent: sent_ns, done: done_ns };
         let done_after_t0_ns = done_ns.saturating_sub(t0_ns);
         let done_in_window = (self.shared.warmup_ns..self.shared.end_ns()).contains(&done_after_t0_ns);
@@ -267,10 +353,13 @@ impl Worker {
             }
             recorder.phases(&phases_ns[..execution.round_trips]);
         }
-        let is_news = recorder.finish(window, instants, waited, done_in_window, &execution.outcome);
+        if start == Start::Stalled || self.looks.all().stood_still(instants.due.min(sent_ns), done_ns) {
+            recorder.stalled(window);
+        }
+        let is_news = recorder.finish(window, instants, start.is_lateness(), done_in_window, &execution.outcome);
         match execution.outcome {
-            Outcome::Ok => recorder.pulse.ok(slot.due_ns, done_after_t0_ns),
-            _ => recorder.pulse.error(done_after_t0_ns),
+            Outcome::Ok => recorder.pulse.ok(asked, done_after_t0_ns),
+            _ => recorder.pulse.failed(asked, done_after_t0_ns),
         }
         drop(recorder);
         in_flight.is_settled = !matches!(execution.outcome, Outcome::Unknown(_));
@@ -325,7 +414,7 @@ impl Worker {
         }
         // Died while idle: no request knows of it, so it is written down here.
         if let Some(failure) = self.session.take().and_then(|lost| lost.loss().cloned())
-            && self.recorder.borrow_mut().reconnect_failed(&failure, self.now_ns())
+            && self.recorder.borrow_mut().connection_lost(&failure)
         {
             (self.incidents)(Incident::ReconnectFailed(failure));
         }

@@ -9,6 +9,7 @@ use crate::result::{
     Bounded, ClockVsDatabase, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION, Verification,
     WarmupCounts,
 };
+use crate::stalls::{self, Stalls};
 use crate::workload::TABLES;
 
 /// No count of a document is greater. So many requests take years at the greatest rate, and the sum over as many
@@ -99,6 +100,7 @@ fn text_out_of_range(part: &Part) -> Option<String> {
         .or_else(|| result.run.aborted.as_ref().and_then(|text| wrong_text("aborted", text)))
         .or_else(|| result.verification.as_ref().and_then(|found| wrong_verification(found, result)))
         .or_else(|| wrong_outages(&result.outages))
+        .or_else(|| wrong_stalls(&result.generator.stood_still, result))
 }
 
 /// What is wrong with what a machine tells of its rows.
@@ -139,6 +141,22 @@ fn wrong_outages(outages: &[Outage]) -> Option<String> {
         let times = [Some(outage.started_s), outage.first_error_s, outage.recovered_s, Some(outage.seconds)];
         let time = times.into_iter().find_map(|seconds| wrong_number("outage", seconds));
         time.or_else(|| outage.hostname.as_ref().and_then(|name| wrong_name("hostname", name)))
+    })
+}
+
+/// What is wrong with when a generator is told to have stood still.
+fn wrong_stalls(told: &Stalls, result: &RunResult) -> Option<String> {
+    let listed = told.stalls.len();
+    if told.stall_count > MAX_COUNT || listed as u64 > told.stall_count || listed > stalls::MAX_LISTED {
+        return Some(format!("its generator stood still {} times, and {listed} of them are listed", told.stall_count));
+    }
+    if told.stalled_requests > result.accounting.scheduled || (told.stall_count == 0 && told.stalled_requests > 0) {
+        return Some(format!("{} requests were held up by its generator", told.stalled_requests));
+    }
+    let times = told.stalls.iter().flat_map(|stall| [stall.started_s, stall.seconds]).chain([told.stalled_seconds]);
+    let wrong = times.into_iter().find_map(|seconds| wrong_number("stall", Some(seconds)));
+    wrong.or_else(|| {
+        told.stalls.iter().filter_map(|stall| stall.hostname.as_ref()).find_map(|name| wrong_name("hostname", name))
     })
 }
 

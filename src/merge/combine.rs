@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::outages::outages;
 use super::rates::{CommonTime, rates, t0_ns, timeline};
+use super::stalls::stood_still;
 use super::sums::Sums;
 use super::unreported::Unreported;
 use super::{MergeError, Part};
@@ -187,6 +188,7 @@ fn generator(parts: &[Part]) -> Generator {
         busiest_thread_pct: known().map(|result| result.generator.busiest_thread_pct).fold(0.0, f64::max),
         run_queue_wait_pct: known().filter_map(|result| result.generator.run_queue_wait_pct).reduce(f64::max),
         occupied_pct: known().filter_map(|result| result.generator.occupied_pct).reduce(f64::max),
+        stood_still: stood_still(parts),
     }
 }
 

@@ -1,19 +1,21 @@
 //! Outages of several VMs at one time are one outage of the test. Pure.
 
-use super::Part;
+use super::{Part, stalls};
 use crate::outages::Outage;
 
 /// Outages that are kept.
 const MAX_OUTAGES: usize = 100;
 
 /// The outages of all VMs, in the order of their beginning: those that overlap are one, from the first one's beginning to
-/// the last one's end. An outage that only one VM saw has its name. `t0_s` tells how long after the test's T0 each part's
+/// the last one's end. An outage that only one VM saw has its name; what another VM's standing still explains is left to
+/// that VM's own result. `t0_s` tells how long after the test's T0 each part's
 /// own T0 was, seconds.
 pub(super) fn outages(parts: &[Part], t0_s: impl Fn(&Part) -> f64) -> Vec<Outage> {
     let of = |(index, part): (usize, &Part)| {
         let shift = t0_s(part);
         let shifted = move |seconds: f64| (seconds + shift).max(0.0);
-        let outages = part.result.outages.iter().map(move |outage| Outage {
+        let unexplained = part.result.outages.iter().filter(|outage| !stalls::explain(parts, part, outage));
+        let outages = unexplained.map(move |outage| Outage {
             started_s: shifted(outage.started_s),
             first_error_s: outage.first_error_s.map(shifted),
             recovered_s: outage.recovered_s.map(shifted),

@@ -4,8 +4,8 @@
 
 use std::io::{self, Write};
 
-use super::text::{Header, number, section, shortened, title, wrapped};
-use crate::result::{Bounded, ClockComparison, ClockReference, Config, Fleet, ServerInfo, VmResult};
+use super::text::{Header, marked, number, section, shortened, title, wrapped};
+use crate::result::{Bounded, ClockComparison, ClockReference, Config, Fleet, ServerInfo, Summary, VmResult};
 use crate::schedule::Share;
 use crate::verdict::fleet::{at_fault, clock_errors, differing};
 use crate::verdict::{grouped, name_list};
@@ -110,7 +110,11 @@ pub(super) fn hosts(out: &mut impl Write, fleet: &Fleet) -> io::Result<()> {
         out,
         "  Late99: sent after it was due, p99, ms. Skew: began after T0, ms.\n  \
          Clock: ahead of the {reference}'s, ms."
-    )
+    )?;
+    if shown.iter().any(|index| fleet.per_vm_results[*index].result.latency_ms.p99_is_max) {
+        writeln!(out, "  *: the maximum, because there are too few requests for this percentile.")?;
+    }
+    Ok(())
 }
 
 /// Whether a host that failed has a row of its own, because something of it is left.
@@ -150,17 +154,17 @@ fn mark(vm: &VmResult, has_wrong_clock: bool, differs: bool) -> &'static str {
 
 fn figures(vm: &VmResult, mark: &str) -> [String; 8] {
     let result = &vm.result;
-    let figure = |bounded: Option<Bounded>| {
-        let Some(Bounded { value: Some(ms), is_lower_bound }) = bounded else { return "-".to_owned() };
-        format!("{}{}", if is_lower_bound { ">" } else { "" }, compact(ms))
+    let figure = |summary: &Summary, name: &str| {
+        let Some(Bounded { value: Some(ms), is_lower_bound }) = summary.figure(name) else { return "-".to_owned() };
+        marked(format!("{}{}", if is_lower_bound { ">" } else { "" }, compact(ms)), summary, name)
     };
     [
         mark.to_owned(),
         compact(result.throughput.actual_rps),
         result.throughput.success_rate.map_or("-".to_owned(), |pct| format!("{pct:.1}")),
-        figure(result.latency_ms.figure("p50")),
-        figure(result.latency_ms.figure("p99")),
-        figure(result.lateness_ms.figure("p99")),
+        figure(&result.latency_ms, "p50"),
+        figure(&result.latency_ms, "p99"),
+        figure(&result.lateness_ms, "p99"),
         vm.start_skew_ms.map_or("-".to_owned(), |ms| format!("{ms:+.1}")),
         vm.clock.map_or("-".to_owned(), clock),
     ]

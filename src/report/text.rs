@@ -5,12 +5,15 @@ use std::io::{self, Write};
 use crate::outcome::ErrorOrigin;
 use crate::result::{Bounded, RunResult, Summary, TableRows};
 use crate::schedule::Share;
+use crate::stalls::Stalls;
 use crate::verdict::{name_list, thousands};
 
 /// Lost VMs that are named before "and N more".
 const NAMED_VMS: usize = 3;
 /// Outages that are listed.
 const MAX_OUTAGES: usize = 20;
+/// Times in which the generator stood still that are listed.
+const MAX_STALLS: usize = 10;
 
 const RULE: &str = "============================================================";
 
@@ -141,11 +144,16 @@ fn latency(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     let heads: Vec<String> = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
     write!(out, "\n{}", row("LATENCY (ms):", &heads))?;
     for (at, (name, _)) in result.latency_ms.figures().iter().enumerate() {
-        let values: Vec<String> = columns.iter().map(|(_, summary)| ms(summary.figures()[at].1)).collect();
+        let value = |summary: &Summary| marked(ms(summary.figures()[at].1), summary, name);
+        let values: Vec<String> = columns.iter().map(|(_, summary)| value(summary)).collect();
         write!(out, "{}", row(&format!("  {}:", capitalised(name)), &values))?;
     }
     let counts: Vec<String> = columns.iter().map(|(_, summary)| thousands(summary.count)).collect();
     write!(out, "{}", row("  Requests:", &counts))?;
+    let summaries = columns.iter().map(|(_, summary)| *summary);
+    if summaries.chain(result.phases_ms.iter().map(|phase| &phase.summary)).any(|summary| summary.p99_9_is_max) {
+        writeln!(out, "  *: the maximum, because there are too few requests for this percentile.")?;
+    }
     if closed_loop {
         writeln!(out, "  With --rps max there are no due times: latency is service time.")
     } else {
@@ -164,7 +172,8 @@ fn phases(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     let heads = ["Avg", "P50", "P99", "Max"].map(str::to_owned);
     write!(out, "\n{}", row("ROUND TRIPS (ms):", &heads))?;
     for phase in &result.phases_ms {
-        let value = |name| phase.summary.figure(name).map(ms).unwrap_or_default();
+        let summary = &phase.summary;
+        let value = |name| summary.figure(name).map(|figure| marked(ms(figure), summary, name)).unwrap_or_default();
         write!(out, "{}", row(&format!("  {}:", printable(&phase.name)), &["avg", "p50", "p99", "max"].map(value)))?;
     }
     Ok(())
@@ -270,6 +279,7 @@ fn resources(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     let each = generator.cpu_us_per_request.map(|us| format!(" ({us:.0} us a request)")).unwrap_or_default();
     line(out, "CPU", &format!("{:.2} s{each}", generator.cpu_seconds))?;
     line(out, "Busiest thread", &format!("{:.1}%", generator.busiest_thread_pct))?;
+    stalls(out, &generator.stood_still)?;
     if let Some(container) = &result.container {
         section(out, &format!("DOCKER CONTAINER ({})", printable(&container.name)))?;
         let percent = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}%"));
@@ -280,6 +290,18 @@ fn resources(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
         line(out, "Memory Max", &mib(container.memory_mib_max))?;
     }
     Ok(())
+}
+
+fn stalls(out: &mut impl Write, told: &Stalls) -> io::Result<()> {
+    for stall in told.stalls.iter().take(MAX_STALLS) {
+        let host = stall.hostname.as_ref().map(|name| format!("{}: ", printable(name))).unwrap_or_default();
+        let asleep = if stall.asleep { ", asleep" } else { "" };
+        line(out, "Stood still", &format!("{host}{:.1} s at {:.1} s{asleep}", stall.seconds, stall.started_s))?;
+    }
+    match told.stall_count.saturating_sub(told.stalls.len().min(MAX_STALLS) as u64) {
+        0 => Ok(()),
+        more => line(out, "Stood still", &format!("{} more times", thousands(more))),
+    }
 }
 
 fn list(out: &mut impl Write, title: &str, items: &[String]) -> io::Result<()> {
@@ -316,6 +338,11 @@ fn ms(bounded: Bounded) -> String {
         None => "-".to_owned(),
         Some(ms) => format!("{}{ms:.2}", if bounded.is_lower_bound { "> " } else { "" }),
     }
+}
+
+/// A percentile, with a mark where it is the maximum because there are too few requests.
+pub(super) fn marked(text: String, summary: &Summary, name: &str) -> String {
+    if summary.is_max(name) { text + "*" } else { text }
 }
 
 fn capitalised(name: &str) -> String {

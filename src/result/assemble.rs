@@ -11,6 +11,7 @@ use crate::engine::RunRecord;
 use crate::outages::Outage;
 use crate::recorder::{Recorder, Timeline};
 use crate::schedule::{Pace, Schedule};
+use crate::stalls::{self, Stall, Stalls};
 
 /// Slots do not add up: a bug of this program.
 #[derive(Debug, thiserror::Error)]
@@ -257,6 +258,50 @@ fn generator(record: &RunRecord, accounting: &Accounting) -> Generator {
         run_queue_wait_pct: record.thread_run_queue_ns.as_deref().map(worst_pct),
         // The end of the window is measured by the thread itself, late where it has to wait.
         occupied_pct: occupied_ns.map(|ns| (ns as f64 / window_ns * 100.0).min(100.0)),
+        stood_still: stood_still(record, accounting),
+    }
+}
+
+/// When the generator stood still, and what that touched.
+fn stood_still(record: &RunRecord, accounting: &Accounting) -> Stalls {
+    let (seen, t0_ns) = (&record.seen, record.epoch.mono_ns);
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let window_ns = [record.window_start_ns, record.window_end_ns].map(|ns| t0_ns.saturating_add(ns));
+    let within_ns = |from_ns: u64| stalls::stood_still_ns(&seen.spans, from_ns.max(window_ns[0]), window_ns[1]);
+    let asleep_ns: u64 = seen
+        .sleeps
+        .iter()
+        .filter(|sleep| (window_ns[0]..window_ns[1]).contains(&sleep.at_ns))
+        .map(|sleep| sleep.length_ns)
+        .sum();
+    // What began before T0 counts from there on.
+    let stall = |start_ns: u64, length_ns: u64, asleep: bool| Stall {
+        hostname: None,
+        started_s: seconds(start_ns.saturating_sub(t0_ns)),
+        seconds: seconds(length_ns),
+        asleep,
+    };
+    let spans = seen.spans.iter().filter(|span| span.end_ns > t0_ns);
+    let spans = spans.map(|span| stall(span.start_ns, span.within_ns(t0_ns, u64::MAX), false));
+    let sleeps = seen.sleeps.iter().filter(|sleep| sleep.at_ns > t0_ns);
+    let sleeps = sleeps.map(|sleep| stall(sleep.at_ns, sleep.length_ns, true));
+    let mut all: Vec<Stall> = spans.chain(sleeps).collect();
+    let told = (seen.spans.len() + seen.sleeps.len()) as u64;
+    let stall_count = all.len() as u64 + seen.count.saturating_sub(told);
+    all.sort_by(|one, other| one.started_s.total_cmp(&other.started_s));
+    all.truncate(stalls::MAX_LISTED);
+    // Slots that nobody claimed: all of them where the last stall is why, otherwise as many as came due in stalls.
+    let rate = accounting.scheduled as f64 / seconds(window_ns[1].saturating_sub(window_ns[0])).max(1e-9);
+    let from_ns = t0_ns.saturating_add(record.recorder.last_started_due_ns.unwrap_or_default());
+    let not_started = match seen.has_backlog {
+        true => accounting.not_started,
+        false => accounting.not_started.min((seconds(within_ns(from_ns)) * rate).round() as u64),
+    };
+    Stalls {
+        stalls: all,
+        stall_count,
+        stalled_seconds: seconds(within_ns(0).saturating_add(asleep_ns)),
+        stalled_requests: (record.recorder.stalled + not_started).min(accounting.scheduled),
     }
 }
 

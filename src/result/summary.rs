@@ -8,6 +8,8 @@ use crate::recorder::Durations;
 ///
 /// Slots that never got an answer count as slower than any that did. Where they reach a figure, its flag is true, and
 /// the value is the slowest answer: the true figure lies above it.
+///
+/// A percentile of n requests is the maximum where n × (1 − p) < 1, and another flag says so.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // The names of percentiles say it all.
 pub struct Summary {
@@ -27,6 +29,19 @@ pub struct Summary {
     pub p99_9_is_lower_bound: bool,
     pub max: Option<f64>,
     pub max_is_lower_bound: bool,
+    #[serde(default)]
+    pub p50_is_max: bool,
+    #[serde(default)]
+    pub p90_is_max: bool,
+    #[serde(default)]
+    pub p95_is_max: bool,
+    #[serde(default)]
+    pub p99_is_max: bool,
+    #[serde(default)]
+    pub p99_9_is_max: bool,
+    /// How many requests the percentiles are of: `count`, and those without an answer.
+    #[serde(default)]
+    pub requests: u64,
 }
 
 /// A value that may be a lower bound.
@@ -56,6 +71,8 @@ impl Summary {
         let ((p50, p50_is_lower_bound), (p90, p90_is_lower_bound)) = (percentile(500), percentile(900));
         let ((p95, p95_is_lower_bound), (p99, p99_is_lower_bound)) = (percentile(950), percentile(990));
         let (p99_9, p99_9_is_lower_bound) = percentile(999);
+        let requests = known + beyond;
+        let is_max = |per_mille: u64| requests > 0 && requests.saturating_mul(1_000 - per_mille) < 1_000;
         Self {
             count: durations.count(),
             min: some(ms(histogram.min())),
@@ -73,6 +90,24 @@ impl Summary {
             p99_9_is_lower_bound,
             max: some(ms(histogram.max())),
             max_is_lower_bound: beyond > 0,
+            p50_is_max: is_max(500),
+            p90_is_max: is_max(900),
+            p95_is_max: is_max(950),
+            p99_is_max: is_max(990),
+            p99_9_is_max: is_max(999),
+            requests,
+        }
+    }
+
+    /// Whether a percentile is the maximum, because there are too few requests for it.
+    pub fn is_max(&self, name: &str) -> bool {
+        match name {
+            "p50" => self.p50_is_max,
+            "p90" => self.p90_is_max,
+            "p95" => self.p95_is_max,
+            "p99" => self.p99_is_max,
+            "p99.9" => self.p99_9_is_max,
+            _ => false,
         }
     }
 
@@ -147,6 +182,9 @@ mod tests {
                 let rank = (total * per_mille).div_ceil(1_000) as usize;
                 let found = summary.figure(name).unwrap();
                 prop_assert_eq!(found.is_lower_bound, rank > values.len());
+                // By its definition, and by what it means.
+                prop_assert_eq!(summary.is_max(name), total * (1_000 - per_mille) < 1_000);
+                prop_assert_eq!(summary.is_max(name), rank as u64 == total);
                 let expected_ms = values[rank.min(values.len()) - 1] as f64;
                 let found_ms = found.value.unwrap();
                 prop_assert!((found_ms / expected_ms - 1.0).abs() < 0.002, "{} is {}, not {}", name, found_ms, expected_ms);

@@ -14,7 +14,10 @@ pub(super) fn advice(result: &RunResult, criteria: &Criteria) -> Vec<String> {
     let waits = result.wait_for_connection_ms.count + result.accounting.not_started;
     let many_waits = waits * 10 > result.accounting.scheduled;
     let failures_explain_it = result.throughput.failed_writes * 10 > result.throughput.total_requests;
-    if !failures_explain_it && (achieved < criteria.min_achieved_pct.max(99.0) || many_waits) {
+    if !failures_explain_it
+        && !super::stalls::matters(result)
+        && (achieved < criteria.min_achieved_pct.max(99.0) || many_waits)
+    {
         advice.extend(workers_advice(result));
     }
     if result.errors.iter().any(|error| matches!(error.sqlstate.as_deref(), Some("26000" | "42P05"))) {

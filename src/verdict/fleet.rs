@@ -210,6 +210,7 @@ mod tests {
     use super::*;
     use crate::result::tests::sample;
     use crate::result::{ClockReference, FailedVm, RunResult, Status, TableRows, Verification};
+    use crate::stalls::Stall;
     use crate::verdict::{Criteria, judge};
 
     fn fleet(vms: u64) -> Fleet {
@@ -326,6 +327,26 @@ mod tests {
         fleet.per_vm_results[0].clock.as_mut().unwrap().offset_ms = 5_000.0;
         let result = judged(fleet);
         assert_eq!((result.status, result.warnings.len()), (Status::Passed, 0), "{result:?}");
+    }
+
+    #[test]
+    fn a_vm_with_few_requests_is_not_judged_by_its_lateness() {
+        let mut few = fleet(3);
+        let result = &mut few.per_vm_results[1].result;
+        (result.lateness_ms.p99, result.lateness_ms.count) = (Some(7.4), 6);
+        assert_eq!(judged(few).status, Status::Passed);
+    }
+
+    #[test]
+    fn a_vm_whose_generator_stood_still_is_named() {
+        let mut stalled = fleet(3);
+        let told = &mut stalled.per_vm_results[1].result.generator.stood_still;
+        let stall = Stall { hostname: None, started_s: 4.0, seconds: 3.0, asleep: false };
+        (told.stalls, told.stall_count, told.stalled_requests) = (vec![stall], 1, 60);
+        let result = judged(stalled);
+        assert_eq!(result.status, Status::Invalid);
+        let expected = "On h2: The generator stood still for 3.0 s at 4.0 s";
+        assert!(result.reason.starts_with(expected), "{}", result.reason);
     }
 
     #[test]

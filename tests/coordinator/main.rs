@@ -21,6 +21,7 @@ mod output;
 mod run;
 mod secrets;
 mod shells;
+mod stalls;
 mod together;
 mod tool;
 mod trio;

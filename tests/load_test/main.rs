@@ -14,6 +14,7 @@ mod own_side;
 mod pooler;
 mod role;
 mod schema;
+mod stalls;
 mod tool;
 mod unverified;
 mod usage;
