@@ -162,7 +162,8 @@ impl Conversation {
                         true => live.unverified(&record),
                         false => self.verify(&live, &record).await?,
                     };
-                    let result = live.conclude(&record, verification)?;
+                    // An order to stop that came after this VM's window cost its share nothing.
+                    let result = live.conclude(&record, verification, false)?;
                     return Ok(self.channel.outbox.say(Event::Result(Box::new(result))));
                 }
             }

@@ -141,7 +141,7 @@ async fn drive(setup: ThreadSetup) {
         return;
     };
 
-    let recorder = Rc::new(RefCell::new(Recorder::new(phases)));
+    let recorder = Rc::new(RefCell::new(Recorder { t0_ns: epoch.mono_ns, ..Recorder::new(phases) }));
     let mut tasks = JoinSet::new();
     for session in sessions {
         let tell = events.clone();

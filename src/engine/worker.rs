@@ -231,7 +231,7 @@ impl Worker {
             let execution = session.run(&self.shared.script, batch, self.shared.maker.pool()).await;
             match &execution.outcome {
                 Outcome::Failed(failure) if failure.is_worth_a_retry() && tries < self.shared.max_tries => {
-                    if self.recorder.borrow_mut().retry(tries == 1, failure) {
+                    if self.recorder.borrow_mut().retry(tries == 1, failure, execution.done_ns) {
                         (self.incidents)(Incident::NewError(failure.clone()));
                     }
                     tries += 1;

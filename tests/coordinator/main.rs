@@ -8,6 +8,8 @@ mod program;
 mod sshd;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/tmux.rs"]
+mod tmux;
 
 mod early;
 mod hostile;
@@ -15,6 +17,7 @@ mod interrupts;
 mod loss;
 mod output;
 mod run;
+mod screen;
 mod secrets;
 mod shells;
 mod tool;

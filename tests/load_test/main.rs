@@ -2,6 +2,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/tmux.rs"]
+mod tmux;
 
 mod accounting;
 mod data;
@@ -12,6 +14,7 @@ mod own_side;
 mod pooler;
 mod role;
 mod schema;
+mod screen;
 mod tool;
 mod usage;
 mod verify;
