@@ -13,6 +13,8 @@ use crate::plan::Fault;
 use crate::report::text;
 use crate::result::{Accounting, RunResult, Status};
 
+pub mod lines;
+
 /// DEGRADED, FAILED, INVALID or LOST WRITES.
 pub const NOT_PASSED: u8 = 1;
 /// The command line makes no sense.
@@ -89,14 +91,20 @@ fn write_out(text: &str) -> io::Result<bool> {
     }
 }
 
-/// Writes the result to stdout: as one JSON document, or as the report. Where nobody reads that any more, stderr tells
-/// what came out.
+/// Writes the result to stdout: as one JSON document, or as the report. Stderr tells what came out where nobody reads
+/// stdout any more, and beside a document that is not PASSED.
 ///
 /// # Errors
 /// As [`say`].
 pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
+    let verdict = || format!("STATUS: {} - {}", result.status, text::printable(&result.reason));
     let is_read = if json {
-        write_out(&format!("{}\n", text::printable_json(&serde_json::to_string(result)?)))?
+        let written = write_out(&format!("{}\n", text::printable_json(&serde_json::to_string(result)?)));
+        // A person who sends the document to a file sees nothing else.
+        if result.status != Status::Passed && !matches!(written, Ok(false)) {
+            note(&verdict());
+        }
+        written?
     } else {
         let mut report = Vec::new();
         text::report(&mut report, result)?;
@@ -106,9 +114,8 @@ pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
         let Accounting { scheduled, ok, .. } = result.accounting;
         note(&format!(
             "Standard output was closed before the result was written: {ok} of {scheduled} requests were OK.\n\
-             STATUS: {} - {}",
-            result.status,
-            text::printable(&result.reason)
+             {}",
+            verdict()
         ));
     }
     Ok(())
@@ -119,6 +126,7 @@ pub fn code_of(result: &RunResult, was_stopped: bool) -> u8 {
     match result.status {
         _ if was_stopped => INTERRUPTED,
         Status::Passed => 0,
+        Status::Interrupted => INTERRUPTED,
         Status::Degraded | Status::Failed | Status::Invalid | Status::LostWrites => NOT_PASSED,
     }
 }

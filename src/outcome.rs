@@ -178,7 +178,7 @@ fn sqlstate_name(state: &str) -> Option<&'static str> {
 }
 
 /// A class of errors with its count, as reported.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorCount {
     /// `request`: counted among failed or unknown; `warmup`: before the window; `connection`: a connection died
     /// between requests, or could not be replaced; `retry`: a try that was made again.
@@ -191,6 +191,12 @@ pub struct ErrorCount {
     pub count: u64,
     /// The first one's words.
     pub example: String,
+    /// When the first one came, seconds after T0; `null` in documents of builds that did not note it.
+    #[serde(default)]
+    pub first_s: Option<f64>,
+    /// When the last one came.
+    #[serde(default)]
+    pub last_s: Option<f64>,
 }
 
 /// What the program was doing when the error came.
@@ -210,41 +216,77 @@ pub enum ErrorOrigin {
 /// Counts errors by class. However many kinds of error there are, its size stays bounded.
 #[derive(Clone, Debug, Default)]
 pub struct ErrorTable {
-    classes: BTreeMap<(ErrorOrigin, String, Option<String>), (u64, String)>,
+    classes: BTreeMap<(ErrorOrigin, String, Option<String>), Class>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Class {
+    count: u64,
+    example: String,
+    times: Option<Times>,
+}
+
+/// When the first and the last of some errors came, microseconds after T0: as seconds they have so few digits that every
+/// reader of JSON finds the same number.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    first_us: u64,
+    last_us: u64,
+}
+
+impl Times {
+    fn of(count: &ErrorCount) -> Option<Self> {
+        let us = |seconds: f64| (seconds * 1e6).round() as u64;
+        Some(Self { first_us: us(count.first_s?), last_us: us(count.last_s?) })
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { first_us: self.first_us.min(other.first_us), last_us: self.last_us.max(other.last_us) }
+    }
+
+    fn seconds(self) -> (f64, f64) {
+        (self.first_us as f64 / 1e6, self.last_us as f64 / 1e6)
+    }
 }
 
 impl ErrorTable {
     const MAX_CLASSES: usize = 64;
     const MAX_EXAMPLE_CHARS: usize = 300;
 
-    /// Counts one error. True where it is the first of its class.
-    pub fn add(&mut self, origin: ErrorOrigin, failure: &Failure) -> bool {
+    /// Counts one error that came `at_ns` after T0. True where it is the first of its class.
+    pub fn add(&mut self, origin: ErrorOrigin, failure: &Failure, at_ns: u64) -> bool {
         let example = failure.message.chars().take(Self::MAX_EXAMPLE_CHARS).collect();
-        self.count((origin, failure.class.clone(), failure.sqlstate.clone()), 1, example)
+        let times = Some(Times { first_us: at_ns / 1_000, last_us: at_ns / 1_000 });
+        let counted = Class { count: 1, example, times };
+        self.count((origin, failure.class.clone(), failure.sqlstate.clone()), counted)
     }
 
     /// Adds counts that were taken elsewhere.
     pub fn merge(&mut self, counts: &[ErrorCount]) {
         for count in counts {
             let key = (count.origin, count.class.clone(), count.sqlstate.clone());
-            self.count(key, count.count, count.example.chars().take(Self::MAX_EXAMPLE_CHARS).collect());
+            let example = count.example.chars().take(Self::MAX_EXAMPLE_CHARS).collect();
+            self.count(key, Class { count: count.count, example, times: Times::of(count) });
         }
     }
 
-    fn count(&mut self, key: (ErrorOrigin, String, Option<String>), count: u64, example: String) -> bool {
+    fn count(&mut self, key: (ErrorOrigin, String, Option<String>), further: Class) -> bool {
         let full = self.classes.len() >= Self::MAX_CLASSES && !self.classes.contains_key(&key);
         let key = if full { (key.0, "other".to_owned(), None) } else { key };
         let is_new = !self.classes.contains_key(&key);
-        let counted = &mut self.classes.entry(key).or_insert((0, example)).0;
+        let Class { count, example, times } = further;
+        let class = self.classes.entry(key).or_insert(Class { count: 0, example, times: None });
         // Counts of other machines may be anything.
-        *counted = counted.saturating_add(count);
+        class.count = class.count.saturating_add(count);
+        class.times = class.times.into_iter().chain(times).reduce(Times::and);
         is_new
     }
 
     /// Takes the counts away. The classes stay known, so that their next error is not news.
     #[must_use]
     pub fn take(&mut self) -> Self {
-        let emptied = self.classes.iter().map(|(key, (_, example))| (key.clone(), (0, example.clone()))).collect();
+        let emptied = |class: &Class| Class { example: class.example.clone(), ..Class::default() };
+        let emptied = self.classes.iter().map(|(key, class)| (key.clone(), emptied(class))).collect();
         std::mem::replace(self, Self { classes: emptied })
     }
 
@@ -253,13 +295,15 @@ impl ErrorTable {
         let mut counts: Vec<ErrorCount> = self
             .classes
             .iter()
-            .filter(|(_, (count, _))| *count > 0)
-            .map(|((origin, class, sqlstate), (count, example))| ErrorCount {
+            .filter(|(_, counted)| counted.count > 0)
+            .map(|((origin, class, sqlstate), counted)| ErrorCount {
                 origin: *origin,
                 class: class.clone(),
                 sqlstate: sqlstate.clone(),
-                count: *count,
-                example: example.clone(),
+                count: counted.count,
+                example: counted.example.clone(),
+                first_s: counted.times.map(|times| times.seconds().0),
+                last_s: counted.times.map(|times| times.seconds().1),
             })
             .collect();
         counts.sort_by_key(|count| std::cmp::Reverse(count.count));
@@ -313,7 +357,7 @@ mod tests {
     fn classes_stay_bounded_and_no_error_is_lost() {
         let mut table = ErrorTable::default();
         for i in 0..1_000 {
-            table.add(ErrorOrigin::Request, &Failure::own(&format!("class {i}"), "x".repeat(10_000), false));
+            table.add(ErrorOrigin::Request, &Failure::own(&format!("class {i}"), "x".repeat(10_000), false), i);
         }
         let counts = table.counts();
         assert!(counts.len() <= ErrorTable::MAX_CLASSES + 1);
@@ -324,16 +368,50 @@ mod tests {
 
     #[test]
     fn merging_equals_counting_together() {
-        let failures: Vec<Failure> =
-            [1, 2, 1, 3, 2, 1].map(|i| Failure::own(&format!("class {i}"), "why".to_owned(), false)).into();
-        let table_of = |failures: &[Failure]| {
+        // In the order of their counts; microseconds.
+        let times = [(1, 1_234_567), (2, 86_400_000_001), (1, 7_654_321), (3, 3_000_000), (2, 2_000), (1, 987)];
+        let failure = |class: i32| Failure::own(&format!("class {class}"), "why".to_owned(), false);
+        let failures: Vec<(u64, Failure)> = times.map(|(class, us)| (us * 1_000, failure(class))).into();
+        let table_of = |failures: &[(u64, Failure)]| {
             let mut table = ErrorTable::default();
-            failures.iter().for_each(|failure| _ = table.add(ErrorOrigin::Connection, failure));
+            for (at_ns, failure) in failures {
+                table.add(ErrorOrigin::Connection, failure, *at_ns);
+            }
             table
         };
-        let mut merged = table_of(&failures[..3]);
-        merged.merge(&table_of(&failures[3..]).counts());
-        assert_eq!(merged.counts(), table_of(&failures).counts());
+        for split in 0..failures.len() {
+            let mut merged = table_of(&failures[..split]);
+            // On the way through a document nothing is lost.
+            let counts = serde_json::to_string(&table_of(&failures[split..]).counts()).unwrap();
+            merged.merge(&serde_json::from_str::<Vec<ErrorCount>>(&counts).unwrap());
+            assert_eq!(merged.counts(), table_of(&failures).counts());
+        }
+        let all = table_of(&failures).counts();
+        let times: Vec<_> = all.iter().map(|count| (&*count.class, count.first_s, count.last_s)).collect();
+        let expected = [("class 1", 0.000_987, 7.654_321), ("class 2", 0.002, 86_400.000_001), ("class 3", 3.0, 3.0)];
+        assert_eq!(times, expected.map(|(class, first, last)| (class, Some(first), Some(last))));
+    }
+
+    /// Documents of older builds tell no times; they are neither refused nor taken for the beginning.
+    #[test]
+    fn unknown_times_stay_unknown() {
+        let old = r#"{"origin": "request", "class": "a", "sqlstate": null, "count": 2, "example": "e"}"#;
+        let old: ErrorCount = serde_json::from_str(old).unwrap();
+        let mut table = ErrorTable::default();
+        table.merge(&[old]);
+        assert_eq!((table.counts()[0].first_s, table.counts()[0].last_s), (None, None));
+        table.add(ErrorOrigin::Request, &Failure::own("a", "e".to_owned(), false), 1_500_000_000);
+        assert_eq!((table.counts()[0].first_s, table.counts()[0].last_s), (Some(1.5), Some(1.5)));
+    }
+
+    #[test]
+    fn what_is_taken_has_its_own_times() {
+        let (mut table, failure) = (ErrorTable::default(), Failure::own("a", "e".to_owned(), false));
+        table.add(ErrorOrigin::Request, &failure, 1_000_000_000);
+        let first = table.take();
+        table.add(ErrorOrigin::Request, &failure, 3_000_000_000);
+        let times = |table: &ErrorTable| (table.counts()[0].first_s, table.counts()[0].last_s);
+        assert_eq!((times(&first), times(&table)), ((Some(1.0), Some(1.0)), (Some(3.0), Some(3.0))));
     }
 
     proptest::proptest! {
@@ -349,7 +427,7 @@ mod tests {
     fn only_the_first_of_a_class_is_news() {
         let mut table = ErrorTable::default();
         let failure = Failure::own("full", "disk".to_owned(), false);
-        assert!(table.add(ErrorOrigin::Request, &failure));
-        assert!(!table.add(ErrorOrigin::Request, &failure));
+        assert!(table.add(ErrorOrigin::Request, &failure, 1));
+        assert!(!table.add(ErrorOrigin::Request, &failure, 2));
     }
 }

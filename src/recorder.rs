@@ -242,6 +242,8 @@ pub enum Window {
 /// What one thread, or all together, recorded in a second or in a whole run.
 #[derive(Clone, Debug)]
 pub struct Recorder {
+    /// T0 on the clock of the [`Instants`], nanoseconds: errors are told by how long after it they came.
+    pub t0_ns: u64,
     /// Histograms of the measured window.
     pub figures: Figures,
     /// Latency of the requests of the warm-up, for the live view.
@@ -290,6 +292,7 @@ impl Recorder {
     /// An empty recorder for requests of `phases` round trips (0 where the whole request is one).
     pub fn new(phases: usize) -> Self {
         Self {
+            t0_ns: 0,
             figures: Figures::new(phases),
             warmup_latency: Durations::default(),
             measured: Counts::default(),
@@ -382,7 +385,7 @@ impl Recorder {
                     Window::Measured => ErrorOrigin::Request,
                     Window::Warmup => ErrorOrigin::Warmup,
                 };
-                self.errors.add(origin, failure)
+                self.errors.add(origin, failure, done.saturating_sub(self.t0_ns))
             }
         }
     }
@@ -394,27 +397,29 @@ impl Recorder {
         }
     }
 
-    /// A try of a request failed, and is made again; `is_first` where it is the request's first one. True where the error
-    /// is the first of its class.
-    pub fn retry(&mut self, is_first: bool, failure: &Failure) -> bool {
+    /// A try of a request failed at `done_ns`, and is made again; `is_first` where it is the request's first one. True
+    /// where the error is the first of its class.
+    pub fn retry(&mut self, is_first: bool, failure: &Failure, done_ns: u64) -> bool {
         self.retried += u64::from(is_first);
         self.retries += 1;
-        self.errors.add(ErrorOrigin::Retry, failure)
+        self.errors.add(ErrorOrigin::Retry, failure, done_ns.saturating_sub(self.t0_ns))
     }
 
-    /// The server or the network ended a connection that was idle. True where the error is the first of its class.
-    pub fn connection_lost(&mut self, failure: &Failure) -> bool {
-        self.errors.add(ErrorOrigin::Connection, failure)
+    /// The server or the network ended a connection that was idle, which was noticed `at_ns` after T0. True where the error
+    /// is the first of its class.
+    pub fn connection_lost(&mut self, failure: &Failure, at_ns: u64) -> bool {
+        self.errors.add(ErrorOrigin::Connection, failure, at_ns)
     }
 
     /// An attempt to replace a connection failed `at_ns` after T0. True where the error is the first of its class.
     pub fn reconnect_failed(&mut self, failure: &Failure, at_ns: u64) -> bool {
         self.pulse.error(at_ns);
-        self.errors.add(ErrorOrigin::Connection, failure)
+        self.errors.add(ErrorOrigin::Connection, failure, at_ns)
     }
 
     /// Takes what was recorded since the last call, and goes on in `empty`. Errors that are known stay known.
     pub fn take(&mut self, empty: Self) -> Self {
+        let empty = Self { t0_ns: self.t0_ns, ..empty };
         let mut taken = std::mem::replace(self, empty);
         let counted = taken.errors.take();
         self.errors = std::mem::replace(&mut taken.errors, counted);
@@ -516,6 +521,31 @@ mod tests {
         recorder.finish(Window::Warmup, at(1, 1, 1, 9), true, true, &Outcome::Ok);
         assert_eq!(recorder.figures.latency.count(), 0);
         assert_eq!((recorder.warmup.ok, recorder.measured.ok, recorder.ok_completed_in_window), (1, 0, 1));
+    }
+
+    #[test]
+    fn errors_are_told_by_their_time_after_t0_also_in_the_seconds_to_come() {
+        let lost = Failure::own("lost", "why".to_owned(), true);
+        let mut recorder = Recorder { t0_ns: 1_000 * MS, ..Recorder::new(0) };
+        let mut seconds = Vec::new();
+        for done in [1_250, 2_500] {
+            recorder.start(Window::Measured, 0);
+            recorder.finish(
+                Window::Measured,
+                at(1_100, 1_100, 1_100, done),
+                true,
+                true,
+                &Outcome::Failed(lost.clone()),
+            );
+            recorder.retry(true, &lost, (done + 1) * MS);
+            seconds.push(recorder.take(Recorder::new(0)));
+        }
+        let mut sum = Recorder::new(0);
+        seconds.iter().for_each(|second| sum.merge(second));
+        let times: Vec<_> =
+            sum.errors.counts().iter().map(|count| (count.origin, count.first_s, count.last_s)).collect();
+        let expected = [(ErrorOrigin::Request, 0.25, 1.5), (ErrorOrigin::Retry, 0.251, 1.501)];
+        assert_eq!(times, expected.map(|(origin, first, last)| (origin, Some(first), Some(last))));
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub struct RunResult {
     pub warnings: Vec<String>,
     /// What to do about them.
     pub advice: Vec<String>,
-    /// PASSED, DEGRADED, FAILED, INVALID or LOST WRITES.
+    /// PASSED, DEGRADED, FAILED, INVALID, INTERRUPTED or LOST WRITES.
     pub status: Status,
     /// Why, in one sentence.
     pub reason: String,
@@ -200,7 +200,7 @@ pub struct RunInfo {
     pub clock_vs_database: Option<ClockVsDatabase>,
     /// How long after T0 its first thread began, milliseconds; `null` where none did.
     pub start_delay_ms: Option<f64>,
-    /// Whether it was stopped before its time.
+    /// Whether it was stopped before its end, be it in the window, in the drain or while rows were verified.
     pub interrupted: bool,
     /// Why it ended itself before its time, where it did (`--abort-on-errors`).
     pub aborted: Option<String>,
@@ -514,6 +514,8 @@ pub enum Status {
     Failed,
     /// The figures do not describe the database.
     Invalid,
+    /// Stopped by a signal before its end; until then it would have passed.
+    Interrupted,
     /// The database does not hold what it has acknowledged (`--verify`).
     #[serde(rename = "LOST WRITES")]
     LostWrites,
@@ -526,6 +528,7 @@ impl std::fmt::Display for Status {
             Self::Degraded => "DEGRADED",
             Self::Failed => "FAILED",
             Self::Invalid => "INVALID",
+            Self::Interrupted => "INTERRUPTED",
             Self::LostWrites => "LOST WRITES",
         })
     }

@@ -410,7 +410,8 @@ impl Live {
         self.plan.verify.then(|| Verification::failed(acknowledged, unsettled, "it was interrupted".to_owned()))
     }
 
-    /// The result of a run that has finished, judged. Removes the throwaway server.
+    /// The result of a run that has finished, judged; `stopped` tells whether a signal came before its end. Removes the
+    /// throwaway server.
     ///
     /// # Errors
     /// The requests do not add up, which is a bug.
@@ -418,6 +419,7 @@ impl Live {
         self,
         record: &engine::RunRecord,
         verification: Option<Verification>,
+        stopped: bool,
     ) -> Result<RunResult, RunError> {
         let mut warnings = self.database.warnings;
         warnings.extend(record.epoch.warning_of_set(Epoch::now()));
@@ -435,6 +437,7 @@ impl Live {
             warnings,
         };
         let mut result = result::assemble(record, context)?;
+        result.run.interrupted |= stopped;
         verdict::judge(&mut result, &self.plan.criteria);
         Ok(result)
     }

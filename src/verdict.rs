@@ -133,7 +133,7 @@ pub fn judge(result: &mut RunResult, criteria: &Criteria) {
     warnings.extend(result.container.iter().filter_map(|container| container.warning.clone()));
     warnings.extend(result.fleet.iter().flat_map(fleet::warnings));
     warnings.extend(criteria.slos.iter().filter_map(|slo| slo.of_few(result)));
-    let advice = advice::advice(result, criteria);
+    let advice = advice::advice(result, criteria, status);
     result.status = status;
     result.reason = reason;
     for warning in warnings {
@@ -176,8 +176,11 @@ fn status(result: &RunResult, criteria: &Criteria) -> (Status, String) {
         let also = if failed > 0 { format!(" Besides, {} writes failed.", thousands(failed)) } else { String::new() };
         return (Status::Invalid, format!("{reason}{also}"));
     }
-    if let Some(error) = result.verification.as_ref().and_then(Verification::doubt) {
-        return (Status::Failed, format!("The rows could not be verified: {error}"));
+    let unverified = result.verification.as_ref().and_then(Verification::doubt);
+    let unverified = unverified.map(|error| format!("The rows could not be verified: {error}"));
+    // Somebody who stops the run also stops the verification.
+    if let Some(reason) = unverified.clone().filter(|_| !result.run.interrupted) {
+        return (Status::Failed, reason);
     }
     let total = result.throughput.total_requests;
     let error_rate_pct = failed as f64 / total.max(1) as f64 * 100.0;
@@ -206,7 +209,22 @@ fn status(result: &RunResult, criteria: &Criteria) -> (Status, String) {
         let wanted = criteria.min_achieved_pct;
         return (Status::Degraded, format!("Only {pct:.1}% of the target RPS achieved, {wanted}% is needed to pass"));
     }
-    (Status::Passed, passed(failed, achieved))
+    let passed = passed(failed, achieved);
+    if result.run.interrupted {
+        let unverified = unverified.map(|reason| format!(". {reason}")).unwrap_or_default();
+        return (Status::Interrupted, format!("{}: {passed}{unverified}", stopped_after(result)));
+    }
+    (Status::Passed, passed)
+}
+
+/// How far an interrupted run came.
+fn stopped_after(result: &RunResult) -> String {
+    let (measured, planned) = (result.run.window_seconds, result.config.duration_seconds);
+    if measured < planned {
+        format!("Stopped after {measured:.1} of {planned} s; until then")
+    } else {
+        format!("Stopped after the measured window of {planned} s, before the end of the run")
+    }
 }
 
 fn passed(failed: u64, achieved: Option<f64>) -> String {
@@ -229,7 +247,8 @@ fn invalid(result: &RunResult) -> Option<String> {
     if let Some(reason) = result.fleet.as_ref().and_then(fleet::invalid) {
         return Some(reason);
     }
-    if result.accounting.scheduled == 0 {
+    // In a closed loop requests are due whenever a worker is free: there it is the database that was not reached.
+    if result.accounting.scheduled == 0 && result.config.target_rps.is_some() {
         return Some("No request was due in the measured window; raise --rps or --duration.".to_owned());
     }
     generator_at_fault(result)
@@ -462,6 +481,8 @@ mod tests {
             sqlstate: None,
             count,
             example: String::new(),
+            first_s: None,
+            last_s: None,
         };
         let fail = |r: &mut RunResult| {
             (r.throughput.failed_writes, r.throughput.total_requests) = (1, 1_000);
@@ -493,6 +514,43 @@ mod tests {
             r.accounting = Accounting::default();
         };
         assert_eq!(judged(aborted, &criteria()), (Status::Failed, "Ended early".to_owned()));
+    }
+
+    #[test]
+    fn an_interrupted_run_never_passes_and_otherwise_keeps_its_status() {
+        let interrupted = |r: &mut RunResult| (r.run.interrupted, r.run.window_seconds) = (true, 3.9);
+        let (status, reason) = judged(interrupted, &criteria());
+        let until_then = "Stopped after 3.9 of 60 s; until then: All writes successful, target RPS achieved";
+        assert_eq!((status, &*reason), (Status::Interrupted, until_then));
+        let (status, reason) = judged(|r| r.run.interrupted = true, &criteria());
+        assert_eq!(status, Status::Interrupted);
+        assert!(reason.starts_with("Stopped after the measured window of 60 s, before the end"), "{reason}");
+        let unverified = |r: &mut RunResult| {
+            interrupted(r);
+            r.verification = Some(Verification::failed(6_000, 0, "it was interrupted".to_owned()));
+        };
+        let (status, reason) = judged(unverified, &criteria());
+        assert_eq!(status, Status::Interrupted);
+        assert!(reason.ends_with("achieved. The rows could not be verified: it was interrupted"), "{reason}");
+        let cases: [(fn(&mut RunResult), Status); 6] = [
+            (|r| (r.throughput.failed_writes, r.throughput.total_requests) = (1, 100), Status::Failed),
+            (|r| r.throughput.target_achieved_pct = Some(40.0), Status::Failed),
+            (|r| r.throughput.target_achieved_pct = Some(80.0), Status::Degraded),
+            (|r| r.run.aborted = Some("Ended early".to_owned()), Status::Failed),
+            (|r| r.generator.busiest_thread_pct = 97.0, Status::Invalid),
+            (|r| r.accounting = Accounting::default(), Status::Invalid),
+        ];
+        for (at, (change, expected)) in cases.into_iter().enumerate() {
+            let status = judged(
+                |r| {
+                    interrupted(r);
+                    change(r);
+                },
+                &criteria(),
+            )
+            .0;
+            assert_eq!(status, expected, "case {at}");
+        }
     }
 
     #[test]
@@ -606,6 +664,12 @@ mod tests {
     #[test]
     fn a_run_without_requests_is_invalid() {
         assert_eq!(judged(|r| r.accounting = Accounting::default(), &criteria()).0, Status::Invalid);
+        // A closed loop has no rate to raise: nothing could be sent.
+        let closed = |r: &mut RunResult| {
+            r.accounting = Accounting::default();
+            (r.config.target_rps, r.throughput.target_achieved_pct) = (None, None);
+        };
+        assert_eq!(judged(closed, &criteria()), (Status::Failed, "No request was acknowledged".to_owned()));
     }
 
     #[test]
@@ -615,6 +679,7 @@ mod tests {
         result.throughput.offered_rps = Some(1_000.0);
         result.throughput.target_achieved_pct = Some(60.0);
         result.service_time_ms.avg = Some(20.0);
+        result.wait_for_connection_ms.count = 5_000;
         judge(&mut result, &criteria());
         // 1,000/s × 20 ms = 20 in service, and a quarter to spare.
         assert!(result.advice.iter().any(|line| line.contains("--workers to about 25")), "{:?}", result.advice);

@@ -171,7 +171,8 @@ impl Conversation {
                     if self.tickets.is_none() {
                         live.release().await;
                     }
-                    let result = live.conclude(&record, verification)?;
+                    // An order to stop that came after this VM's window cost its share nothing.
+                    let result = live.conclude(&record, verification, false)?;
                     return Ok(self.channel.outbox.say(Event::Result(Box::new(result))));
                 }
             }

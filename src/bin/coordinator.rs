@@ -1,14 +1,14 @@
 //! `coordinator`: parse → plan → fleet → drive → merge → print → exit code. Also `coordinator merge`.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use postgres_load_test::console::lines::{self, Lines};
 use postgres_load_test::console::{
     self, BUG, COULD_NOT_RUN, INTERRUPTED, SECONDS_BETWEEN_LINES, Stopped, WRONG_USE, code_of, note, say, say_result,
 };
@@ -19,6 +19,7 @@ use postgres_load_test::merge::command::{self, CommandError};
 use postgres_load_test::merge::files::ReadError;
 use postgres_load_test::options::{CoordinatorOptions, MergeOptions, json_to};
 use postgres_load_test::report::fleet::{FleetHeader, fleet_header};
+use postgres_load_test::report::live;
 use postgres_load_test::report::live_fleet::{FleetProgress, waiting};
 use postgres_load_test::report::outputs::{OutputError, Outputs, all_written};
 use postgres_load_test::report::{preflight, text};
@@ -31,6 +32,10 @@ use tokio::time::MissedTickBehavior;
 const PROGRAM: &str = "coordinator";
 const MERGE: &str = "merge";
 
+/// How often the lines of all VMs are drawn where no second is complete: there may be a hundred VMs, each with a second of
+/// its own.
+const DRAWN_EVERY: Duration = Duration::from_millis(250);
+
 /// The longest list of hosts that is read, bytes.
 const MOST_LIST_BYTES: u64 = 16 << 20;
 
@@ -38,9 +43,6 @@ const MOST_LIST_BYTES: u64 = 16 << 20;
 const LOOK: Duration = Duration::from_secs(1);
 /// After the window has closed and no second was told for so long, only results are waited for.
 const SILENT: Duration = Duration::from_secs(2);
-
-/// Lines of the terminal that are not for machines.
-const OTHER_LINES: usize = 3;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -101,7 +103,8 @@ fn read_list(path: &Path) -> io::Result<String> {
     max_term_width = 100,
     args_override_self = true,
     allow_negative_numbers = true,
-    after_help = "Exit codes: 0 PASSED; 1 DEGRADED, FAILED or INVALID; 2 wrong use; 3 it could not be merged."
+    after_help = "Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; \
+                  3 it could not be merged; 130 INTERRUPTED."
 )]
 struct Merge {
     #[command(flatten)]
@@ -181,7 +184,7 @@ async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Re
             Err("it was interrupted".to_owned())
         }
     };
-    let result = fleet.conclude(aborted, tickets).await?;
+    let result = fleet.conclude(aborted, tickets, stopped).await?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
     let written = outputs.write(&result);
     all_written(written, say_result(&result, json))?;
@@ -209,7 +212,7 @@ async fn make_ready(fleet: &mut Fleet) -> Result<()> {
         failed => failed,
     };
     let mut table = Vec::new();
-    preflight::table(&mut table, fleet.members(), looked.is_ok())?;
+    preflight::table(&mut table, fleet.members(), looked.is_ok(), lines::columns() - 1)?;
     note(String::from_utf8_lossy(&table).trim_end());
     looked?;
     note("Setting up the database ...");
@@ -290,15 +293,16 @@ async fn drive(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> (
                 return (signals > 0, aborted);
             }
         }
-        screen.seconds(outputs);
-        screen.show();
+        let has_new = screen.seconds(outputs);
+        screen.show(has_new);
     }
 }
 
 /// Progress on stderr: a line a machine and one for all on a terminal, otherwise a line every few seconds.
 struct Screen {
     progress: FleetProgress,
-    bars: Option<Bars>,
+    terminal: Option<Lines>,
+    shown: Instant,
     verbose: bool,
     lines: u64,
     /// When a VM last told of a second.
@@ -307,13 +311,6 @@ struct Screen {
     waits: u64,
     /// Whether the window was closed early.
     closed: bool,
-}
-
-struct Bars {
-    all: MultiProgress,
-    machines: Vec<ProgressBar>,
-    more: Option<ProgressBar>,
-    total: ProgressBar,
 }
 
 impl Screen {
@@ -327,30 +324,41 @@ impl Screen {
                 progress.gone(host, "lost");
             }
         }
-        let bars = io::stderr().is_terminal().then(|| Bars::new(progress.machines(), seconds)).flatten();
-        Self { progress, bars, verbose: plan.verbose, lines: 0, last_second: Instant::now(), waits: 0, closed: false }
+        let (terminal, shown) = (Lines::on_terminal(), Instant::now());
+        let mut screen = Self {
+            progress,
+            terminal,
+            shown,
+            verbose: plan.verbose,
+            lines: 0,
+            last_second: Instant::now(),
+            waits: 0,
+            closed: false,
+        };
+        screen.show(true);
+        screen
     }
 
-    /// Takes in the seconds that are complete.
-    fn seconds(&mut self, outputs: &mut Outputs) {
-        for (index, interval) in self.progress.complete() {
-            outputs.second(index, &interval);
+    /// Takes in the seconds that are complete; false where there is none.
+    fn seconds(&mut self, outputs: &mut Outputs) -> bool {
+        let complete = self.progress.complete();
+        for (index, interval) in &complete {
+            outputs.second(*index, interval);
         }
+        !complete.is_empty()
     }
 
-    fn show(&mut self) {
-        if !console::is_read_within(Duration::ZERO) {
-            return;
-        }
+    /// Shows what is known now; not with every VM's second, but with the last one of them, or where it is late.
+    fn show(&mut self, has_new: bool) {
         let total = &self.progress.total;
-        if let Some(bars) = &self.bars {
-            for (host, bar) in bars.machines.iter().enumerate() {
-                bar.set_message(self.progress.line(host));
+        if let Some(terminal) = &mut self.terminal {
+            if !has_new && self.shown.elapsed() < DRAWN_EVERY {
+                return;
             }
-            bars.total.set_position(total.seconds().min(bars.total.length().unwrap_or(u64::MAX)));
-            let draining = if total.is_draining() { "draining, " } else { "" };
-            bars.total.set_message(format!("{draining}{}", total.recent()));
-        } else if total.seconds() / SECONDS_BETWEEN_LINES > self.lines {
+            self.shown = Instant::now();
+            let (columns, rows) = lines::size();
+            terminal.draw(self.progress.terminal_lines(columns - 1, rows));
+        } else if total.seconds() / SECONDS_BETWEEN_LINES > self.lines && console::is_read_within(Duration::ZERO) {
             self.lines = total.seconds() / SECONDS_BETWEEN_LINES;
             let lost = match self.progress.lost() {
                 0 => String::new(),
@@ -376,8 +384,11 @@ impl Screen {
         }
         let silent = self.last_second.elapsed().as_secs();
         let text = waiting(&self.progress.awaited(), silent, verifying);
-        match &self.bars {
-            Some(bars) => bars.total.set_message(text),
+        match &mut self.terminal {
+            Some(terminal) => {
+                let (columns, _) = lines::size();
+                terminal.draw(vec![live::cut(&format!("  {text}"), columns - 1)]);
+            }
             None if silent / SECONDS_BETWEEN_LINES >= self.waits => {
                 self.waits = silent / SECONDS_BETWEEN_LINES + 1;
                 note(&format!("  {text}"));
@@ -386,7 +397,7 @@ impl Screen {
         }
     }
 
-    fn incident(&self, fleet: &Fleet, host: usize, class: &str, message: &str) {
+    fn incident(&mut self, fleet: &Fleet, host: usize, class: &str, message: &str) {
         if self.verbose {
             let name = &fleet.members()[host].host.name;
             self.print(&text::printable(&format!("{name}: first error of its kind: {class}: {message}")));
@@ -406,49 +417,17 @@ impl Screen {
         self.print(console::stopping(signals));
     }
 
-    fn print(&self, line: &str) {
-        if !console::is_read() {
-            return;
-        }
-        match &self.bars {
-            Some(bars) => bars.all.suspend(|| note(line)),
+    fn print(&mut self, line: &str) {
+        match &mut self.terminal {
+            Some(terminal) => terminal.print_above(line),
             None => note(line),
         }
     }
 
-    fn end(&self) {
-        if let Some(bars) = &self.bars {
-            if !console::is_read() {
-                bars.all.set_draw_target(ProgressDrawTarget::hidden());
-            }
-            let _ = bars.all.clear();
+    fn end(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.clear();
         }
-    }
-}
-
-impl Bars {
-    /// As many machines as the terminal has lines for.
-    fn new(machines: usize, seconds: u64) -> Option<Self> {
-        let rows = rustix::termios::tcgetwinsize(io::stderr()).map_or(24, |size| usize::from(size.ws_row));
-        let shown = machines.min(rows.saturating_sub(OTHER_LINES).max(1));
-        let line = ProgressStyle::with_template("  {wide_msg}").ok()?;
-        let bar = ProgressStyle::with_template("  {bar:20} {pos}/{len}s  {wide_msg}").ok()?;
-        let all = MultiProgress::new();
-        let add = |style: &ProgressStyle, length| all.add(ProgressBar::new(length).with_style(style.clone()));
-        let machine_bars = (0..shown).map(|_| add(&line, 1)).collect();
-        let more = (shown < machines).then(|| add(&line, 1));
-        if let Some(more) = &more {
-            more.set_message(format!("... and {} more", machines - shown));
-        }
-        let total = add(&bar, seconds);
-        total.tick();
-        Some(Self { all, machines: machine_bars, more, total })
-    }
-}
-
-impl Drop for Bars {
-    fn drop(&mut self) {
-        self.machines.iter().chain(&self.more).chain([&self.total]).for_each(ProgressBar::finish_and_clear);
     }
 }
 

@@ -2,23 +2,24 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use postgres_load_test::agent::{self, Ending};
+use postgres_load_test::console::lines::{self, Lines};
 use postgres_load_test::console::{
     self, BUG, COULD_NOT_RUN, INTERRUPTED, SECONDS_BETWEEN_LINES, Stopped, code_of, note, say, say_result,
 };
 use postgres_load_test::database::conninfo::Environment;
+use postgres_load_test::docker::ContainerSample;
 use postgres_load_test::engine::{Event, Incident, RunRecord};
 use postgres_load_test::options::LoadTestOptions;
 use postgres_load_test::plan::Plan;
-use postgres_load_test::report::live::{Progress, container_text};
+use postgres_load_test::report::live::Progress;
 use postgres_load_test::report::outputs::{OutputError, Outputs, all_written};
 use postgres_load_test::report::text;
 use postgres_load_test::run::{self, Live, RunError};
@@ -127,7 +128,7 @@ async fn load_test(plan: Plan) -> Result<ExitCode> {
         }
     };
     live.release().await;
-    let result = live.conclude(&record, verification)?;
+    let result = live.conclude(&record, verification, stopped)?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
     let written = outputs.write(&result);
     all_written(written, say_result(&result, plan.json_output))?;
@@ -211,10 +212,10 @@ async fn drive(plan: &Plan, live: &mut Live, outputs: &mut Outputs, stops: &mut 
     }
 }
 
-/// Progress on stderr: a bar on a terminal, otherwise a line every few seconds.
+/// Progress on stderr: a line that is kept up to date on a terminal, otherwise a line every few seconds.
 struct Screen {
     progress: Progress,
-    bar: Option<ProgressBar>,
+    terminal: Option<Lines>,
     verbose: bool,
     lines: u64,
     said_aborted: bool,
@@ -222,31 +223,31 @@ struct Screen {
 
 impl Screen {
     fn new(plan: &Plan, seconds: u64) -> Self {
-        let style = ProgressStyle::with_template("  {bar:20} {pos}/{len}s  {msg}");
-        let bar = style.ok().filter(|_| io::stderr().is_terminal()).map(|style| {
-            let bar = ProgressBar::new(seconds).with_style(style);
-            bar.tick();
-            bar
-        });
-        Self { progress: Progress::new(seconds), bar, verbose: plan.verbose, lines: 0, said_aborted: false }
+        let (progress, terminal) = (Progress::new(seconds), Lines::on_terminal());
+        let mut screen = Self { progress, terminal, verbose: plan.verbose, lines: 0, said_aborted: false };
+        screen.draw(None);
+        screen
+    }
+
+    fn draw(&mut self, container: Option<ContainerSample>) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.draw(vec![self.progress.terminal_line(lines::columns() - 1, container)]);
+        }
     }
 
     fn show(&mut self, live: &Live) {
-        if !console::is_read_within(Duration::ZERO) {
-            return;
-        }
         let container = live.container();
-        if let Some(bar) = &self.bar {
-            bar.set_position(self.progress.seconds().min(bar.length().unwrap_or(u64::MAX)));
-            let draining = if self.progress.is_draining() { "draining, " } else { "" };
-            bar.set_message(format!("{draining}{}{}", self.progress.recent(), container_text(container)));
-        } else if self.progress.seconds() / SECONDS_BETWEEN_LINES > self.lines {
+        if self.terminal.is_some() {
+            self.draw(container);
+        } else if self.progress.seconds() / SECONDS_BETWEEN_LINES > self.lines
+            && console::is_read_within(Duration::ZERO)
+        {
             self.lines = self.progress.seconds() / SECONDS_BETWEEN_LINES;
             note(&format!("  {}", self.progress.line(container)));
         }
     }
 
-    fn incident(&self, incident: &Incident) {
+    fn incident(&mut self, incident: &Incident) {
         let (what, failure) = match incident {
             Incident::NewError(failure) => ("first of its kind", failure),
             Incident::ReconnectFailed(failure) => ("while connecting anew", failure),
@@ -275,22 +276,16 @@ impl Screen {
         self.print(console::stopping(signals));
     }
 
-    fn print(&self, line: &str) {
-        if !console::is_read() {
-            return;
-        }
-        match &self.bar {
-            Some(bar) => bar.suspend(|| note(line)),
+    fn print(&mut self, line: &str) {
+        match &mut self.terminal {
+            Some(terminal) => terminal.print_above(line),
             None => note(line),
         }
     }
 
-    fn end(&self) {
-        if let Some(bar) = &self.bar {
-            if !console::is_read() {
-                bar.set_draw_target(ProgressDrawTarget::hidden());
-            }
-            bar.finish_and_clear();
+    fn end(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.clear();
         }
     }
 }

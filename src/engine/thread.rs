@@ -175,7 +175,7 @@ async fn drive(setup: ThreadSetup) {
     };
 
     let looks = Rc::new(ThreadLooks::new(Arc::clone(&shared.looks)));
-    let recorder = Rc::new(RefCell::new(Recorder::new(phases)));
+    let recorder = Rc::new(RefCell::new(Recorder { t0_ns: epoch.mono_ns, ..Recorder::new(phases) }));
     let (abandoned, mut left_behind) = mpsc::unbounded_channel();
     let mut cancelling = futures::stream::poll_fn(|cx| left_behind.poll_recv(cx))
         .map(Session::cancel)

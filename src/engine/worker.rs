@@ -328,7 +328,7 @@ impl Worker {
             let execution = session.run(&self.shared.script, batch, self.shared.maker.pool(), &self.looks).await;
             match &execution.outcome {
                 Outcome::Failed(failure) if failure.is_worth_a_retry() && tries < self.shared.max_tries => {
-                    if self.recorder.borrow_mut().retry(tries == 1, failure) {
+                    if self.recorder.borrow_mut().retry(tries == 1, failure, execution.done_ns) {
                         (self.incidents)(Incident::NewError(failure.clone()));
                     }
                     tries += 1;
@@ -414,7 +414,7 @@ impl Worker {
         }
         // Died while idle: no request knows of it, so it is written down here.
         if let Some(failure) = self.session.take().and_then(|lost| lost.loss().cloned())
-            && self.recorder.borrow_mut().connection_lost(&failure)
+            && self.recorder.borrow_mut().connection_lost(&failure, self.now_ns())
         {
             (self.incidents)(Incident::ReconnectFailed(failure));
         }

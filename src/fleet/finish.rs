@@ -28,7 +28,8 @@ pub const HOST_KEYS_OFF: &str = "Host keys were not checked (--host-keys off): a
 
 impl Fleet {
     /// The merged result, judged, with what was lost marked. Compares the clocks a last time before. `aborted` tells why
-    /// the test was ended early, where it was; `tickets` is what [`Self::count_tickets`] found, or why nothing.
+    /// the test was ended early, where it was; `tickets` is what [`Self::count_tickets`] found, or why nothing; `stopped`
+    /// tells whether a signal came before the end.
     ///
     /// # Errors
     /// No machine has measured anything, or the results contradict themselves.
@@ -36,6 +37,7 @@ impl Fleet {
         &mut self,
         aborted: Option<String>,
         tickets: Result<u64, String>,
+        stopped: bool,
     ) -> Result<RunResult, FleetError> {
         self.compare_clocks().await;
         let (mut parts, mut missing) = (Vec::new(), Vec::new());
@@ -61,6 +63,7 @@ impl Fleet {
         let is_whole = missing.is_empty();
         let mut result = merge::merge_closed(parts, missing, self.closed_ns)?;
         result.run.aborted = aborted.or(result.run.aborted);
+        result.run.interrupted |= stopped;
         // Tickets of a machine whose requests do not count would be too many.
         if let Some(verification) = result.verification.as_mut().filter(|found| found.error.is_none())
             && self.plan.plan.workload.rate_limiting

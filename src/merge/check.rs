@@ -219,7 +219,16 @@ pub(crate) fn wrong_errors(errors: &[ErrorCount]) -> Option<String> {
     }
     errors.iter().find_map(|error| {
         let state = error.sqlstate.as_ref().and_then(|state| wrong_name("sqlstate", state));
-        state.or_else(|| wrong_name("class", &error.class)).or_else(|| wrong_text("example", &error.example))
+        state
+            .or_else(|| wrong_name("class", &error.class))
+            .or_else(|| wrong_text("example", &error.example))
+            .or_else(|| wrong_number("first_s", error.first_s))
+            .or_else(|| wrong_number("last_s", error.last_s))
+            .or_else(|| match (error.first_s, error.last_s) {
+                (None, None) => None,
+                (Some(first), Some(last)) if first <= last => None,
+                _ => Some("its last error came before its first".to_owned()),
+            })
     })
 }
 

@@ -122,6 +122,8 @@ fn part(index: u64, of: u64, went: &Went) -> Part {
             sqlstate: Some("40P01".to_owned()),
             count: went.failed,
             example: "deadlock detected".to_owned(),
+            first_s: Some(0.5),
+            last_s: Some(2.5),
         });
     }
     let hostname = result.hostname.clone();

@@ -12,6 +12,8 @@ use crate::verdict::{grouped, name_list};
 
 /// Characters of a host's name in the table.
 const NAME: usize = 15;
+/// Characters of a clock in the table.
+const CLOCK: usize = 10;
 /// Hosts that the header names.
 const NAMED: usize = 8;
 /// Reasons and notes below the table.
@@ -95,8 +97,20 @@ pub(super) fn hosts(out: &mut impl Write, fleet: &Fleet) -> io::Result<()> {
     let failures = fleet.failed_vms.iter().map(|failed| (failed.hostname.as_str(), failed.error.as_str()));
     let failures = grouped::sentences(failures);
     let faults = fleet.per_vm_results.iter().filter_map(|vm| at_fault(vm).map(|why| format!("{}: {why}", vm.hostname)));
-    let notes: Vec<String> =
-        failures.into_iter().chain(faults).chain(differing.into_iter().map(|difference| difference.text)).collect();
+    let clocks = fleet.per_vm_results.iter().filter_map(|vm| {
+        let clock = vm.clock?;
+        let (before, after) = (clock.offset_ms, offset_after(clock)?);
+        Some(format!(
+            "{}: its clock was {before:+.1} ms off before the test, and {after:+.1} ms after it.",
+            vm.hostname
+        ))
+    });
+    let notes: Vec<String> = failures
+        .into_iter()
+        .chain(faults)
+        .chain(clocks)
+        .chain(differing.into_iter().map(|difference| difference.text))
+        .collect();
     for note in notes.iter().take(MAX_NOTES) {
         writeln!(out, "{}", wrapped(note, "  * ", "    "))?;
     }
@@ -109,7 +123,7 @@ pub(super) fn hosts(out: &mut impl Write, fleet: &Fleet) -> io::Result<()> {
     writeln!(
         out,
         "  Late99: sent after it was due, p99, ms. Skew: began after T0, ms.\n  \
-         Clock: ahead of the {reference}'s, ms."
+         Clock: ahead of the {reference}'s, ms; before→after the test where it changed."
     )?;
     if shown.iter().any(|index| fleet.per_vm_results[*index].result.latency_ms.p99_is_max) {
         writeln!(out, "  *: the maximum, because there are too few requests for this percentile.")?;
@@ -170,8 +184,26 @@ fn figures(vm: &VmResult, mark: &str) -> [String; 8] {
     ]
 }
 
+/// The least change of a clock that is told, milliseconds.
+const CLOCK_CHANGE_MS: f64 = 1.0;
+
+/// The offset after the test, where the two estimates differ by more than they can be wrong.
+fn offset_after(clock: ClockComparison) -> Option<f64> {
+    let bounds_ms = clock.bound_ms + clock.bound_after_ms.unwrap_or_default();
+    clock.offset_after_ms.filter(|after_ms| (after_ms - clock.offset_ms).abs() > bounds_ms.max(CLOCK_CHANGE_MS))
+}
+
 fn clock(clock: ClockComparison) -> String {
     let ClockComparison { offset_ms, bound_ms, .. } = clock;
+    if let Some(after_ms) = offset_after(clock) {
+        let short = |ms: f64| match ms.round() {
+            ms if ms.abs() >= 100_000.0 => format!("{:+.0}s", ms / 1_000.0),
+            // Rounding leaves a sign on zero.
+            ms => format!("{:+.0}", ms + 0.0),
+        };
+        let both = format!("{}→{}", short(offset_ms), short(after_ms));
+        return if both.chars().count() > CLOCK { format!("→{}", short(after_ms)) } else { both };
+    }
     let decimals = usize::from(offset_ms.abs() < 100.0);
     format!("{offset_ms:+.decimals$}±{bound_ms:.decimals$}")
 }
@@ -186,7 +218,7 @@ fn compact(value: f64) -> String {
 }
 
 fn row(out: &mut impl Write, indent: &str, name: &str, cells: &[String; 8]) -> io::Result<()> {
-    const WIDTHS: [usize; 8] = [7, 7, 5, 7, 7, 6, 6, 10];
+    const WIDTHS: [usize; 8] = [7, 7, 5, 7, 7, 6, 6, CLOCK];
     let mut text = format!("{indent}{:<NAME$}", shortened(name, NAME));
     for (at, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
         // A figure beyond all measure must not push the others out of the line.
@@ -268,7 +300,34 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line:?} is missing from\n{text}");
         }
-        assert!(text.find("DATA WRITTEN:") < text.find("HOSTS:"));
+        assert!(text.find("HOSTS:") < text.find("THROUGHPUT:"));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_during_the_test_is_shown_before_and_after() {
+        let row = |offset_ms, after: Option<(f64, f64)>| {
+            let mut vm = vm("h1");
+            let (offset_after_ms, bound_after_ms) = after.unzip();
+            vm.clock = Some(ClockComparison { offset_ms, bound_ms: 0.1, offset_after_ms, bound_after_ms });
+            let text = reported(vec![vm], Vec::new());
+            (text.lines().find(|line| line.starts_with("  h1 ")).unwrap().to_owned(), text)
+        };
+        for (before, after, shown) in [
+            (-0.04, None, " -0.0±0.1"),
+            (0.0, Some((0.15, 0.1)), " +0.0±0.1"),
+            (0.0, Some((0.9, 0.1)), " +0.0±0.1"),
+            (0.0, Some((9.0, 20.0)), " +0.0±0.1"),
+            (-0.04, Some((30_000.0, 0.1)), " +0→+30000"),
+            (0.4, Some((-30_000.0, 0.1)), " +0→-30000"),
+            (0.0, Some((3_600_000.0, 0.1)), " +0→+3600s"),
+            (-12_345.0, Some((17_655.0, 0.1)), " →+17655"),
+        ] {
+            let (row, text) = row(before, after);
+            assert!(row.ends_with(shown), "{row:?} does not end with {shown:?}");
+            let is_told = text.contains("* h1: its clock was");
+            assert_eq!(is_told, shown.contains('→'), "{text}");
+        }
+        assert!(row(0.0, Some((30_000.0, 0.1))).1.contains("+0.0 ms off before the test, and +30000.0 ms after it."));
     }
 
     #[test]

@@ -8,12 +8,21 @@ use crate::docker::ContainerSample;
 use crate::recorder::{Interval, coarse_histogram};
 use crate::verdict::thousands;
 
+/// The longest bar.
+const BAR: usize = 20;
+
+/// A shorter bar shows nothing.
+const LEAST_BAR: usize = 6;
+
 /// How many seconds "the last seconds" are.
 const RECENT_SECONDS: usize = 5;
 
 /// Gathers intervals and tells where the test stands.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
+    /// As the plan has it.
+    length_seconds: u64,
+    /// When the window closes.
     planned_seconds: u64,
     ok: u64,
     errors: u64,
@@ -34,7 +43,7 @@ struct Recent {
 impl Progress {
     /// Nothing has happened yet; the window closes after `planned_seconds`.
     pub fn new(planned_seconds: u64) -> Self {
-        Self { planned_seconds, ..Self::default() }
+        Self { length_seconds: planned_seconds, planned_seconds, ..Self::default() }
     }
 
     /// Whether the window has closed, and only answers are waited for.
@@ -91,8 +100,54 @@ impl Progress {
         format!("Progress: {head}, {}{}", self.recent(), container_text(container))
     }
 
+    /// One line of a terminal of so many columns, with a bar where there is room for it.
+    pub fn terminal_line(&self, columns: usize, container: Option<ContainerSample>) -> String {
+        let length = self.length_seconds;
+        let position = match self.is_draining() {
+            true => format!("draining {}s", self.seconds - self.planned_seconds),
+            false => format!("{}/{length}s", self.seconds),
+        };
+        let room = columns.saturating_sub(INDENT.len());
+        let recent = self.recent_within(room.saturating_sub(position.len() + 2), container);
+        let text = format!("{position}  {recent}");
+        let bar = room.saturating_sub(text.chars().count() + "[] ".len()).min(BAR);
+        if bar < LEAST_BAR {
+            return cut(&format!("{INDENT}{text}"), columns);
+        }
+        let done = (bar as u64).saturating_mul(self.seconds.min(length)) / length.max(1);
+        format!("{INDENT}[{:<bar$}] {text}", "=".repeat(done as usize))
+    }
+
+    /// What the last seconds were like, in so many characters: the least important figures are left out first.
+    pub fn recent_within(&self, columns: usize, container: Option<ContainerSample>) -> String {
+        let Figures { seconds, rps, latency, errors, late } = self.figures();
+        let [p50, p99] = latency;
+        let container = container.map(|sample| [format!("CPU: {:.1}%", sample.cpu_percent), memory(sample)]);
+        // In the order of the line, each with its rank: the greatest is left out first.
+        let mut parts = vec![(0, rps), (3, format!("p50 {p50}")), (2, format!("p99 {p99}")), (1, errors)];
+        parts.extend(late.map(|late| (4, late)));
+        parts.extend(container.into_iter().flatten().zip(5..).map(|(text, rank)| (rank, text)));
+        let joined =
+            |parts: &[(usize, String)]| parts.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ");
+        let whole = format!("last {seconds}s: {}", joined(&parts));
+        if whole.chars().count() <= columns {
+            return whole;
+        }
+        while joined(&parts).chars().count() > columns && parts.len() > 1 {
+            let least = parts.iter().map(|(rank, _)| *rank).max();
+            parts.retain(|(rank, _)| Some(*rank) != least);
+        }
+        cut(&joined(&parts), columns)
+    }
+
     /// What the last seconds were like.
     pub fn recent(&self) -> String {
+        let Figures { seconds, rps, latency: [p50, p99], errors, late } = self.figures();
+        let late = late.map(|late| format!(", {late}")).unwrap_or_default();
+        format!("last {seconds}s: {rps}, p50 {p50}, p99 {p99}, {errors}{late}")
+    }
+
+    fn figures(&self) -> Figures {
         let mut latency = coarse_histogram();
         let (mut ok, mut errors, mut late, mut connection_errors) = (0, 0, 0, 0u64);
         for interval in &self.recent {
@@ -104,27 +159,50 @@ impl Progress {
             connection_errors = connection_errors.saturating_add(interval.connection_errors);
         }
         let seconds = self.recent.len().max(1);
-        let figures = match latency.len() {
-            0 => "p50 -, p99 -".to_owned(),
-            _ => {
-                let [p50, p99] = [0.5, 0.99].map(|quantile| latency.value_at_quantile(quantile) as f64 / 1_000.0);
-                format!("p50 {p50:.1} ms, p99 {p99:.1} ms")
-            }
+        let ms = |quantile| match latency.len() {
+            0 => "-".to_owned(),
+            _ => format!("{:.1} ms", latency.value_at_quantile(quantile) as f64 / 1_000.0),
         };
-        let late = if late > 0 { format!(", {} late", thousands(late)) } else { String::new() };
-        let connections = match connection_errors {
-            0 => String::new(),
-            count => format!(", {} connection errors", thousands(count)),
-        };
-        let rate = ok as f64 / seconds as f64;
-        format!("last {seconds}s: {rate:.1} RPS, {figures}, {} errors{connections}{late}", thousands(errors))
+        Figures {
+            seconds,
+            rps: format!("{:.1} RPS", ok as f64 / seconds as f64),
+            latency: [0.5, 0.99].map(ms),
+            errors: match connection_errors {
+                0 => format!("{} errors", thousands(errors)),
+                count => format!("{} errors, {} connection errors", thousands(errors), thousands(count)),
+            },
+            late: (late > 0).then(|| format!("{} late", thousands(late))),
+        }
     }
 }
 
+/// The last seconds as texts.
+struct Figures {
+    seconds: usize,
+    rps: String,
+    /// p50 and p99.
+    latency: [String; 2],
+    errors: String,
+    late: Option<String>,
+}
+
+const INDENT: &str = "  ";
+
 /// The newest reading of a container, to be put behind a line.
-pub fn container_text(sample: Option<ContainerSample>) -> String {
-    sample
-        .map_or(String::new(), |sample| format!(", CPU: {:.1}%, Mem: {:.0}MiB", sample.cpu_percent, sample.memory_mib))
+fn container_text(sample: Option<ContainerSample>) -> String {
+    sample.map_or(String::new(), |sample| format!(", CPU: {:.1}%, {}", sample.cpu_percent, memory(sample)))
+}
+
+fn memory(sample: ContainerSample) -> String {
+    format!("Mem: {:.0}MiB", sample.memory_mib)
+}
+
+/// A text in so many characters.
+pub fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    text.chars().take(columns.saturating_sub(1)).chain(['…']).take(columns).collect()
 }
 
 #[cfg(test)]
@@ -161,6 +239,44 @@ mod tests {
             "{}",
             progress.line(None)
         );
+    }
+
+    #[test]
+    fn a_line_keeps_what_matters_most_on_a_narrow_terminal() {
+        let mut progress = Progress::new(60);
+        (0..12).for_each(|second| progress.add(second, &interval(100, 0, 2)));
+        for (columns, expected) in [
+            (200, "  [====                ] 12/60s  last 5s: 100.0 RPS, p50 2.0 ms, p99 2.0 ms, 0 errors"),
+            (79, "  [==            ] 12/60s  last 5s: 100.0 RPS, p50 2.0 ms, p99 2.0 ms, 0 errors"),
+            (59, "  12/60s  100.0 RPS, p50 2.0 ms, p99 2.0 ms, 0 errors"),
+            (47, "  12/60s  100.0 RPS, p99 2.0 ms, 0 errors"),
+            (39, "  [=      ] 12/60s  100.0 RPS, 0 errors"),
+            (22, "  12/60s  100.0 RPS"),
+            (15, "  12/60s  100.…"),
+            (3, "  …"),
+            (0, ""),
+        ] {
+            assert_eq!(progress.terminal_line(columns, None), expected, "{columns}");
+        }
+        progress.close();
+        (12..16).for_each(|second| progress.add(second, &Interval::default()));
+        assert!(progress.terminal_line(79, None).contains("] draining 3s  last 5s: "));
+    }
+
+    #[test]
+    fn no_line_is_longer_than_its_terminal() {
+        let mut progress = Progress::new(3_600_000);
+        (0..5).for_each(|second| {
+            let late = Interval { late: 1_234_567, ..interval(99, 1, 86_000_000) };
+            progress.add(3_000_000 + second, &late);
+        });
+        let sample = ContainerSample { cpu_percent: 1_234.5, memory_mib: 123_456.7 };
+        for columns in 0..250 {
+            let [line, recent] =
+                [progress.terminal_line(columns, Some(sample)), progress.recent_within(columns, Some(sample))];
+            assert!(line.chars().count() <= columns && recent.chars().count() <= columns, "{columns}: {line}");
+        }
+        assert!(progress.terminal_line(200, Some(sample)).ends_with("6,172,835 late, CPU: 1234.5%, Mem: 123457MiB"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::live::Progress;
+use super::live::{Progress, cut};
 use super::text::{printable, shortened};
 use crate::recorder::Interval;
 use crate::run::VERIFIED_WITHIN;
@@ -10,8 +10,14 @@ use crate::verdict::name_list;
 
 /// VMs that are named before "and N more".
 const NAMED: usize = 3;
-/// Characters of a machine's name in its line.
+/// Characters of a machine's name in its line, at most; on a narrow terminal a third of it.
 const NAME: usize = 24;
+
+/// Before the name.
+const INDENT: &str = "  ";
+
+/// Lines of a terminal that are not for machines: all together, how many more there are, and one that stays free.
+const OTHER_LINES: usize = 3;
 
 /// Seconds that are waited with for a machine that does not tell its own: a second takes some hundred KB.
 const MOST_PENDING: usize = 60;
@@ -42,7 +48,7 @@ impl FleetProgress {
     /// Nothing has happened yet; the window closes after `planned_seconds`.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>, planned_seconds: u64) -> Self {
         let machines = names.into_iter().map(|name| Machine {
-            name: shortened(&printable(name), NAME),
+            name: printable(name),
             progress: Progress::new(planned_seconds),
             seconds: 0,
             gone: None,
@@ -96,19 +102,30 @@ impl FleetProgress {
         self.machines.iter().filter(|machine| machine.gone.is_none()).map(|machine| machine.name.as_str()).collect()
     }
 
-    /// How many machines there are.
-    pub fn machines(&self) -> usize {
-        self.machines.len()
+    /// The lines of a terminal of so many columns and rows: as many machines as there is room for, and all together.
+    pub fn terminal_lines(&self, columns: usize, rows: usize) -> Vec<String> {
+        let all = self.machines.len();
+        let shown = all.min(rows.saturating_sub(OTHER_LINES));
+        let mut lines: Vec<String> = (0..shown).map(|host| self.line(host, columns)).collect();
+        if shown < all && shown > 0 {
+            lines.push(cut(&format!("{INDENT}... and {} more", all - shown), columns));
+        }
+        lines.push(self.total.terminal_line(columns, None));
+        lines
     }
 
     /// The line of a machine.
-    pub fn line(&self, host: usize) -> String {
+    fn line(&self, host: usize, columns: usize) -> String {
         let Some(Machine { name, progress, gone, .. }) = self.machines.get(host) else { return String::new() };
-        match gone {
-            Some(why) => format!("{name:<NAME$}  {why}"),
-            None if progress.seconds() == 0 => format!("{name:<NAME$}  -"),
-            None => format!("{name:<NAME$}  {}", progress.recent()),
-        }
+        let longest = self.machines.iter().map(|machine| machine.name.chars().count()).max().unwrap_or_default();
+        let width = longest.min(NAME).min(columns / 3).max(1);
+        let name = format!("{INDENT}{:<width$}  ", shortened(name, width));
+        let figures = match gone {
+            Some(why) => (*why).to_owned(),
+            None if progress.seconds() == 0 => "-".to_owned(),
+            None => progress.recent_within(columns.saturating_sub(name.chars().count()), None),
+        };
+        cut(&(name + &figures), columns)
     }
 
     /// How many machines are gone without a result.
@@ -148,8 +165,28 @@ mod tests {
         progress.gone(1, "lost");
         assert_eq!(progress.complete().len(), 1);
         assert_eq!((progress.total.requests(), progress.lost()), (10, 1));
-        assert!(progress.line(0).starts_with("a ") && progress.line(0).contains("p50 2.0 ms"), "{}", progress.line(0));
-        assert!(progress.line(1).ends_with("lost"));
+        let lines = progress.terminal_lines(100, 24);
+        assert_eq!(lines[0], "  a  last 2s: 3.0 RPS, p50 2.0 ms, p99 2.0 ms, 0 errors");
+        assert_eq!(lines[1], "  b  lost");
+        assert!(lines[2].contains("] 2/10s  last 2s: 5.0 RPS"), "{lines:?}");
+    }
+
+    #[test]
+    fn lines_fit_the_terminal_whatever_its_size() {
+        let names: Vec<String> = (0..50).map(|host| format!("loader-{host}.a-region-far-away.example.com")).collect();
+        let mut progress = FleetProgress::new(names.iter().map(String::as_str), 10);
+        (0..50).for_each(|host| progress.add(host, 0, &interval(100)));
+        progress.complete();
+        for columns in 0..220 {
+            for rows in [0, 1, 2, 3, 4, 24, 60] {
+                let lines = progress.terminal_lines(columns, rows);
+                assert!(lines.len() < rows.max(2), "{rows}: {lines:?}");
+                assert!(lines.iter().all(|line| line.chars().count() <= columns), "{columns}: {lines:?}");
+            }
+        }
+        let lines = progress.terminal_lines(39, 24);
+        assert_eq!((lines.len(), &*lines[21]), (23, "  ... and 29 more"));
+        assert_eq!(lines[0], "  loader…le.com  100.0 RPS, 0 errors");
     }
 
     #[test]

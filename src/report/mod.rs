@@ -2,6 +2,7 @@
 
 pub mod fleet;
 pub mod hdr_log;
+mod headline;
 pub mod live;
 pub mod live_fleet;
 mod output_file;

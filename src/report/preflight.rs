@@ -3,43 +3,66 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::text::{printable, shortened, wrapped};
+use super::text::{printable, shortened, wrapped_within};
 use crate::fleet::Member;
 use crate::fleet::clock::comparisons;
 use crate::verdict::{clocks, grouped};
 
-/// Characters of a machine's name in the table.
+/// Characters of a machine's name in the table: at most, and where the terminal is narrow.
 const NAME: usize = 18;
+const SHORT_NAME: usize = 12;
+
+/// The columns behind the name, each with its rank: the greatest is left out first where the terminal is too narrow.
+const COLUMNS: [(&str, usize); 7] =
+    [("SSH", 0), ("load_test", 6), ("Cores", 5), ("Files", 4), ("Clock ms", 2), ("DB ms", 1), ("max_connections", 3)];
 
 /// Writes a row for each machine, and below it what should be known before load is started; why machines failed only
-/// where it is not told elsewhere.
+/// where it is not told elsewhere. No row is longer than `columns`.
 ///
 /// # Errors
 /// The writer's.
-pub fn table(out: &mut impl Write, members: &[Member], with_failures: bool) -> io::Result<()> {
-    let heads = ["SSH", "load_test", "Cores", "Files", "Clock ms", "DB ms", "max_connections"];
-    row(out, "Machine", &heads.map(str::to_owned))?;
-    for member in members {
-        row(out, &member.host.name, &cells(member))?;
-    }
+pub fn table(out: &mut impl Write, members: &[Member], with_failures: bool, columns: usize) -> io::Result<()> {
+    let names = std::iter::once("Machine").chain(members.iter().map(|member| member.host.name.as_str()));
+    let cells = std::iter::once(COLUMNS.map(|(head, _)| head.to_owned())).chain(members.iter().map(cells));
+    let rows: Vec<(String, [String; 7])> = names.map(printable).zip(cells).collect();
+    write_rows(out, &rows, columns)?;
+    let wrapped = |text: &str| wrapped_within(columns.min(78), text, "  * ", "    ");
     if with_failures {
         let said = members.iter().filter_map(|member| Some((member.host.name.as_str(), member.lost.as_deref()?)));
         for failure in grouped::sentences(said) {
-            writeln!(out, "{}", wrapped(&failure, "  * ", "    "))?;
+            writeln!(out, "{}", wrapped(&failure))?;
         }
     }
     for note in notes(members) {
-        writeln!(out, "{}", wrapped(&note, "  * ", "    "))?;
+        writeln!(out, "{}", wrapped(&note))?;
     }
     writeln!(out)
 }
 
-fn row(out: &mut impl Write, name: &str, cells: &[String; 7]) -> io::Result<()> {
-    let [ssh, build, cores, files, clock, round_trip, connections] = cells;
-    let name = shortened(&printable(name), NAME);
-    let line =
-        format!("  {name:<NAME$} {ssh:<7} {build:<9} {cores:<5} {files:<8} {clock:<13} {round_trip:<6} {connections}");
-    writeln!(out, "{}", line.trim_end())
+/// Columns as wide as what is in them: with shorter names, and then with fewer columns, where there is no room.
+fn write_rows(out: &mut impl Write, rows: &[(String, [String; 7])], columns: usize) -> io::Result<()> {
+    let width = |text: &String| text.chars().count();
+    let mut name_width = rows.iter().map(|(name, _)| width(name)).max().unwrap_or_default().min(NAME);
+    let widths: [usize; 7] =
+        std::array::from_fn(|at| rows.iter().map(|(_, cells)| width(&cells[at])).max().unwrap_or_default());
+    let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
+    let total = |name_width: usize, shown: &[usize]| {
+        "  ".len() + name_width + shown.iter().map(|at| 1 + widths[*at]).sum::<usize>()
+    };
+    let excess = total(name_width, &shown).saturating_sub(columns);
+    name_width = name_width.saturating_sub(excess).max(name_width.min(SHORT_NAME));
+    while total(name_width, &shown) > columns && shown.len() > 1 {
+        let least = shown.iter().map(|at| COLUMNS[*at].1).max();
+        shown.retain(|at| Some(COLUMNS[*at].1) != least);
+    }
+    for (name, cells) in rows {
+        let mut line = format!("  {:<name_width$}", shortened(name, name_width));
+        for at in &shown {
+            line += &format!(" {:<width$}", cells[*at], width = widths[*at]);
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
 }
 
 fn cells(member: &Member) -> [String; 7] {
@@ -101,4 +124,39 @@ fn too_many_connections(members: &[Member]) -> Vec<String> {
         )
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_fit_the_terminal_and_keep_what_matters_most() {
+        let row = |name: &str, cells: [&str; 7]| (name.to_owned(), cells.map(str::to_owned));
+        let rows = [
+            row("Machine", COLUMNS.map(|(head, _)| head)),
+            row("127.0.1.1", ["1.1 s", "there", "2", "20000", "+0.0 ± 0.1", "0.05", "200"]),
+            row(
+                "loader-2.region.example.com",
+                ["21.2 s", "sent", "128", "unlimited", "-1234.5 ± 100.1", "140.25", "10000"],
+            ),
+            row("h3", ["FAILED", "-", "-", "-", "-", "-", "-"]),
+        ];
+        let written = |columns| {
+            let mut out = Vec::new();
+            write_rows(&mut out, &rows, columns).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        for columns in 22..200 {
+            let text = written(columns);
+            assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}:\n{text}");
+            assert!(text.contains("FAILED"), "{text}");
+        }
+        let heads = |columns| written(columns).lines().next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(heads(199), "Machine SSH load_test Cores Files Clock ms DB ms max_connections");
+        assert_eq!(heads(79), "Machine SSH Cores Files Clock ms DB ms max_connections");
+        assert_eq!(heads(59), "Machine SSH Clock ms DB ms");
+        assert_eq!(heads(39), "Machine SSH DB ms");
+        assert!(written(199).contains("\n  127.0.1.1          1.1 s  there "), "{}", written(199));
+    }
 }

@@ -1,8 +1,10 @@
-//! The report on a terminal or in a file: the seed's layout, with more figures beside.
+//! The report on a terminal or in a file: long tables first, then the figures, the reasons and the headline, so that these
+//! are on the screen when it ends.
 
 use std::io::{self, Write};
 
-use crate::outcome::ErrorOrigin;
+use super::headline::headline;
+use crate::outcome::{ErrorCount, ErrorOrigin};
 use crate::result::{Bounded, RunResult, Summary, TableRows};
 use crate::schedule::Share;
 use crate::stalls::Stalls;
@@ -98,23 +100,24 @@ impl Header<'_> {
 /// The writer's.
 pub fn report(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     writeln!(out, "\n{RULE}\nLOAD TEST RESULTS\n{RULE}")?;
-    throughput(out, result)?;
-    latency(out, result)?;
+    // What a person acts on comes last, where it can be read without scrolling: first long tables, then the headline.
+    result.fleet.as_ref().map_or(Ok(()), |fleet| super::fleet::hosts(out, fleet))?;
+    outages(out, result)?;
+    errors(out, result)?;
     phases(out, result)?;
     requests(out, result)?;
-    outages(out, result)?;
     verification(out, result)?;
-    errors(out, result)?;
     resources(out, result)?;
+    throughput(out, result)?;
+    latency(out, result)?;
     section(out, "DATA WRITTEN")?;
     let mb = result.data_written_mb;
     let gb = if mb >= 1024.0 { format!(" ({:.2} GB)", mb / 1024.0) } else { String::new() };
     line(out, "Estimated", &format!("{mb:.1} MB{gb}"))?;
-    result.fleet.as_ref().map_or(Ok(()), |fleet| super::fleet::hosts(out, fleet))?;
     list(out, "WARNINGS", &result.warnings)?;
     list(out, "ADVICE", &result.advice)?;
     let status = wrapped(&format!("STATUS: {} - {}", result.status, result.reason), "", "  ");
-    writeln!(out, "\n{RULE}\n{status}\n{RULE}")
+    writeln!(out, "\n{RULE}\n{status}\n{RULE}\n{}", headline(result))
 }
 
 fn throughput(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
@@ -267,10 +270,18 @@ fn errors(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
             ErrorOrigin::Connection => " (between requests)",
             ErrorOrigin::Retry => " (tried again)",
         };
-        writeln!(out, "  {:>8}  {}{state}{origin}", thousands(error.count), printable(&error.class))?;
+        let text = format!("{}{state}{origin}{}", error.class, when(error));
+        writeln!(out, "{}", wrapped(&text, &format!("  {:>8}  ", thousands(error.count)), "            "))?;
         writeln!(out, "{}", wrapped(&error.example, "            e.g. ", "            "))?;
     }
     Ok(())
+}
+
+/// When errors of a class came.
+fn when(error: &ErrorCount) -> String {
+    let (Some(first), Some(last)) = (error.first_s, error.last_s) else { return String::new() };
+    let (first, last) = (format!("{first:.2} s"), format!("{last:.2} s"));
+    if first == last { format!(", at {first}") } else { format!(", {first} to {last}") }
 }
 
 fn resources(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
@@ -314,7 +325,12 @@ fn list(out: &mut impl Write, title: &str, items: &[String]) -> io::Result<()> {
 
 /// Text from anywhere in lines that a terminal of eighty columns holds.
 pub(super) fn wrapped(text: &str, first: &str, further: &str) -> String {
-    let options = textwrap::Options::new(78).initial_indent(first).subsequent_indent(further);
+    wrapped_within(78, text, first, further)
+}
+
+/// The same in lines of so many characters.
+pub(super) fn wrapped_within(width: usize, text: &str, first: &str, further: &str) -> String {
+    let options = textwrap::Options::new(width).initial_indent(first).subsequent_indent(further);
     textwrap::fill(&lines_of(text).join("\n"), options)
 }
 
@@ -474,6 +490,30 @@ mod tests {
         ] {
             assert!(text.contains(field), "{field:?} is missing from\n{text}");
         }
+    }
+
+    #[test]
+    fn what_a_person_acts_on_comes_last() {
+        let mut result = sample();
+        let errors = (0..60).map(|at| ErrorCount {
+            origin: ErrorOrigin::Request,
+            class: format!("class {at}"),
+            sqlstate: Some("53100".to_owned()),
+            count: 1 + at,
+            example: "why".to_owned(),
+            first_s: Some(0.5),
+            last_s: Some(if at == 0 { 0.5 } else { 1_234.567 }),
+        });
+        result.errors = errors.collect();
+        (result.warnings, result.advice) = (vec!["a warning".to_owned()], vec!["an advice".to_owned()]);
+        let text = reported(&result);
+        let sections = ["ERRORS:", "REQUESTS:", "GENERATOR:", "THROUGHPUT:", "LATENCY (ms):", "DATA WRITTEN:"];
+        let sections = sections.iter().chain(&["WARNINGS:", "ADVICE:", "STATUS: PASSED"]);
+        let found: Vec<_> = sections.map(|name| text.find(&format!("\n{name}")).expect(name)).collect();
+        assert!(found.is_sorted(), "{found:?}\n{text}");
+        assert!(text.contains("         1  class 0 [53100], at 0.50 s\n"), "{text}");
+        assert!(text.contains("         2  class 1 [53100], 0.50 s to 1234.57 s\n"), "{text}");
+        assert!(text.lines().last().unwrap().starts_with("PASSED: 100.0 RPS (100.0% of target), p50 "), "{text}");
     }
 
     #[test]

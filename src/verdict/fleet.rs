@@ -432,6 +432,7 @@ mod tests {
         result.throughput.offered_rps = Some(1_000.0);
         result.throughput.target_achieved_pct = Some(60.0);
         result.service_time_ms.avg = Some(20.0);
+        result.wait_for_connection_ms.count = 5_000;
         judge(&mut result, &Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() });
         // 1,000/s × 20 ms = 20 in service, a quarter to spare, on four machines.
         let advice = result.advice.concat();

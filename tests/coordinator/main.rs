@@ -10,6 +10,8 @@ mod program;
 mod sshd;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/tmux.rs"]
+mod tmux;
 
 mod clocks;
 mod cut_off;
@@ -19,6 +21,7 @@ mod interrupts;
 mod loss;
 mod output;
 mod run;
+mod screen;
 mod secrets;
 mod shells;
 mod stalls;

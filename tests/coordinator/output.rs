@@ -124,7 +124,7 @@ fn on_a_terminal_every_machine_has_a_line() {
             None => script.env_remove(name),
         };
     }
-    let ran: Ran = script.env("COLUMNS", "100").stdin(std::process::Stdio::null()).output().unwrap().into();
+    let ran: Ran = script.env("TERM", "xterm").stdin(std::process::Stdio::null()).output().unwrap().into();
     let ran = ran.expect_measured();
     for part in ["127.0.1.1", "127.0.1.2", "RPS, p50", "/3s", "STATUS: "] {
         assert!(ran.stdout.contains(part), "{part:?} is missing from\n{}", ran.stdout);

@@ -2,6 +2,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/tmux.rs"]
+mod tmux;
 
 mod accounting;
 mod data;
@@ -14,6 +16,7 @@ mod own_side;
 mod pooler;
 mod role;
 mod schema;
+mod screen;
 mod stalls;
 mod tool;
 mod unverified;

@@ -178,7 +178,7 @@ fn a_terminal_gets_a_bar() {
         env!("CARGO_BIN_EXE_load_test"),
         server.url()
     );
-    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output().unwrap();
+    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     // Whether it passed is up to the machine.
     assert!(matches!(output.status.code(), Some(0 | 1)), "{text}");

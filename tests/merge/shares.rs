@@ -16,7 +16,8 @@ fn two_shares_make_the_whole() {
     let ran = merge(&["--json-output", "--output", text(&whole), text(one), text(two)], b"");
     let json = ran.json();
     assert!(matches!(ran.code, Some(0 | 1)), "{ran:?}");
-    assert_eq!((json["status"] == "PASSED", ran.stderr.as_str()), (ran.code == Some(0), ""));
+    let passed = json["status"] == "PASSED";
+    assert_eq!((passed, ran.stderr.is_empty()), (ran.code == Some(0), passed), "{ran:?}");
     assert_eq!(json, parsed(&whole));
     // 51/s for 3 s, whichever way the shares divide them.
     assert_eq!(count(&json, "scheduled"), 153);
@@ -110,4 +111,59 @@ fn gnu_parallel_may_launch_the_shares() {
     let json = ran.json();
     assert_eq!((count(&json, "scheduled"), &json["num_vms"], &json["success"]), (120, &3.into(), &true.into()));
     assert_rows_match(&server, &json);
+}
+
+/// A test whose shares were all stopped is interrupted as a whole. Where one went on to its end, the other is missing.
+#[test]
+fn stopped_shares_make_an_interrupted_test() {
+    let server = server_with_tables();
+    let folder = tempfile::tempdir().unwrap();
+    let (url, start_at) = (server.url(), soon());
+    let file = |name: String| folder.path().join(name);
+    let mut running: Vec<_> = (1..=2)
+        .map(|number| {
+            // A closed loop, which a busy machine cannot make late.
+            let load = ["--json-output", "--rps", "max", "--duration", "600", "--workers", "1", "--postgres-url", &url];
+            clean(env!("CARGO_BIN_EXE_load_test"))
+                .args(load)
+                .args(["--share", &format!("{number}/2"), "--start-at", &start_at])
+                .args(SMALL)
+                .stdout(std::fs::File::create(file(format!("r{number}.json"))).unwrap())
+                .stderr(std::fs::File::create(file(format!("r{number}.err"))).unwrap())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for number in 1..=2 {
+        let has_begun = || std::fs::read_to_string(file(format!("r{number}.err"))).unwrap().contains("Progress: ");
+        let begun = std::time::Instant::now();
+        while !has_begun() {
+            assert!(begun.elapsed().as_secs() < 60, "share {number} does not begin");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+    for child in &running {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    }
+    for child in &mut running {
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+    }
+    let [one, two] = [1, 2].map(|number| file(format!("r{number}.json")));
+    let ran = merge(&["--json-output", text(&one), text(&two)], b"");
+    let json = ran.json();
+    let reason = json["reason"].as_str().unwrap();
+    assert_eq!((ran.code, &json["status"]), (Some(130), &"INTERRUPTED".into()), "{reason}");
+    assert!(reason.starts_with("Stopped after ") && reason.contains(" of 600 s; until then: All writes"), "{reason}");
+    assert_eq!(ran.stderr, format!("STATUS: INTERRUPTED - {reason}\n"));
+    let report = merge(&[text(&one), text(&two)], b"");
+    assert_eq!((report.code, report.stderr.as_str()), (Some(130), ""));
+    assert!(report.stdout.lines().last().unwrap().starts_with("INTERRUPTED: "), "{}", report.stdout);
+
+    let mut whole = parsed(&two);
+    whole["run"]["interrupted"] = false.into();
+    let changed = file("whole.json".to_owned());
+    std::fs::write(&changed, whole.to_string()).unwrap();
+    let ran = merge(&["--json-output", text(&one), text(&changed)], b"");
+    assert_eq!((ran.code, &ran.json()["status"]), (Some(1), &"INVALID".into()), "{ran:?}");
 }

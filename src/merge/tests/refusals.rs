@@ -170,6 +170,8 @@ fn a_document_that_contradicts_itself_is_refused() {
                 sqlstate: None,
                 count,
                 example: String::new(),
+                first_s: None,
+                last_s: None,
             };
             p.result.errors = vec![error(u64::MAX), error(u64::MAX)];
         }),
