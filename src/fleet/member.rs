@@ -66,6 +66,8 @@ pub struct Member {
     pub connected_in: Duration,
     /// Whether the program was sent to it.
     pub deployed: bool,
+    /// The same for every name of one machine; empty where it is not known.
+    pub(super) identity: String,
     /// Its clock, before T0.
     pub clock: Option<Offset>,
     /// The offset with which its T0 was computed.
@@ -116,6 +118,7 @@ impl Member {
             is_started: false,
             connected_in: Duration::ZERO,
             deployed: false,
+            identity: String::new(),
             clock: None,
             clock_at_start: None,
             clock_after: None,
@@ -295,7 +298,8 @@ impl Member {
         if hello.build != BUILD {
             return Err(format!(
                 "its load_test is version {} of build {}, and this coordinator is build {BUILD}; leave out --deploy \
-                 never, or give an --agent-binary of this build",
+                 never, give an --agent-binary of this build, or, where another coordinator has just replaced the file that \
+                 --remote-path names, give a folder",
                 hello.tool_version, hello.build
             ));
         }

@@ -93,6 +93,8 @@ struct Shared {
     /// By the ways that they lead to.
     gates: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Gate>>>>,
     notes: Mutex<Vec<String>>,
+    /// Sockets of agents that do not answer.
+    stuck_agents: Mutex<Vec<PathBuf>>,
     started: AtomicUsize,
     permits: Arc<Semaphore>,
     concurrency: AtomicUsize,
@@ -123,6 +125,7 @@ impl Sessions {
             jump_config: OnceCell::new(),
             gates: Mutex::new(HashMap::new()),
             notes: Mutex::new(Vec::new()),
+            stuck_agents: Mutex::new(Vec::new()),
             folder: folder.path().to_owned(),
             started: AtomicUsize::new(0),
             permits: Arc::new(Semaphore::new(concurrency)),
@@ -141,6 +144,10 @@ impl Sessions {
     /// After the last attempt, or at once where another cannot help; after [`Sessions::interrupt`].
     pub async fn open(&self, host: &Host) -> Result<Arc<Session>, SshError> {
         let route = Arc::new(self.route(host).await?);
+        let stuck = |socket: &PathBuf| self.shared.stuck_agents().contains(socket);
+        if let Some(socket) = route.agent_socket().filter(stuck) {
+            return Err(SshError::stuck_agent(host, &socket));
+        }
         // Where many hosts are behind one jump host, a single attempt finds out whether it lets us through.
         let Some(gate) = self.gate(&route) else { return self.attempts(host, &route).await };
         let mut gate = gate.lock().await;
@@ -259,6 +266,10 @@ impl Shared {
         self.masters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn stuck_agents(&self) -> std::sync::MutexGuard<'_, Vec<PathBuf>> {
+        self.stuck_agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn connect(&self, host: &Host, route: &Route) -> Result<Session, SshError> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let attempt = Attempt {
@@ -268,6 +279,7 @@ impl Shared {
             setsid: self.setsid.as_deref(),
             keyfile: self.keyfile.as_ref(),
             route,
+            stuck_agents: &self.stuck_agents,
             jump_config: self.jump_config.get().map_or(Path::new(""), PathBuf::as_path),
             folder: self.folder.join(number.to_string()),
         };
@@ -281,7 +293,8 @@ impl Shared {
     /// The configuration for jump hosts: they get the same options as the host itself.
     fn write_jump_config(&self, route: &Route) -> std::io::Result<PathBuf> {
         let timeout = format!("ConnectTimeout {}", self.options.connect_timeout.as_secs().max(1));
-        let fixed = ["BatchMode yes", "ControlMaster no", "ControlPersist no", "LogLevel INFO", "PermitLocalCommand no"];
+        let fixed =
+            ["BatchMode yes", "ControlMaster no", "ControlPersist no", "LogLevel INFO", "PermitLocalCommand no"];
         let mut ours: Vec<String> = fixed.map(str::to_owned).into();
         ours.push(timeout);
         let host_keys = master::host_key_options(self.options.host_keys);
@@ -294,11 +307,13 @@ impl Shared {
     /// ssh goes on where it cannot write a new host's key down; then a change of it is never noticed.
     fn note_unwritten_keys(&self, master: &Master) {
         let said = master.said();
-        let Some(failed) = said.lines().find(|line| line.starts_with("Failed to add the host to the list of known hosts"))
+        let Some(failed) =
+            said.lines().find(|line| line.starts_with("Failed to add the host to the list of known hosts"))
         else {
             return;
         };
-        let file = failed.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("known_hosts", |(file, _)| file);
+        let file =
+            failed.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("known_hosts", |(file, _)| file);
         let note = printable(&format!(
             "ssh cannot write the keys of new hosts to {file}, so that a changed key would not be noticed: make it a file that \
              can be written"
@@ -340,7 +355,8 @@ enum Gate {
 pub fn words_of(session: &Session) -> Option<String> {
     let folder = session.control_socket().parent()?;
     let said = ["way", "log"].map(|name| master::read_log(&folder.join(name)).unwrap_or_default()).concat();
-    let begin = said.find("client_loop").or_else(|| said.find("Timeout, server")).or_else(|| said.find("Connection to "));
+    let begin =
+        said.find("client_loop").or_else(|| said.find("Timeout, server")).or_else(|| said.find("Connection to "));
     Some(last_words(&said[begin?..]))
 }
 

@@ -71,7 +71,8 @@ mod tests {
         let answer = b"\x0c\0\0\0\x02\0\0\0\x03key\0\0\0\x01c\0\0\0\x02k2\0\0\0\0";
         assert_eq!(blobs(answer), Some(vec![b"key".to_vec(), b"k2".to_vec()]));
         assert_eq!(blobs(b"\x0c\0\0\0\0"), Some(vec![]));
-        for wrong in [&b""[..], b"\x05", b"\x0c\0", b"\x0c\0\0\0\x01\0\0\0\x09key", b"\x0c\0\0\0\x01\xff\xff\xff\xffx"] {
+        for wrong in [&b""[..], b"\x05", b"\x0c\0", b"\x0c\0\0\0\x01\0\0\0\x09key", b"\x0c\0\0\0\x01\xff\xff\xff\xffx"]
+        {
             assert_eq!(blobs(wrong), None, "{wrong:?}");
         }
     }

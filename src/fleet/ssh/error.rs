@@ -58,6 +58,7 @@ pub enum SshErrorKind {
 pub struct SshError {
     kind: SshErrorKind,
     message: String,
+    /// Whether it is not the host itself that failed.
     is_on_the_way: bool,
 }
 
@@ -76,7 +77,8 @@ impl SshError {
             "{host}: ssh's agent on this machine does not answer ({socket}), and ssh would wait for it for ever: restart it, or \
              unset SSH_AUTH_SOCK (IdentityAgent none in ssh's configuration)."
         );
-        Self::new(SshErrorKind::Agent, what)
+        // All hosts behind the same jump host meet it.
+        Self::new(SshErrorKind::Agent, what).on_the_way()
     }
 
     pub(super) fn public_key(host: &Host, key: &Path) -> Self {
@@ -233,8 +235,12 @@ impl Facts<'_> {
             Kind::Denied | Kind::KeyFile => format!(
                 "its jump host {name} did not let us in ({words}): {}",
                 match jump.locked_keys.first().map(|key| key.display()) {
-                    Some(key) => format!("the key {key} has a passphrase, which cannot be asked for here; run ssh-add {key} first."),
-                    None => format!("check User and IdentityFile for {name} in ssh's configuration, or add the key to its authorized_keys."),
+                    Some(key) => format!(
+                        "the key {key} has a passphrase, which cannot be asked for here; run ssh-add {key} first."
+                    ),
+                    None => format!(
+                        "check User and IdentityFile for {name} in ssh's configuration, or add the key to its authorized_keys."
+                    ),
                 }
             ),
             Kind::Forwarding => format!(
@@ -272,7 +278,9 @@ impl Facts<'_> {
         let whom = failed.map_or("it".to_owned(), |failed| format!("the next jump host, {},", failed.name));
         let remedy = match kind {
             Kind::Refused => "check that sshd runs there, and its port",
-            Kind::Unresolved | Kind::ResolverFailed => "names are looked up there: correct the name, or give the address",
+            Kind::Unresolved | Kind::ResolverFailed => {
+                "names are looked up there: correct the name, or give the address"
+            }
             _ => "check the address, and the routes and firewalls between both",
         };
         let sentence = format!("{host}: its jump host {name} gets no connection to {whom} ({words}): {remedy}.");
@@ -291,7 +299,8 @@ impl Facts<'_> {
             );
             return SshError::new(Kind::Other, what);
         }
-        let what = format!("{host}: the ProxyCommand of ssh's configuration failed ({words}): run it by hand: {command}");
+        let what =
+            format!("{host}: the ProxyCommand of ssh's configuration failed ({words}): run it by hand: {command}");
         SshError::new(kind_of(way), what)
     }
 
@@ -378,11 +387,26 @@ const HUNG_UP: &str = "kex_exchange_identification:";
 /// Whether a line is a failure that ssh tells, and not a greeting of a server, which comes the same way.
 fn is_of_ssh(line: &str) -> bool {
     let starts = [
-        "ssh:", HUNG_UP, "ssh_", "channel ", "stdio forwarding failed", "Host key verification failed", "Host key for ",
-        "Connection ", "Received disconnect", "Disconnected from", "Unable to negotiate", "Load key", "banner exchange",
-        "Timeout, server", "Bad ", "command-line",
+        "ssh:",
+        HUNG_UP,
+        "ssh_",
+        "channel ",
+        "stdio forwarding failed",
+        "Host key verification failed",
+        "Host key for ",
+        "Connection ",
+        "Received disconnect",
+        "Disconnected from",
+        "Unable to negotiate",
+        "Load key",
+        "banner exchange",
+        "Timeout, server",
+        "Bad ",
+        "command-line",
+        "Permissions ",
     ];
-    let parts = ["Permission denied (", "host key is known for", "onfiguration option", "HOST IDENTIFICATION HAS CHANGED"];
+    let parts =
+        ["Permission denied (", "host key is known for", "onfiguration option", "HOST IDENTIFICATION HAS CHANGED"];
     !line.starts_with("Connection to UNKNOWN")
         && (starts.iter().any(|start| line.starts_with(start)) || parts.iter().any(|part| line.contains(part)))
 }
@@ -411,7 +435,10 @@ fn kind_of(log: &str) -> Kind {
         Kind::Timeout
     } else if has("exchange_identification") {
         Kind::Dropped
-    } else if ["Connection reset", "Connection closed", "Broken pipe", "stdio forwarding failed"].iter().any(|part| has(part)) {
+    } else if ["Connection reset", "Connection closed", "Broken pipe", "stdio forwarding failed"]
+        .iter()
+        .any(|part| has(part))
+    {
         Kind::Closed
     } else {
         Kind::Other
@@ -422,7 +449,8 @@ const SAID_NOTHING: &str = "it did not say why";
 
 /// What ssh said, in one line; nothing that only decorates.
 pub(super) fn last_words(log: &str) -> String {
-    let decorates = ["@", "Warning: Permanently added", "Failed to add the host to the list", "Connection closed by UNKNOWN"];
+    let decorates =
+        ["@", "Warning: Permanently added", "Failed to add the host to the list", "Connection closed by UNKNOWN"];
     let lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<&str> = lines.filter(|line| !decorates.iter().any(|start| line.starts_with(start))).collect();
     // A greeting comes before a failure.

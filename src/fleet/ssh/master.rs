@@ -8,6 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use openssh_mux_client::Connection;
@@ -58,6 +59,8 @@ pub(super) struct Attempt<'a> {
     pub(super) setsid: Option<&'a Path>,
     pub(super) keyfile: Option<&'a KeyFile>,
     pub(super) route: &'a Route,
+    /// Where to note one.
+    pub(super) stuck_agents: &'a Mutex<Vec<PathBuf>>,
     /// The configuration that jump hosts are connected to with.
     pub(super) jump_config: &'a Path,
     /// Of its own, and not there yet.
@@ -104,6 +107,7 @@ impl Attempt<'_> {
         sockets.dedup();
         for socket in sockets {
             if agent::keys(&socket).await == Keys::Stuck {
+                self.stuck_agents.lock().unwrap_or_else(PoisonError::into_inner).push(socket.clone());
                 return socket;
             }
         }

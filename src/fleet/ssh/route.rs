@@ -189,4 +189,36 @@ mod tests {
             assert_eq!(arguments.join(" "), expected);
         }
     }
+
+    #[test]
+    fn jump_hosts_get_our_options_first_and_then_those_of_the_files() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        fs::create_dir(file(".ssh")).unwrap();
+        let (user, system, given, ours) = (file(".ssh/config"), file("ssh_config"), file("given"), file("ours"));
+        fs::write(&user, "Host b\n  User u1\n  StrictHostKeyChecking no\n  ConnectTimeout 99\n").unwrap();
+        fs::write(&system, "Match final all\n  Port 7\nHost *\n  User u2\n  Compression yes\n").unwrap();
+        fs::write(&given, format!("Include {}\nInclude {}\n", user.display(), system.display())).unwrap();
+        let options = ["BatchMode yes", "StrictHostKeyChecking accept-new", "ConnectTimeout 3"].map(str::to_owned);
+        let assert_told = |given: Option<&Path>| {
+            write_config(&ours, &options, given, &[user.clone(), system.clone()]).unwrap();
+            let output = std::process::Command::new("ssh").args(["-G", "-F"]).arg(&ours).arg("b").output().unwrap();
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
+            let expected =
+                ["user u1", "port 7", "batchmode yes", "stricthostkeychecking accept-new", "connecttimeout 3"];
+            for line in expected.iter().chain(&["compression yes"]) {
+                assert!(told.lines().any(|told| told == *line), "{line}: {told} {output:?}");
+            }
+        };
+        assert_told(None);
+        assert_told(Some(&given));
+        // Others may write to them: ssh does not mind it of these two, unless they are included.
+        fs::set_permissions(&system, fs::Permissions::from_mode(0o666)).unwrap();
+        assert_told(None);
+        fs::set_permissions(&system, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(&given, fs::Permissions::from_mode(0o666)).unwrap();
+        assert_told(Some(&given));
+    }
 }

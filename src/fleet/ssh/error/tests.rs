@@ -23,7 +23,8 @@ fn error_behind(log: &str, way: &str, jumps: &[&str], proxy_command: Option<&str
     facts.error(log, way)
 }
 
-const CLOSED: &str = "kex_exchange_identification: Connection closed by remote host\nConnection closed by UNKNOWN port 65535\n";
+const CLOSED: &str =
+    "kex_exchange_identification: Connection closed by remote host\nConnection closed by UNKNOWN port 65535\n";
 
 #[test]
 fn the_jump_host_that_failed_is_named() {
@@ -34,7 +35,12 @@ fn the_jump_host_that_failed_is_named() {
         (format!("Authorised use only!\n{denied}{CLOSED}"), Kind::Denied, 1, "its jump host b did not let us in (me@"),
         (format!("{denied}{CLOSED}{CLOSED}"), Kind::Denied, 1, "its jump host a did not let us in"),
         (refused.to_owned(), Kind::Refused, 2, "its jump host c gets no connection to it"),
-        (format!("{refused}{CLOSED}"), Kind::Refused, 1, "its jump host b gets no connection to the next jump host, c,"),
+        (
+            format!("{refused}{CLOSED}"),
+            Kind::Refused,
+            1,
+            "its jump host b gets no connection to the next jump host, c,",
+        ),
         (CLOSED.to_owned(), Kind::Dropped, 8, "its jump host c hung up before the login, again and again"),
         (format!("{CLOSED}{CLOSED}"), Kind::Dropped, 8, "its jump host b hung up"),
         (
