@@ -155,6 +155,23 @@ async fn machines_behind_a_jump_host_on_which_nothing_listens() {
 }
 
 #[tokio::test]
+async fn a_jump_host_that_does_not_answer() {
+    let behind = Behind::start();
+    let sessions = Sessions::new(SshOptions { connect_timeout: Duration::from_secs(1), ..behind.options() }).unwrap();
+    behind.bastion.freeze();
+    let error = sessions.open(&host("127.0.1.1")).await.unwrap_err();
+    behind.bastion.thaw();
+    assert_eq!(error.kind(), SshErrorKind::Timeout, "{error}");
+    assert!(error.to_string().contains("its jump host bastion did not answer within 1 s"), "{error}");
+    behind.vm.freeze();
+    let error = sessions.open(&host("127.0.1.1")).await.unwrap_err();
+    behind.vm.thaw();
+    assert_eq!(error.kind(), SshErrorKind::Timeout, "{error}");
+    assert!(error.to_string().starts_with("127.0.1.1: no answer within"), "{error}");
+    sessions.finish().await;
+}
+
+#[tokio::test]
 async fn of_several_jump_hosts_the_guilty_one_is_named() {
     let behind = Behind::start();
     let inner = TestSshd::start();

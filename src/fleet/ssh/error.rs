@@ -116,8 +116,8 @@ impl SshError {
     pub(super) fn login_timeout(host: &Host, limit: Duration) -> Self {
         let seconds = limit.as_secs();
         let what = format!(
-            "{host}: the login was not complete within {seconds} s: check that machine's load, its name service, and jump \
-             hosts on the way, or raise --connect-timeout."
+            "{host}: the login was not complete within {seconds} s: check that machine's load, its name service, jump hosts \
+             on the way, and whether ssh's agent waits for a key to be confirmed; or raise --connect-timeout."
         );
         Self::new(SshErrorKind::Timeout, what)
     }
@@ -258,11 +258,19 @@ impl Facts<'_> {
             Kind::Unreachable => format!(
                 "there is no way to its jump host {name} ({words}): check the address, the routes and the firewalls."
             ),
-            Kind::Timeout => format!(
-                "its jump host {name} did not answer within {} s ({words}): check its address and the firewalls, or raise \
-                 --connect-timeout.",
-                self.connect_timeout.as_secs()
-            ),
+            Kind::Timeout => {
+                // Each one waits for all that are before it, for the same time.
+                let names: Vec<&str> = self.jumps.iter().map(|jump| jump.name.as_str()).collect();
+                let who = match words.contains("banner exchange") && names.len() > 1 {
+                    true => format!("one of its jump hosts {}", names.join(", ")),
+                    false => format!("its jump host {name}"),
+                };
+                format!(
+                    "{who} did not answer within {} s ({words}): check its address and the firewalls, or raise \
+                     --connect-timeout.",
+                    self.connect_timeout.as_secs()
+                )
+            }
             Kind::Dropped => format!(
                 "its jump host {name} hung up before the login, again and again ({words}): raise MaxStartups in its \
                  sshd_config or lower --ssh-concurrency; or it bans this machine after failed logins."
@@ -293,6 +301,14 @@ impl Facts<'_> {
         let words = last_words(way);
         if words == SAID_NOTHING {
             let words = last_words(log);
+            if kind_of(log) == Kind::Timeout {
+                let seconds = self.connect_timeout.as_secs();
+                let what = format!(
+                    "{host}: no answer within {seconds} s through the ProxyCommand of ssh's configuration ({words}): run it by \
+                     hand: {command}"
+                );
+                return SshError::new(Kind::Timeout, what);
+            }
             let what = format!(
                 "{host}: the ProxyCommand of ssh's configuration ended before the login, and did not say why ({words}): run it \
                  by hand, without -q: {command}"

@@ -71,7 +71,7 @@ impl Attempt<'_> {
     pub(super) async fn run(&self, mut interrupted: watch::Receiver<bool>) -> Result<Master, SshError> {
         self.has_public_key_s_other_half().await?;
         let mut child = self.start().map_err(|error| SshError::local(self.host, &error))?;
-        let limit = self.connect_timeout() + LOGIN_WITHIN;
+        let limit = self.whole_timeout() + LOGIN_WITHIN;
         let interruption = async { drop(interrupted.wait_for(|&interrupted| interrupted).await) };
         let outcome = tokio::select! {
             status = child.wait() => self.master(status).await,
@@ -132,6 +132,12 @@ impl Attempt<'_> {
         Duration::from_secs(self.options.connect_timeout.as_secs().max(1))
     }
 
+    /// Jump hosts have this time each, and say themselves where they need longer.
+    fn whole_timeout(&self) -> Duration {
+        let hops = u32::try_from(self.route.jumps.len()).unwrap_or_default();
+        self.connect_timeout().saturating_mul(hops.saturating_add(1))
+    }
+
     fn command(&self) -> Command {
         // A session of its own: an interrupt from the terminal is this program's to act upon, and neither this ssh nor one
         // that it starts for a jump host finds a terminal to ask questions on.
@@ -155,7 +161,7 @@ impl Attempt<'_> {
         set("ControlPersist=no");
         set("ServerAliveInterval=2");
         set("ServerAliveCountMax=5");
-        set(&format!("ConnectTimeout={}", self.connect_timeout().as_secs()));
+        set(&format!("ConnectTimeout={}", self.whole_timeout().as_secs()));
         // What failed is read from the log. What suits an interactive login would only get in the way of many.
         set("LogLevel=INFO");
         set("ClearAllForwardings=yes");
