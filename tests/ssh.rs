@@ -7,6 +7,8 @@ mod channel;
 mod deploy;
 #[path = "ssh/faults.rs"]
 mod faults;
+#[path = "ssh/jump.rs"]
+mod jump;
 #[path = "support/program.rs"]
 mod program;
 #[path = "ssh/sessions.rs"]
@@ -118,6 +120,11 @@ impl Bench {
     async fn finish(self) {
         self.sessions.finish().await;
     }
+}
+
+/// What a folder's file of a build is called.
+fn file_of(binary: &AgentBinary) -> String {
+    format!("load_test-{}", &binary.sha256[..16])
 }
 
 fn deploy_options(remote_path: &str, mode: DeployMode) -> DeployOptions {

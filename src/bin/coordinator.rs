@@ -207,6 +207,9 @@ async fn make_ready(fleet: &mut Fleet) -> Result<()> {
         }
     };
     let connected = fleet.connect(&mut tell).await;
+    for warning in fleet.warnings() {
+        note(&format!("warning: {warning}"));
+    }
     let looked = match connected {
         Ok(()) => fleet.preflight().await,
         failed => failed,

@@ -93,6 +93,9 @@ impl AgentBinary {
     /// What does not fit.
     pub fn fits(&self, probe: &Probe) -> Result<(), Mismatch> {
         let mismatch = |kind| Err(Mismatch::new(kind, probe, self));
+        if probe.system.is_empty() {
+            return mismatch(MismatchKind::Unknown);
+        }
         if probe.system != "Linux" {
             return mismatch(MismatchKind::System);
         }
@@ -128,6 +131,8 @@ impl fmt::Display for AgentBinary {
 /// What does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MismatchKind {
+    /// The machine does not say what it is.
+    Unknown,
     /// Not Linux.
     System,
     /// Another processor.
@@ -167,6 +172,10 @@ impl Mismatch {
 }
 
 fn remedy(kind: MismatchKind, probe: &Probe) -> String {
+    if kind == MismatchKind::Unknown {
+        return "its shell finds no uname; correct PATH in what the login shell reads there, or in its sshd_config (SetEnv)"
+            .to_owned();
+    }
     if kind == MismatchKind::System {
         return "load_test runs on Linux; leave the host out of --vms".to_owned();
     }
@@ -262,6 +271,7 @@ mod tests {
             machine: machine.into(),
             libc: libc.into(),
             path: "/load_test".into(),
+            identity: String::new(),
             sha256: None,
         }
     }
@@ -297,6 +307,7 @@ mod tests {
             ("x86_64", Libc::Static, probe("Linux", "aarch64", "musl"), Some(Machine)),
             ("aarch64", glibc, probe("Linux", "arm64", "glibc 2.36"), None),
             ("aarch64", glibc, probe("Darwin", "arm64", "unknown"), Some(System)),
+            ("aarch64", glibc, probe("", "", "unknown"), Some(MismatchKind::Unknown)),
         ] {
             let found = binary(machine, libc).fits(&host).err().map(|mismatch| mismatch.kind());
             assert_eq!(found, expected, "{machine} {libc:?} {host:?}");

@@ -74,12 +74,14 @@ impl Orders {
 }
 
 /// Opens the conversation. What is heard goes to `heard`, with `Ended` last; standard input of the agent is closed when
-/// all [`Orders`] are dropped. `stderr` is read to its end on the side.
+/// all [`Orders`] are dropped. `stderr` is read to its end on the side. `carrier_words` tells what was said by what carries
+/// all this, once it has ended.
 pub fn open(
     host: usize,
     stdin: impl AsyncWrite + Unpin + Send + 'static,
     stdout: impl AsyncBufRead + Unpin + Send + 'static,
     stderr: impl AsyncRead + Unpin + Send + 'static,
+    carrier_words: impl Fn() -> Option<String> + Send + 'static,
     heard: mpsc::Sender<Heard>,
 ) -> Orders {
     let (lines, orders) = mpsc::unbounded_channel();
@@ -94,7 +96,7 @@ pub fn open(
             // To its end, so that it is known when the agent is gone.
             let _ = tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await;
         }
-        ear.tell(now_ns(), What::Ended(farewell(complaint).await)).await;
+        ear.tell(now_ns(), What::Ended(farewell(complaint, carrier_words).await)).await;
     });
     Orders { lines }
 }
@@ -195,16 +197,57 @@ async fn keep_end(mut from: impl AsyncRead + Unpin, said: watch::Sender<String>)
     }
 }
 
-/// What the agent complained of last, or that it said nothing.
-async fn farewell(mut complaint: watch::Receiver<String>) -> String {
+/// What the agent complained of last and how it ended, else what the carrier says, or that nobody said anything.
+async fn farewell(mut complaint: watch::Receiver<String>, carrier_words: impl Fn() -> Option<String>) -> String {
     // Standard error is a stream of its own, so it may end a little later.
     let ended = async { while complaint.changed().await.is_ok() {} };
     let _ = tokio::time::timeout(std::time::Duration::from_millis(500), ended).await;
-    let said = complaint.borrow();
-    match said.lines().rev().find(|line| !line.trim().is_empty()) {
-        Some(line) => format!("its load_test ended: {}", printable(line.trim().trim_start_matches("error: "))),
-        None => "the SSH connection or its load_test ended without a word".to_owned(),
+    let said = complaint.borrow().clone();
+    let status = said.lines().rev().find_map(|line| line.strip_prefix("@plt ended ")?.trim().parse().ok());
+    let how = status.and_then(how_it_ended);
+    match (last_words(&said), how) {
+        (Some(words), Some(how)) => format!("its load_test {how}: {words}"),
+        (Some(words), None) => format!("its load_test ended: {words}"),
+        (None, Some(how)) => format!("its load_test {how}"),
+        (None, None) if status.is_some() => "its load_test ended without a word".to_owned(),
+        (None, None) => match carrier_words() {
+            Some(words) => format!("the SSH connection ended ({words})"),
+            None => "the SSH connection or its load_test ended without a word".to_owned(),
+        },
     }
+}
+
+/// The line that tells most, fit for a terminal.
+fn last_words(said: &str) -> Option<String> {
+    // What a shell says of a signal is told by the exit status; how to get a backtrace tells nobody there anything.
+    let is_noise = |line: &&str| {
+        line.is_empty()
+            || line.starts_with("@plt ended ")
+            || line.starts_with("note: run with")
+            || line.starts_with("stack backtrace:")
+            || ["Killed", "Aborted", "Segmentation fault", "Terminated"]
+                .iter()
+                .any(|noise| line.ends_with(noise) || line.ends_with(&format!("{noise} (core dumped)")))
+    };
+    let line = said.lines().map(str::trim).rev().find(|line| !is_noise(line))?;
+    let wants_memory =
+        ["(os error 11)", "(os error 12)", "memory allocation of"].iter().any(|part| line.contains(part));
+    let remedy = if wants_memory { "; check that machine's memory and its limits (ulimit -a)" } else { "" };
+    Some(printable(line.trim_start_matches("error: ")) + remedy)
+}
+
+/// What an exit status of a shell says, beyond that of the program itself.
+fn how_it_ended(status: i32) -> Option<String> {
+    Some(match status {
+        126 => "cannot be executed there (exit status 126)".to_owned(),
+        127 => "was not found there, or lacks a library (exit status 127)".to_owned(),
+        137 => "was killed (SIGKILL), as systems do where memory runs out: see that machine's dmesg".to_owned(),
+        134 => "aborted (SIGABRT)".to_owned(),
+        139 => "crashed (SIGSEGV)".to_owned(),
+        143 => "was ended there (SIGTERM)".to_owned(),
+        129..=192 => format!("was ended there (signal {})", status - 128),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -215,7 +258,7 @@ mod tests {
     async fn hear(stdout: &[u8], stderr: &[u8]) -> (Vec<Event>, String) {
         let (heard, mut receiver) = mpsc::channel(1);
         let reader = BufReader::new(std::io::Cursor::new(stdout.to_vec()));
-        let _orders = open(3, tokio::io::sink(), reader, std::io::Cursor::new(stderr.to_vec()), heard);
+        let _orders = open(3, tokio::io::sink(), reader, std::io::Cursor::new(stderr.to_vec()), || None, heard);
         let mut events = Vec::new();
         loop {
             match receiver.recv().await.unwrap() {
@@ -238,6 +281,31 @@ mod tests {
     async fn the_end_is_told_with_the_agents_last_words() {
         let (_, reason) = hear(b"", b"warning: x\nerror: no \x1b[31mspace\n\n").await;
         assert_eq!(reason, "its load_test ended: no \\u{1b}[31mspace");
+    }
+
+    #[tokio::test]
+    async fn how_the_agent_ended_is_told_with_its_last_words() {
+        for (stderr, expected) in [
+            (&b"\n@plt ended 137\n"[..], "its load_test was killed (SIGKILL), as systems do"),
+            (b"Killed\n\n@plt ended 137\n", "its load_test was killed (SIGKILL), as systems do"),
+            (b"error: no space\n\n@plt ended 3\n", "its load_test ended: no space"),
+            (b"\n@plt ended 1\n", "its load_test ended without a word"),
+            (
+                b"memory allocation of 9 bytes failed\nAborted (core dumped)\n\n@plt ended 134\n",
+                "its load_test aborted (SIGABRT): memory allocation of 9 bytes failed; check that machine's memory",
+            ),
+            (
+                b"thread 'main' panicked at src/x.rs:1:\nno threads (os error 11)\nnote: run with `RUST_BACKTRACE=1`\n",
+                "its load_test ended: no threads (os error 11); check that machine's memory",
+            ),
+            (
+                b"x: error while loading shared libraries: libz.so\n\n@plt ended 127\n",
+                "lacks a library (exit status 127): x: error while loading",
+            ),
+        ] {
+            let (_, reason) = hear(b"", stderr).await;
+            assert!(reason.contains(expected), "{reason}");
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! From nothing to an agent that has said hello, on every machine at once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use super::binary::AgentBinary;
 use super::deploy::{self, DeployMode, Launched};
 use super::hosts::Host;
 use super::listen::hear;
-use super::member::Link;
+use super::member::{Link, Member};
 use super::plan::FleetPlan;
-use super::{Fleet, FleetError, channel};
+use super::{Fleet, FleetError, channel, ssh};
 use crate::clock::now_ns;
 
 /// A machine on which the agent has been started.
@@ -72,14 +73,34 @@ impl Fleet {
 
     fn take_in(&mut self, index: usize, connected: Connected) {
         let Connected { session, launched, took } = connected;
-        let Launched { stdin, stdout, stderr, child, deployed, .. } = launched;
-        let orders = channel::open(index, stdin, stdout, stderr, self.speak.clone());
+        let Launched { stdin, stdout, stderr, child, deployed, probe } = launched;
+        let carrier = Arc::clone(&session);
+        let orders = channel::open(index, stdin, stdout, stderr, move || ssh::words_of(&carrier), self.speak.clone());
         let member = &mut self.members[index];
         member.link = Some(Link { session, orders, child });
         member.connected_in = took;
         member.deployed = deployed;
+        member.identity = probe.identity;
         member.last_heard_ns = now_ns();
     }
+}
+
+/// Names that are one machine, as a warning.
+pub(super) fn same_machine_warnings(members: &[Member]) -> Vec<String> {
+    let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for member in members.iter().filter(|member| !member.identity.is_empty()) {
+        names.entry(&member.identity).or_default().push(&member.host.name);
+    }
+    let same = names.into_values().filter(|names| names.len() > 1);
+    let warnings = same.map(|names| {
+        let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+        let names = names[..names.len().min(3)].join(", ");
+        format!(
+            "{names}{more} are one machine under several names: it runs all of their shares with its one processor and \
+             network. Give each machine once"
+        )
+    });
+    warnings.collect()
 }
 
 /// Without the machine's name in front, which is said wherever the reason is.

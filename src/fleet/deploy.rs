@@ -33,7 +33,7 @@ pub enum DeployMode {
 /// What to run, and where it is kept.
 #[derive(Debug, Clone)]
 pub struct DeployOptions {
-    /// A folder for `load_test`, or the path of the binary where there is a file of that name. Relative paths, and `~`,
+    /// A folder for a `load_test` of each build, or the path of the binary where there is a file of that name. Relative paths, and `~`,
     /// begin at the home directory there.
     pub remote_path: String,
     /// When the binary is sent.
@@ -53,6 +53,8 @@ pub struct Probe {
     pub libc: String,
     /// The absolute path of the binary there.
     pub path: String,
+    /// The same text for every name of one machine, and of another machine another; empty where it does not tell.
+    pub identity: String,
     /// SHA-256 of what was there before; `None` where there was nothing, or nothing to compute it with.
     pub sha256: Option<String>,
 }
@@ -121,7 +123,7 @@ async fn converse(
         Some(_) if !facts.can_hash => return Err(Cause::NoHashTool),
         Some(binary) if options.mode == DeployMode::Auto && probe.sha256.as_ref() == Some(&binary.sha256) => false,
         Some(binary) => {
-            let _permit = uploads.acquire().await.map_err(|_| Cause::Ended(String::new()))?;
+            let _permit = uploads.acquire().await.map_err(|_| Cause::ended())?;
             channel.put(binary, options.mode == DeployMode::Always).await?
         }
     };

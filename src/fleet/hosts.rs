@@ -40,16 +40,25 @@ impl fmt::Display for Host {
     }
 }
 
-/// Reads the value of `--vms`: hosts and `@file`s, separated by commas or line breaks. `read_file` gives a file's text.
+/// Reads the value of `--vms`: hosts and `@file`s, separated by commas, semicolons or white space. `read_file` gives a
+/// file's text.
 ///
 /// # Errors
 /// All that is wrong with it, each a clause with the item and what to give instead.
 pub fn parse(text: &str, read_file: &dyn Fn(&Path) -> io::Result<String>) -> Result<Vec<Host>, Vec<String>> {
     let mut list = List { hosts: Vec::new(), faults: Vec::new(), further: 0, full: false };
-    for item in items(text) {
-        match item.strip_prefix('@') {
-            Some(path) => list.add_file(path.trim(), read_file),
-            None => list.add(item),
+    for item in parts(text, is_separator).filter(|item| !item.is_empty()) {
+        // The path of a file may hold spaces. It is read once: it may be a pipe.
+        let spaced = item.strip_prefix('@').filter(|path| path.contains(char::is_whitespace));
+        if let Some((path, text)) = spaced.and_then(|path| Some((path, read_file(Path::new(path)).ok()?))) {
+            list.add_file(path, &|_| Ok(text.clone()));
+            continue;
+        }
+        for item in items(item) {
+            match item.strip_prefix('@') {
+                Some(path) => list.add_file(path, read_file),
+                None => list.add(item),
+            }
         }
     }
     list.refuse_duplicates();
@@ -63,26 +72,27 @@ pub fn parse(text: &str, read_file: &dyn Fn(&Path) -> io::Result<String>) -> Res
     if list.faults.is_empty() { Ok(list.hosts) } else { Err(list.faults) }
 }
 
-/// The items of a list, trimmed, without empty ones. A comma within brackets belongs to its item.
+/// The items of a list, without empty ones.
 fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().flat_map(split_at_commas).map(str::trim).filter(|item| !item.is_empty())
+    parts(text, |character| is_separator(character) || character.is_whitespace()).filter(|item| !item.is_empty())
 }
 
-fn split_at_commas(line: &str) -> Vec<&str> {
-    let (mut parts, mut start, mut within) = (Vec::new(), 0, false);
-    for (at, character) in line.char_indices() {
+fn is_separator(character: char) -> bool {
+    [',', ';', '\n', '\r'].contains(&character)
+}
+
+/// Splits a text, and trims the parts. What stands within brackets in one line belongs together.
+fn parts(text: &str, separates: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
+    let mut within = false;
+    let parts = text.split(move |character| {
         match character {
             '[' => within = true,
-            ']' => within = false,
-            ',' if !within => {
-                parts.push(&line[start..at]);
-                start = at + 1;
-            }
+            ']' | '\n' | '\r' => within = false,
             _ => {}
         }
-    }
-    parts.push(&line[start..]);
-    parts
+        !within && separates(character)
+    });
+    parts.map(str::trim)
 }
 
 struct List {
@@ -199,7 +209,7 @@ fn hosts_of(item: &str, room: usize) -> Result<Vec<Host>, Fault> {
         return Err(Fault::Wrong("a host cannot hold control characters: remove them".into()));
     }
     if item.chars().any(char::is_whitespace) {
-        return Err(Fault::Wrong("a host cannot hold spaces: put commas between hosts".into()));
+        return Err(Fault::Wrong("a range cannot hold spaces: write for example vm[1,3,7-9]".into()));
     }
     let (user, place) = match item.rsplit_once('@') {
         Some((user, place)) => (Some(user), place),

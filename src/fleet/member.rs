@@ -66,6 +66,8 @@ pub struct Member {
     pub connected_in: Duration,
     /// Whether the program was sent to it.
     pub deployed: bool,
+    /// The same for every name of one machine; empty where it is not known.
+    pub(super) identity: String,
     /// Its clock, before T0.
     pub clock: Option<Offset>,
     /// Its clock against the database's, where the VMs are compared through that.
@@ -118,6 +120,7 @@ impl Member {
             is_started: false,
             connected_in: Duration::ZERO,
             deployed: false,
+            identity: String::new(),
             clock: None,
             clock_vs_database: None,
             clock_at_start: None,
@@ -294,7 +297,8 @@ impl Member {
         if hello.build != BUILD {
             return Err(format!(
                 "its load_test is version {} of build {}, and this coordinator is build {BUILD}; leave out --deploy \
-                 never, or give an --agent-binary of this build",
+                 never, give an --agent-binary of this build, or, where another coordinator has just replaced the file that \
+                 --remote-path names, give a folder",
                 hello.tool_version, hello.build
             ));
         }

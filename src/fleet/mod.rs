@@ -171,6 +171,13 @@ impl Fleet {
         &self.members
     }
 
+    /// What to warn of once all machines are connected.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.sessions.notes();
+        warnings.extend(connect::same_machine_warnings(&self.members));
+        warnings
+    }
+
     /// What is to be run.
     pub fn plan(&self) -> &FleetPlan {
         &self.plan

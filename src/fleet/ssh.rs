@@ -5,10 +5,12 @@
 //! The masters are started here and not by the `openssh` crate: its connecting cannot be cancelled without leaving an
 //! ssh behind, and does not tell the process id by which a master on a dead network can be ended. Times are [`Duration`]s.
 
+mod agent;
 mod error;
 mod folder;
 mod key;
 mod master;
+mod route;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -19,14 +21,18 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use openssh::Session;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::timeout;
 
 pub use self::error::{SshError, SshErrorKind};
 
+use self::error::last_words;
 use self::folder::Folder;
+use self::key::KeyFile;
 use self::master::{Attempt, Master};
+use self::route::Route;
 use crate::fleet::hosts::Host;
+use crate::report::text::printable;
 
 /// Each server that drops connections lowers the number of those that connect at once, but not below this.
 const LEAST_CONCURRENCY: usize = 2;
@@ -54,7 +60,7 @@ pub struct SshOptions {
     pub user: Option<String>,
     /// The port, for hosts that name none.
     pub port: Option<u16>,
-    /// The private key.
+    /// The private key, or a public one whose private key ssh's agent has.
     pub keyfile: Option<PathBuf>,
     /// Instead of `~/.ssh/config`.
     pub config: Option<PathBuf>,
@@ -79,8 +85,16 @@ pub struct Sessions {
 struct Shared {
     options: SshOptions,
     program: PathBuf,
-    key_is_encrypted: bool,
+    setsid: Option<PathBuf>,
+    keyfile: Option<KeyFile>,
     folder: PathBuf,
+    /// What jump hosts are connected to with, once it is written.
+    jump_config: OnceCell<PathBuf>,
+    /// By the ways that they lead to.
+    gates: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Gate>>>>,
+    notes: Mutex<Vec<String>>,
+    /// Sockets of agents that do not answer.
+    stuck_agents: Mutex<Vec<PathBuf>>,
     started: AtomicUsize,
     permits: Arc<Semaphore>,
     concurrency: AtomicUsize,
@@ -97,7 +111,7 @@ impl Sessions {
     /// Without an ssh program; when the key or the configuration cannot be read; when there is no place for the folder.
     pub fn new(options: SshOptions) -> Result<Self, SshError> {
         let program = master::find_program()?;
-        let key_is_encrypted = options.keyfile.as_deref().map(key::check).transpose()?.unwrap_or(false);
+        let keyfile = options.keyfile.as_deref().map(key::check).transpose()?;
         if let Some(config) = &options.config {
             key::check_config(config)?;
         }
@@ -106,7 +120,12 @@ impl Sessions {
         let shared = Shared {
             options,
             program,
-            key_is_encrypted,
+            setsid: master::on_path("setsid"),
+            keyfile,
+            jump_config: OnceCell::new(),
+            gates: Mutex::new(HashMap::new()),
+            notes: Mutex::new(Vec::new()),
+            stuck_agents: Mutex::new(Vec::new()),
             folder: folder.path().to_owned(),
             started: AtomicUsize::new(0),
             permits: Arc::new(Semaphore::new(concurrency)),
@@ -118,16 +137,74 @@ impl Sessions {
         Ok(Self { shared: Arc::new(shared), folder })
     }
 
-    /// A session to the host, after several attempts where an error looks as if it passes. Its ssh ends by itself when
-    /// no channel has been open for 3 s: open one at once, and keep it. Dropping the future leaves nothing behind.
+    /// A session to the host, after several attempts where an error looks as if it passes. Dropping the future leaves
+    /// nothing behind.
     ///
     /// # Errors
     /// After the last attempt, or at once where another cannot help; after [`Sessions::interrupt`].
     pub async fn open(&self, host: &Host) -> Result<Arc<Session>, SshError> {
+        let route = Arc::new(self.route(host).await?);
+        let stuck = |socket: &PathBuf| self.shared.stuck_agents().contains(socket);
+        if let Some(socket) = route.agent_socket().filter(stuck) {
+            return Err(SshError::stuck_agent(host, &socket));
+        }
+        // Where many hosts are behind one jump host, a single attempt finds out whether it lets us through.
+        let Some(gate) = self.gate(&route) else { return self.attempts(host, &route).await };
+        let mut gate = gate.lock().await;
+        if let Gate::Shut(first, error) = &*gate
+            && let Some(error) = error.also_for(first, host)
+        {
+            return Err(error);
+        }
+        if matches!(*gate, Gate::Open) {
+            drop(gate);
+            return self.attempts(host, &route).await;
+        }
+        let outcome = self.attempts(host, &route).await;
+        *gate = match &outcome {
+            Err(error) if error.also_for(host, host).is_some() => Gate::Shut(host.clone(), error.clone()),
+            Err(error) if error.kind() == SshErrorKind::Interrupted => Gate::Unknown,
+            _ => Gate::Open,
+        };
+        outcome
+    }
+
+    /// Warnings about this machine's ssh, each once.
+    pub fn notes(&self) -> Vec<String> {
+        self.shared.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn route(&self, host: &Host) -> Result<Route, SshError> {
+        let shared = &self.shared;
+        let permit = shared.permits.acquire().await;
+        let Some(_permit) = permit.ok().filter(|_| !*shared.interrupted.borrow()) else {
+            return Err(SshError::interrupted(host));
+        };
+        let config = shared.options.config.as_deref();
+        let route = Route::ask(&shared.program, &master::target(host, &shared.options, config)).await;
+        if !route.jumps.is_empty() {
+            let written = shared.jump_config.get_or_try_init(async || shared.write_jump_config(&route)).await;
+            written.map_err(|error| SshError::local(host, &error))?;
+        }
+        Ok(route)
+    }
+
+    /// `None` where there is nothing between.
+    fn gate(&self, route: &Route) -> Option<Arc<tokio::sync::Mutex<Gate>>> {
+        let way = match &route.proxy_command {
+            Some(command) => command.clone(),
+            None if route.jumps.is_empty() => return None,
+            None => route.jumps.join(","),
+        };
+        let mut gates = self.shared.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(gates.entry(way).or_default()))
+    }
+
+    async fn attempts(&self, host: &Host, route: &Arc<Route>) -> Result<Arc<Session>, SshError> {
         let mut interrupted = self.shared.interrupted.subscribe();
         let mut attempt = 1;
         loop {
-            let error = match self.attempt(host).await {
+            let error = match self.attempt(host, Arc::clone(route)).await {
                 Ok(session) => return Ok(Arc::new(session)),
                 Err(error) => error,
             };
@@ -143,7 +220,7 @@ impl Sessions {
     }
 
     /// Connects in a task of its own, which ends what it started where nobody waits for it any more.
-    async fn attempt(&self, host: &Host) -> Result<Session, SshError> {
+    async fn attempt(&self, host: &Host, route: Arc<Route>) -> Result<Session, SshError> {
         let shared = Arc::clone(&self.shared);
         let permit = Arc::clone(&shared.permits).acquire_owned().await;
         let Some(permit) = permit.ok().filter(|_| !*shared.interrupted.borrow()) else {
@@ -153,7 +230,7 @@ impl Sessions {
         let (sender, receiver) = oneshot::channel();
         let host_there = host.clone();
         tokio::spawn(async move {
-            let outcome = shared.connect(&host_there).await;
+            let outcome = shared.connect(&host_there, &route).await;
             shared.give_back(permit, &outcome);
             if let Err(Ok(unwanted)) = sender.send(outcome) {
                 shared.end(unwanted.control_socket()).await;
@@ -189,19 +266,62 @@ impl Shared {
         self.masters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn connect(&self, host: &Host) -> Result<Session, SshError> {
+    fn stuck_agents(&self) -> std::sync::MutexGuard<'_, Vec<PathBuf>> {
+        self.stuck_agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn connect(&self, host: &Host, route: &Route) -> Result<Session, SshError> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let attempt = Attempt {
             host,
             options: &self.options,
             program: &self.program,
-            key_is_encrypted: self.key_is_encrypted,
+            setsid: self.setsid.as_deref(),
+            keyfile: self.keyfile.as_ref(),
+            route,
+            stuck_agents: &self.stuck_agents,
+            jump_config: self.jump_config.get().map_or(Path::new(""), PathBuf::as_path),
             folder: self.folder.join(number.to_string()),
         };
         let master = attempt.run(self.interrupted.subscribe()).await?;
         let (socket, log) = (master.socket(), master.log());
+        self.note_unwritten_keys(&master);
         self.masters().insert(socket.clone(), master);
         Ok(Session::resume_mux(socket.into(), Some(log.into())))
+    }
+
+    /// The configuration for jump hosts: they get the same options as the host itself.
+    fn write_jump_config(&self, route: &Route) -> std::io::Result<PathBuf> {
+        let timeout = format!("ConnectTimeout {}", self.options.connect_timeout.as_secs().max(1));
+        let fixed =
+            ["BatchMode yes", "ControlMaster no", "ControlPersist no", "LogLevel INFO", "PermitLocalCommand no"];
+        let mut ours: Vec<String> = fixed.map(str::to_owned).into();
+        ours.push(timeout);
+        let host_keys = master::host_key_options(self.options.host_keys);
+        ours.extend(host_keys.iter().map(|(option, value)| format!("{option} {value}")));
+        let path = self.folder.join("config");
+        route::write_config(&path, &ours, self.options.config.as_deref(), &route.files)?;
+        Ok(path)
+    }
+
+    /// ssh goes on where it cannot write a new host's key down; then a change of it is never noticed.
+    fn note_unwritten_keys(&self, master: &Master) {
+        let said = master.said();
+        let Some(failed) =
+            said.lines().find(|line| line.starts_with("Failed to add the host to the list of known hosts"))
+        else {
+            return;
+        };
+        let file =
+            failed.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map_or("known_hosts", |(file, _)| file);
+        let note = printable(&format!(
+            "ssh cannot write the keys of new hosts to {file}, so that a changed key would not be noticed: make it a file that \
+             can be written"
+        ));
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
     }
 
     /// Where a server drops connections, there are too many at once: one fewer from now on.
@@ -219,6 +339,25 @@ impl Shared {
             master.end().await;
         }
     }
+}
+
+/// Whether a way to hosts is known to be open.
+#[derive(Debug, Default)]
+enum Gate {
+    #[default]
+    Unknown,
+    Open,
+    /// With the host for which it was tried.
+    Shut(Host, SshError),
+}
+
+/// What the ssh of a session and those on the way have said since it began, in one line; nothing where they were silent.
+pub fn words_of(session: &Session) -> Option<String> {
+    let folder = session.control_socket().parent()?;
+    let said = ["way", "log"].map(|name| master::read_log(&folder.join(name)).unwrap_or_default()).concat();
+    let begin =
+        said.find("client_loop").or_else(|| said.find("Timeout, server")).or_else(|| said.find("Connection to "));
+    Some(last_words(&said[begin?..]))
 }
 
 /// Counts the tasks that connect, for as long as they live.

@@ -61,7 +61,7 @@ pub struct CoordinatorOptions {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Machines")]
 pub struct FleetOptions {
-    /// The machines, with commas between: names, addresses, aliases of the SSH configuration, user@host:port, [IPv6],
+    /// The machines, with commas or spaces between: names, addresses, aliases of the SSH configuration, user@host:port, [IPv6],
     /// ranges as in vm[01-16].example.com, or @FILE with one a line
     #[arg(long, value_name = "HOSTS")]
     pub vms: Option<String>,
@@ -74,7 +74,7 @@ pub struct FleetOptions {
     #[arg(long, value_name = "USER")]
     pub ssh_user: Option<String>,
 
-    /// Private key file [default: of the SSH configuration or agent]
+    /// Private key file, or the public key of one in the agent [default: of the SSH configuration or agent]
     #[arg(long, value_name = "FILE")]
     pub ssh_key: Option<PathBuf>,
 

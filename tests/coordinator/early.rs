@@ -292,3 +292,46 @@ fn machines_that_reach_different_servers_are_refused() {
     assert_eq!(fleet.rows("chat_inference"), 0);
     fleet.assert_nothing_left();
 }
+
+/// A program that is given a terminal finds nobody there to ask either.
+#[test]
+fn an_unknown_jump_host_asks_nobody_on_a_terminal() {
+    let (bastion, vm) = (TestSshd::start(), TestSshd::start());
+    let_in(&bastion, &vm);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    let own = fs::read_to_string(vm.config()).unwrap();
+    for (way, part) in [
+        ("ProxyJump bastion".to_owned(), "the host key of its jump host bastion"),
+        (format!("ProxyCommand ssh -F {} -W %h:%p bastion", config.display()), "Host key verification failed"),
+    ] {
+        let port = bastion.port();
+        let text = format!("Host bastion\n  HostName 127.0.9.9\n  Port {port}\nMatch host 127.0.1.1\n  {way}\n{own}");
+        fs::write(&config, text).unwrap();
+        let line = format!(
+            "'{}' --vms 127.0.1.1 --host-keys strict --ssh-config '{}' --agent-binary '{}' --duration 1; echo \"code $?\"",
+            env!("CARGO_BIN_EXE_coordinator"),
+            config.display(),
+            small_binary().display()
+        );
+        let mut command = Command::new("script");
+        let output = command.args(["-qec", &line, "/dev/null"]).env("POSTGRES_URL", "postgres://nobody@127.0.0.1:1/x");
+        let output = output.stdin(std::process::Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(part) && said.contains("code 3"), "{said}");
+        assert!(!said.contains("yes/no"), "{said}");
+        assert_eq!(bastion.connections(), usize::from(way.contains("ProxyCommand")) + 1, "{}", bastion.log());
+    }
+}
+
+/// The limits of an account, found by what dies of them.
+#[test]
+fn a_program_that_gets_no_memory_is_told_with_its_own_words() {
+    let fleet = TestFleet::start_with("ForceCommand ulimit -v 20000; exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"");
+    let ran = fleet.run("127.0.1.1", &SHORT).expect(3);
+    eprintln!("{}", ran.stderr);
+    assert!(!ran.stderr.contains("RUST_BACKTRACE") && !ran.stderr.contains("without a word"), "{}", ran.stderr);
+    let words = ["Resource temporarily unavailable", "memory allocation", "Cannot allocate memory"];
+    assert!(words.iter().any(|word| ran.stderr.contains(word)), "{}", ran.stderr);
+    fleet.assert_nothing_left();
+}

@@ -84,6 +84,8 @@ fn a_machine_can_be_lost_before_its_first_second_is_over() {
     assert_adds_up(&json);
     assert_eq!((json["status"].as_str(), json["failed_vms"].as_array().unwrap().len()), (Some("INVALID"), 1));
     assert!(ran.stderr.contains(&format!("LOST {}", trio.name())), "{}", ran.stderr);
+    let reason = json["failed_vms"][0]["error"].as_str().unwrap();
+    assert!(reason.contains("was killed (SIGKILL), as systems do where memory runs out"), "{reason}");
     trio.assert_nothing_left();
 }
 

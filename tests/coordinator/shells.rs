@@ -1,7 +1,12 @@
 //! Machines whose login shell is not the usual one, or greets everybody.
 
+use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
 
 use crate::tool::{TestFleet, assert_adds_up};
 
@@ -14,7 +19,10 @@ fn run_through(shell: &str) {
     let greeting = "printf \"Welcome to \\377 this {\\\"machine\\\":1} \"";
     let fleet = TestFleet::start_with(&format!("ForceCommand {greeting}; {shell} -c \"$SSH_ORIGINAL_COMMAND\""));
     let ran = fleet.run("127.0.1.[1-2]", &["--rps", "10", "--duration", "1", "--json-output"]);
-    assert_adds_up(&ran.expect_measured().json());
+    let ran = ran.expect_measured();
+    assert_adds_up(&ran.json());
+    let warning = "warning: 127.0.1.1, 127.0.1.2 are one machine under several names";
+    assert_eq!(ran.stderr.matches(warning).count(), 1, "{}", ran.stderr);
     fleet.assert_nothing_left();
 }
 
@@ -31,4 +39,69 @@ fn csh() {
 #[test]
 fn dash() {
     run_through("/bin/dash");
+}
+
+/// The lines of the README from the one that begins so to the end of its block, with a smaller load that begins sooner.
+fn recipe(begin: &str) -> String {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let at = readme.find(begin).unwrap_or_else(|| panic!("{begin} is not in the README"));
+    let block = readme[at..].split("```").next().unwrap();
+    let small = "--rps 20 --duration 2 --workers 2 --output-size-kb 1 --raw-response-size-kb 1";
+    block.replace("--rps 1000 --workers 16", small).replace("+1 minute", "+12 seconds")
+}
+
+/// The README's commands for runs started by other means, where the machines' login shell is this one.
+fn run_recipes(shell: &str) {
+    if !Path::new(shell).exists() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {shell} is not installed");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let bin = folder.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let path = format!("export PATH='{}':$PATH", bin.display());
+    let fleet = TestFleet::start_with(&format!("ForceCommand {path}; exec {shell} -c \"$SSH_ORIGINAL_COMMAND\""));
+    symlink(env!("CARGO_BIN_EXE_load_test"), bin.join("load_test")).unwrap();
+    symlink(env!("CARGO_BIN_EXE_coordinator"), bin.join("coordinator")).unwrap();
+    let config = format!(
+        "Host h1 h2 h3\n  HostName 127.0.0.1\n  StrictHostKeyChecking accept-new\nInclude {}\n",
+        fleet.sshd.config().display()
+    );
+    fs::write(folder.path().join("config"), config).unwrap();
+    let ssh = format!("#!/bin/sh\nexec /usr/bin/ssh -F '{}' \"$@\"\n", folder.path().join("config").display());
+    fs::write(bin.join("ssh"), ssh).unwrap();
+    fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let with_parallel = Command::new("parallel").arg("--version").output().is_ok();
+    let parallel = format!("export START_AT=$(date -ud '+12 seconds' +%FT%TZ)\n{}", recipe("one() {"));
+    for (script, shares) in [(recipe("start_at=$(date"), 2), (parallel, 3)] {
+        if shares == 3 && !with_parallel {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: GNU parallel is not installed");
+            continue;
+        }
+        let here = folder.path().join(shares.to_string());
+        fs::create_dir(&here).unwrap();
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("{path}\n{script}")]).current_dir(&here);
+        command
+            .env("POSTGRES_URL", fleet.server.url())
+            .env("PARALLEL_SHELL", "/bin/bash")
+            .env("PARALLEL", "--will-cite");
+        let output = command.output().unwrap();
+        let results: Vec<Value> = (1..=shares)
+            .map(|share| fs::read(here.join(format!("r{share}.json"))).unwrap_or_default())
+            .map(|text| serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{error}: {output:?}")))
+            .collect();
+        let ok = results.iter().map(|result| crate::tool::count(result, "ok")).sum::<u64>();
+        assert!(ok > 0 && String::from_utf8_lossy(&output.stdout).contains("STATUS:"), "{output:?}");
+    }
+}
+
+#[test]
+fn the_recipes_of_the_readme_under_fish() {
+    run_recipes("/usr/bin/fish");
+}
+
+#[test]
+fn the_recipes_of_the_readme_under_csh() {
+    run_recipes("/usr/bin/tcsh");
 }

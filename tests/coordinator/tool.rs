@@ -99,8 +99,10 @@ impl TestFleet {
         });
         wait_until("the coordinator's temporary folder is empty", || entries(self.tmp.path()).is_empty());
         let unfinished: Vec<PathBuf> = walk(&self.sshd.home());
-        let unfinished: Vec<_> =
-            unfinished.iter().filter(|path| path.file_name().is_some_and(|name| name != "load_test")).collect();
+        let unfinished: Vec<_> = unfinished
+            .iter()
+            .filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with("load_test"))
+            .collect();
         assert!(unfinished.is_empty(), "left on the machines: {unfinished:?}");
     }
 }

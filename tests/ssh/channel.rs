@@ -13,7 +13,7 @@ async fn assert_agent_is_heard(bench: &Bench, options: &DeployOptions) {
     let launched = bench.launch(options).await.unwrap_or_else(|error| panic!("{error}\n{}", bench.sshd.log()));
     let (out, errors) = talk(launched, "go").await;
     assert_eq!(out, "first\nsecond\nheard go\nlast\n");
-    assert_eq!(errors, "error\n");
+    assert_eq!(errors, "error\n\n@plt ended 0\n");
 }
 
 #[tokio::test]

@@ -37,23 +37,107 @@ impl Drop for Mount {
 async fn it_is_sent_once_and_used_again() {
     let bench = Bench::start().await;
     let options = deploy_options("~/tool", Auto);
+    let file = file_of(&options.binaries[0]);
+    let installed = bench.sshd.home().join("tool").join(&file);
     let first = bench.launch(&options).await.unwrap();
     assert!(first.deployed);
     assert_eq!(first.probe.sha256, None);
-    assert_eq!(first.probe.path, bench.installed("tool").to_str().unwrap());
     assert_eq!((first.probe.system.as_str(), first.probe.machine.as_str()), ("Linux", std::env::consts::ARCH));
-    assert_eq!(fs::read(bench.installed("tool")).unwrap(), &*options.binaries[0].bytes);
-    assert_eq!(entries(&bench.sshd.home().join("tool")), ["load_test"]);
+    assert_eq!(fs::read(&installed).unwrap(), &*options.binaries[0].bytes);
+    assert_eq!(entries(&bench.sshd.home().join("tool")), [file.as_str()]);
 
     let second = bench.launch(&options).await.unwrap();
     assert!(!second.deployed);
+    assert_eq!(second.probe.path, installed.to_str().unwrap());
     assert_eq!(second.probe.sha256.as_ref(), Some(&options.binaries[0].sha256));
+    assert!(!bench.launch(&deploy_options("~/tool", Never)).await.unwrap().deployed);
 
     // What may still be running cannot be written to.
-    fs::remove_file(bench.installed("tool")).unwrap();
-    fs::write(bench.installed("tool"), "another").unwrap();
+    fs::remove_file(&installed).unwrap();
+    fs::write(&installed, "another").unwrap();
     assert!(bench.launch(&options).await.unwrap().deployed);
     assert!(bench.launch(&deploy_options("~/tool", Always)).await.unwrap().deployed);
+    bench.finish().await;
+}
+
+/// The same program, and other bytes.
+fn other_build(sshd: &TestSshd) -> AgentBinary {
+    let path = sshd.home().with_file_name("other_build");
+    let mut bytes = fs::read(small_binary()).unwrap();
+    bytes.extend([0; 4096]);
+    fs::write(&path, bytes).unwrap();
+    AgentBinary::read(&path).unwrap()
+}
+
+/// The programs that run from a folder.
+fn running_from(folder: &Path) -> Vec<String> {
+    let exes =
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| fs::read_link(entry.path().join("exe")).ok());
+    let names = exes.filter(|exe| exe.parent() == Some(folder));
+    // One of the same bytes may have taken its place.
+    let name = |exe: PathBuf| exe.file_name().unwrap().to_string_lossy().trim_end_matches(" (deleted)").to_owned();
+    let mut names: Vec<_> = names.map(name).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn two_builds_brought_to_one_path_at_once_do_not_replace_each_other() {
+    let bench = Bench::start().await;
+    let one = deploy_options("tool", Auto);
+    let other = DeployOptions { binaries: vec![other_build(&bench.sshd)], ..one.clone() };
+    let always = DeployOptions { mode: Always, ..other.clone() };
+    let (first, second, third, fourth) =
+        tokio::join!(bench.launch(&one), bench.launch(&other), bench.launch(&one), bench.launch(&always));
+    let launched = [first, second, third, fourth].map(|launched| launched.unwrap());
+    let mut files = [file_of(&one.binaries[0]), file_of(&other.binaries[0])];
+    files.sort();
+    let folder = bench.sshd.home().join("tool");
+    let mut twice = [files.clone(), files.clone()].concat();
+    twice.sort();
+    eventually("each runs the build that it was sent", || running_from(&folder) == twice).await;
+    assert_eq!(entries(&folder), files);
+    drop(launched);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn builds_that_nobody_has_used_for_a_day_are_removed_when_another_comes() {
+    let bench = Bench::start().await;
+    let options = deploy_options("tool", Auto);
+    let folder = bench.sshd.home().join("tool");
+    fs::create_dir_all(&folder).unwrap();
+    let [old, new, notes] = ["load_test-0123456789abcdef", "load_test-fedcba9876543210", "load_test-notes-0123456"];
+    for (name, age) in [(old, "2 days ago"), (new, "1 hour ago"), (notes, "2 days ago")] {
+        fs::write(folder.join(name), "x").unwrap();
+        assert!(Command::new("touch").args(["-d", age]).arg(folder.join(name)).status().unwrap().success());
+    }
+    assert!(bench.launch(&options).await.unwrap().deployed);
+    let mut expected = [file_of(&options.binaries[0]), new.to_owned(), notes.to_owned()];
+    expected.sort();
+    assert_eq!(entries(&folder), expected);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn one_machine_is_known_under_all_of_its_names() {
+    let bench = Bench::start().await;
+    let options = deploy_options("tool", Auto);
+    let identity = bench.launch(&options).await.unwrap().probe.identity;
+    let again = bench.sessions.open(&host("127.0.0.2")).await.unwrap();
+    let again = bootstrap::launch(again, &host("127.0.0.2"), &options, &Semaphore::new(1)).await.unwrap();
+    assert!(!identity.is_empty());
+    assert_eq!(identity, again.probe.identity);
+    bench.finish().await;
+    // Containers of one machine, with its name, are machines of their own.
+    let bench = Bench::start_with("ForceCommand exec unshare -n /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"").await;
+    match bench.launch(&options).await {
+        Ok(container) => assert_ne!(identity, container.probe.identity),
+        Err(error) if error.to_string().contains("unshare") => {
+            skipped("deploy::one_machine_is_known_under_all_of_its_names", &error.to_string());
+        }
+        Err(error) => panic!("{error}"),
+    }
     bench.finish().await;
 }
 
@@ -65,7 +149,7 @@ async fn hosts_that_share_a_disk_are_sent_it_once() {
     let (first, second, third) = tokio::join!(launch(), launch(), launch());
     let deployed = [first, second, third].map(|launched| launched.unwrap().deployed);
     assert_eq!(deployed.iter().filter(|&&deployed| deployed).count(), 1, "{deployed:?}");
-    assert_eq!(entries(&bench.sshd.home().join("shared")), ["load_test"]);
+    assert_eq!(entries(&bench.sshd.home().join("shared")), [file_of(&options.binaries[0])]);
     bench.finish().await;
 }
 
@@ -147,8 +231,9 @@ async fn a_path_that_cannot_be_written() {
         let error = bench.launch(&deploy_options(path, Auto)).await.unwrap_err();
         assert_says(&error, DeployErrorKind::NotWritable, &[path, "--remote-path"]);
     }
-    fs::create_dir_all(bench.installed("tool")).unwrap();
-    let error = bench.launch(&deploy_options("tool", Auto)).await.unwrap_err();
+    let options = deploy_options("tool", Auto);
+    fs::create_dir_all(bench.sshd.home().join("tool").join(file_of(&options.binaries[0]))).unwrap();
+    let error = bench.launch(&options).await.unwrap_err();
     assert_says(&error, DeployErrorKind::NotWritable, &["is a folder"]);
     let error = bench.launch(&deploy_options("~other/tool", Auto)).await.unwrap_err();
     assert_says(&error, DeployErrorKind::WrongPath, &["--remote-path"]);
@@ -237,5 +322,51 @@ async fn what_arrives_is_compared() {
     let error = bench.launch(&options).await.unwrap_err();
     assert_says(&error, DeployErrorKind::Damaged, &["SHA-256"]);
     eventually("it is removed", || entries(&bench.sshd.home().join("tool")).is_empty()).await;
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_machine_whose_path_is_empty() {
+    for path in ["", "/nonexistent"] {
+        let command = format!("ForceCommand PATH={path}; export PATH; exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"");
+        let bench = Bench::start_with(&command).await;
+        let launched = bench.launch(&deploy_options("tool", Auto)).await.unwrap_or_else(|error| panic!("{error}"));
+        assert!(launched.deployed && launched.probe.system == "Linux", "{:?}", launched.probe);
+        bench.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn accounts_that_run_no_commands_are_told_in_their_own_words() {
+    for (command, parts) in [
+        ("/usr/sbin/nologin", &["not available", "exit status 1"][..]),
+        ("/bin/false", &["exit status 1"]),
+        ("/bin/true", &["exit status 0"]),
+        ("/nowhere/shell", &["/nowhere/shell", "exit status 127"]),
+        ("echo go away; exit 3", &["go away", "exit status 3"]),
+    ] {
+        let bench = Bench::start_with(&format!("ForceCommand {command}")).await;
+        let error = bench.launch(&deploy_options("tool", Auto)).await.unwrap_err();
+        assert_says(&error, DeployErrorKind::Ended, &[&["ForceCommand", "may log in with a shell"], parts].concat());
+        bench.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_is_not_blamed_on_the_shell() {
+    let bench = Bench::start().await;
+    let folder = bench.sshd.home().join("tool");
+    let mut options = deploy_options("tool", Auto);
+    let mut bytes = options.binaries[0].bytes.to_vec();
+    bytes.resize(bytes.len() + (256 << 20), 0);
+    options.binaries[0].bytes = bytes.into();
+    let half = || entries(&folder).iter().any(|name| name.starts_with(".load_test."));
+    let (outcome, ()) = tokio::join!(bench.launch(&options), async {
+        eventually("it has begun", half).await;
+        bench.sshd.sessions().into_iter().for_each(|session| bench.sshd.kill_session(session));
+    });
+    let error = outcome.unwrap_err();
+    assert_says(&error, DeployErrorKind::Ended, &["ended while load_test was sent", "check the network"]);
+    assert!(!error.to_string().contains("/bin/sh"), "{error}");
     bench.finish().await;
 }

@@ -43,6 +43,104 @@ async fn a_key_with_a_passphrase() {
     assert_says(&error, SshErrorKind::Denied, &["passphrase", "ssh-add"]);
 }
 
+/// An agent on a socket of its own, with a key. Ended when dropped.
+pub struct TestAgent {
+    pub socket: PathBuf,
+    child: std::process::Child,
+}
+
+impl TestAgent {
+    pub async fn start(folder: &Path, key: Option<&Path>) -> Self {
+        let socket = folder.join("agent");
+        let mut command = Command::new("ssh-agent");
+        let child = command.args(["-D", "-a"]).arg(&socket).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let agent = Self { socket, child };
+        eventually("the agent listens", || agent.socket.exists()).await;
+        if let Some(key) = key {
+            let mut add = Command::new("ssh-add");
+            let output = add.arg("-q").arg(key).env("SSH_AUTH_SOCK", &agent.socket).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+        agent
+    }
+
+    pub fn freeze(&self) {
+        sshd::send(self.child.id(), rustix::process::Signal::STOP);
+    }
+}
+
+impl Drop for TestAgent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The configuration with the agent's socket in it, and perhaps without its key.
+fn use_agent(sshd: &TestSshd, agent: &Path, with_key: bool) {
+    let config = fs::read_to_string(sshd.config()).unwrap();
+    let config = config.replace("IdentityAgent none", &format!("IdentityAgent {}", agent.display()));
+    let key = if with_key { "IdentityFile" } else { "# IdentityFile" };
+    fs::write(sshd.config(), config.replace("IdentityFile", key)).unwrap();
+}
+
+#[tokio::test]
+async fn a_public_key_whose_private_key_is_in_the_agent() {
+    let sshd = TestSshd::start();
+    let public = sshd.home().join("moved.pub");
+    fs::copy(sshd.key().with_extension("pub"), &public).unwrap();
+    let agent = TestAgent::start(&sshd.home(), Some(&sshd.key())).await;
+    use_agent(&sshd, &agent.socket, false);
+    let sessions = Sessions::new(SshOptions { keyfile: Some(public), ..options(&sshd) }).unwrap();
+    sessions.open(&host("127.0.0.1")).await.unwrap_or_else(|error| panic!("{error}"));
+    sessions.finish().await;
+    let connections = sshd.connections();
+    let stranger = sshd.home().join("stranger");
+    sshd::generate_key(&stranger);
+    let keyfile = Some(stranger.with_extension("pub"));
+    let error = failure_of(SshOptions { keyfile, ..options(&sshd) }, "127.0.0.1").await;
+    assert_says(&error, SshErrorKind::KeyFile, &["stranger.pub is a public key", "--ssh-key", "ssh-add"]);
+    assert_eq!(sshd.connections(), connections, "nothing was tried");
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_answer() {
+    let sshd = TestSshd::start();
+    let agent = TestAgent::start(&sshd.home(), None).await;
+    use_agent(&sshd, &agent.socket, true);
+    agent.freeze();
+    let connections = sshd.connections();
+    let error = failure_of(options(&sshd), "127.0.0.1").await;
+    let socket = agent.socket.display().to_string();
+    assert_says(&error, SshErrorKind::Agent, &["agent on this machine does not answer", &socket, "SSH_AUTH_SOCK"]);
+    assert_eq!(sshd.connections(), connections + 1, "one attempt");
+}
+
+#[tokio::test]
+async fn a_key_of_the_configuration_with_a_passphrase_and_no_agent() {
+    let sshd = TestSshd::start();
+    fs::remove_file(sshd.key()).unwrap();
+    sshd::generate_key_with(&sshd.key(), "a secret");
+    fs::copy(sshd.key().with_extension("pub"), sshd.key().with_file_name("authorized_keys")).unwrap();
+    let error = failure_of(options(&sshd), "127.0.0.1").await;
+    let key = format!("run ssh-add {}", sshd.key().display());
+    assert_says(&error, SshErrorKind::Denied, &["has a passphrase", &key]);
+}
+
+#[tokio::test]
+async fn host_keys_that_cannot_be_written_down_are_told_once() {
+    let sshd = TestSshd::start();
+    fs::remove_file(sshd.known_hosts()).unwrap();
+    fs::create_dir(sshd.known_hosts()).unwrap();
+    let sessions = Sessions::new(options(&sshd)).unwrap();
+    for name in ["127.0.0.1", "127.0.0.2"] {
+        sessions.open(&host(name)).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+    let notes = sessions.notes();
+    assert!(notes.len() == 1 && notes[0].contains(sshd.known_hosts().to_str().unwrap()), "{notes:?}");
+    sessions.finish().await;
+}
+
 #[tokio::test]
 async fn files_that_cannot_be_used_are_refused_before_connecting() {
     let sshd = TestSshd::start();
@@ -51,7 +149,6 @@ async fn files_that_cannot_be_used_are_refused_before_connecting() {
     };
     assert_says(&refused(sshd.home().join("missing")), SshErrorKind::KeyFile, &["missing", "--ssh-key"]);
     assert_says(&refused(sshd.home()), SshErrorKind::KeyFile, &["is not a file"]);
-    assert_says(&refused(sshd.key().with_extension("pub")), SshErrorKind::KeyFile, &["is a public key"]);
     fs::set_permissions(sshd.key(), fs::Permissions::from_mode(0o644)).unwrap();
     assert_says(&refused(sshd.key()), SshErrorKind::KeyFile, &["mode 0644", "chmod 600"]);
 

@@ -58,11 +58,13 @@ impl TestSshd {
     fn configure(&self, extra: &str) {
         let (folder, port, user) = (self.folder.path().display(), self.port, user());
         let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).map_or("", |_| "ListenAddress ::1");
+        // Of this option sshd takes the last.
+        let startups = if extra.contains("MaxStartups") { "" } else { "MaxStartups 200" };
         let server = format!(
             "{extra}\nPort {port}\nListenAddress 0.0.0.0\n{v6}\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n\
              AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPermitRootLogin yes\nPrintMotd no\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\nUseDNS no\nLogLevel VERBOSE\n\
-             MaxSessions 100\nMaxStartups 200\nSetEnv HOME={folder}/home\n"
+             MaxSessions 100\n{startups}\nSetEnv HOME={folder}/home\n"
         );
         fs::write(self.path("sshd_config"), server).unwrap();
         let client = format!(
@@ -130,6 +132,11 @@ impl TestSshd {
     /// What sshd has said so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// How many connections have been made to it so far, the one that found out whether it listens left out.
+    pub fn connections(&self) -> usize {
+        self.log().matches("Connection from ").count().saturating_sub(1)
     }
 
     /// The processes of sshd that each serve one connection, logged in or not.

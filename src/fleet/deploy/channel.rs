@@ -9,9 +9,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
 use super::Probe;
-use super::error::Cause;
+use super::error::{Cause, Stage};
 use super::script::{COMMAND, MARK};
 use crate::fleet::binary::AgentBinary;
+use crate::fleet::ssh::words_of;
 use crate::report::text::printable;
 
 /// For the shell to start and the script to look around.
@@ -27,7 +28,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 const REASON_WITHIN: Duration = Duration::from_secs(2);
 /// Of a line more is not kept; of noise and of stderr, neither.
 const KEPT_BYTES: usize = 4096;
-/// The script tells six facts.
+/// The script tells eight facts.
 const MOST_FACTS: usize = 20;
 
 /// What a host told before it said "ready".
@@ -43,16 +44,21 @@ pub(super) struct Channel {
     child: Child<Arc<Session>>,
     stdin: ChildStdin,
     ear: Ear,
+    session: Arc<Session>,
+    stage: Stage,
 }
 
 impl Channel {
     pub(super) async fn open(session: Arc<Session>) -> Result<Self, Cause> {
-        let mut command = session.arc_raw_command(COMMAND);
+        let mut command = Arc::clone(&session).arc_raw_command(COMMAND);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let spawned = timeout(FIRST_ANSWER_WITHIN, command.spawn()).await;
         let mut child = match spawned {
             Ok(Ok(child)) => child,
-            Ok(Err(error)) => return Err(Cause::NoChannel(printable(&crate::outcome::chain(&error)))),
+            Ok(Err(error)) => {
+                let words = words_of(&session).unwrap_or_else(|| crate::outcome::chain(&error));
+                return Err(Cause::NoChannel(printable(&words)));
+            }
             Err(_) => return Err(Cause::Silent(FIRST_ANSWER_WITHIN, String::new())),
         };
         let pipes = (child.stdin().take(), child.stdout().take(), child.stderr().take());
@@ -61,7 +67,7 @@ impl Channel {
         };
         let (line, noise, tail) = Default::default();
         let ear = Ear { stdout: BufReader::new(stdout), stderr, stderr_ended: false, line, noise, tail };
-        Ok(Self { child, stdin, ear })
+        Ok(Self { child, stdin, ear, session, stage: Stage::Login })
     }
 
     /// Sends one line.
@@ -97,6 +103,7 @@ impl Channel {
             machine: value("machine"),
             libc: value("libc"),
             path: value("path"),
+            identity: Some(value("id")).filter(|id| !id.starts_with(' ')).unwrap_or_default(),
             sha256: Some(value("sha")).filter(|sha256| !sha256.is_empty()),
         };
         Ok(Facts { probe, present: value("present") == "yes", can_hash: !value("tool").is_empty() })
@@ -104,12 +111,14 @@ impl Channel {
 
     /// Lets what is there say its version.
     pub(super) async fn try_out(&mut self) -> Result<(), Cause> {
+        self.stage = Stage::Trial;
         self.order("try").await?;
         self.expect("tried").await
     }
 
     /// Puts the binary there; whether it was sent. It is not where somebody else did that meanwhile, unless `force`.
     pub(super) async fn put(&mut self, binary: &AgentBinary, force: bool) -> Result<bool, Cause> {
+        self.stage = Stage::Upload;
         let order = if force { "force" } else { "put" };
         self.order(&format!("{order} {} {}", binary.bytes.len(), binary.sha256)).await?;
         match self.ear.answer_within(ANSWER_WITHIN).await? {
@@ -152,16 +161,26 @@ impl Channel {
     async fn reason(&mut self) -> Cause {
         match self.ear.answer_within(REASON_WITHIN).await {
             Err(cause @ Cause::Failed { .. }) => cause,
-            _ => Cause::Ended(String::new()),
+            _ => Cause::ended(),
         }
     }
 
     /// A failure that has no words, with those that came from there otherwise.
-    pub(super) async fn explained(&mut self, cause: Cause) -> Cause {
+    pub(super) async fn explained(mut self, cause: Cause) -> Cause {
         match cause {
-            Cause::Ended(_) => {
+            Cause::Ended { .. } => {
                 self.ear.hear_out().await;
-                Cause::Ended(self.ear.words())
+                let said = self.ear.words();
+                drop(self.stdin);
+                let code = match timeout(REASON_WITHIN, self.child.wait()).await {
+                    // 255 is also what ssh gives a command whose connection is lost.
+                    Ok(Ok(status)) => status.code().filter(|code| *code != 255),
+                    // So the crate tells exit status 127.
+                    Ok(Err(openssh::Error::Remote(_))) => Some(127),
+                    _ => None,
+                };
+                let words = if said.is_empty() { words_of(&self.session).unwrap_or_default() } else { said };
+                Cause::Ended { stage: self.stage, code, words: printable(&words) }
             }
             Cause::Silent(limit, _) => Cause::Silent(limit, self.ear.words()),
             other => other,
@@ -204,7 +223,7 @@ impl Ear {
                 available = self.stdout.fill_buf() => {
                     let available = match available {
                         Ok(available) if !available.is_empty() => available,
-                        _ => return Err(Cause::Ended(String::new())),
+                        _ => return Err(Cause::ended()),
                     };
                     let end = available.iter().position(|&byte| byte == b'\n');
                     keep_first(&mut self.line, &available[..end.unwrap_or(available.len())]);

@@ -65,8 +65,12 @@ pub(super) enum Cause {
     Silent(Duration, String),
     Stalled(Duration),
     Nonsense(String),
-    /// With what else came from there.
-    Ended(String),
+    /// With the exit status, where it is known, and what else came from there.
+    Ended {
+        stage: Stage,
+        code: Option<i32>,
+        words: String,
+    },
     Missing(String),
     NothingFits(String),
     NoHashTool,
@@ -77,14 +81,30 @@ pub(super) enum Cause {
     },
 }
 
+/// What was being done when a channel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing of ours ran yet.
+    Login,
+    /// The binary was on its way.
+    Upload,
+    /// The binary was run for the first time.
+    Trial,
+}
+
 impl Cause {
+    /// Without what is found out later.
+    pub(super) fn ended() -> Self {
+        Self::Ended { stage: Stage::Login, code: None, words: String::new() }
+    }
+
     fn kind(&self) -> DeployErrorKind {
         use DeployErrorKind as Kind;
         match self {
             Self::WrongPath(_) => Kind::WrongPath,
             Self::NoChannel(_) => Kind::NoChannel,
             Self::Silent(..) | Self::Stalled(_) | Self::Nonsense(_) => Kind::NoAnswer,
-            Self::Ended(_) => Kind::Ended,
+            Self::Ended { .. } => Kind::Ended,
             Self::Missing(_) => Kind::Missing,
             Self::NothingFits(_) => Kind::NothingFits,
             Self::NoHashTool => Kind::NoHashTool,
@@ -119,11 +139,7 @@ impl Cause {
                 "its shell answered what was not asked (\"{}\"): check what its login shell prints and reads",
                 short(answer)
             ),
-            Self::Ended(words) => format!(
-                "the command there ended before the agent ran{}: check that the account may log in with a shell, that there \
-                 is /bin/sh, and that nothing kills it",
-                said(words)
-            ),
+            Self::Ended { stage, code, words } => ended(*stage, *code, words),
             Self::Missing(there) => {
                 format!(
                     "there is no {there}: leave out --deploy never, or install load_test there, or give --remote-path"
@@ -162,6 +178,27 @@ impl Cause {
             ),
             _ => format!("the script there failed ({words}): check what its login shell reads from standard input"),
         }
+    }
+}
+
+fn ended(stage: Stage, code: Option<i32>, words: &str) -> String {
+    let status = code.map(|code| format!("exit status {code}"));
+    let words = Some(words).filter(|words| !words.is_empty()).map(|words| format!("\"{}\"", short(words)));
+    let why: Vec<String> = status.into_iter().chain(words).collect();
+    let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
+    match stage {
+        Stage::Login => format!(
+            "the command there ended before the agent ran{why}: check that the account may log in with a shell, that there \
+             is /bin/sh, that no ForceCommand replaces it, and that nothing kills it"
+        ),
+        Stage::Upload => format!(
+            "the connection or the command there ended while load_test was sent{why}: check the network, and that machine's \
+             memory, limits and disk; then try again"
+        ),
+        Stage::Trial => format!(
+            "the connection or the command there ended while load_test was tried out{why}: check the network, and that \
+             machine's memory and limits (ulimit -a)"
+        ),
     }
 }
 

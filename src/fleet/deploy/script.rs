@@ -18,12 +18,13 @@ const LONGEST_PATH_BYTES: usize = 1024;
 /// Facts come first, then "ready"; then orders are read:
 /// - `try`: does what is there run? Answer "tried".
 /// - `put SIZE SHA256`, `force SIZE SHA256`: answer "kept" where that is there by now (not with `force`), else "send", and
-///   after the bytes "stored".
-/// - `run`: become the agent.
+///   after the bytes "stored". A folder gets a file for each build, named by its sum: another coordinator may bring
+///   another build at the same time. Those that nobody has used for a day are removed.
+/// - `run`: run the agent, and tell on standard error how it ended.
 ///
 /// Failures are answered with "failed STAGE what the system said", and end the script.
 const SCRIPT: &str = r#"
-export LC_ALL=C;
+export LC_ALL=C PATH="${PATH:+$PATH:}/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 t=;
 clean() { if [ -n "$t" ]; then rm -f -- "$t"; t=; fi; };
 trap clean EXIT;
@@ -46,8 +47,14 @@ sum() {
 
 case $p in '~') p=$HOME;; '~/'*) p=$HOME/${p#??};; /*) ;; *) p=$HOME/$p;; esac;
 while :; do case $p in ?*/) p=${p%/};; *) break;; esac; done;
-if [ -f "$p" ]; then b=$p; else b=$p/load_test; fi;
+h='[0-9a-f][0-9a-f][0-9a-f][0-9a-f]'; h=$h$h$h$h;
+named=;
+if [ -f "$p" ]; then b=$p; named=1; else b=$p/load_test; fi;
 d=${b%/*};
+if [ ! -e "$b" ]; then
+  e=$(ls -t "$d"/load_test-$h 2>/dev/null </dev/null | head -n 1);
+  if [ -f "$e" ]; then b=$e; fi;
+fi;
 sha=; present=no;
 if [ -f "$b" ]; then present=yes; sha=$(sum "$b"); fi;
 
@@ -67,6 +74,7 @@ limit=;
 if timeout 5 true >/dev/null 2>&1 </dev/null; then limit='timeout 600'; fi;
 
 put() {
+  if [ -z "$named" ]; then b=$d/load_test-$(printf %s "$3" | cut -c 1-16); fi;
   if [ -d "$b" ]; then fail place "$b is a folder"; fi;
   e=$(mkdir -p -- "$d" 2>&1 </dev/null) || fail create "$e";
   if [ "$1" = put ] && [ -f "$b" ] && [ "$(sum "$b")" = "$3" ]; then say kept; return; fi;
@@ -80,6 +88,7 @@ put() {
   try "$t";
   e=$(mv -f -- "$t" "$b" 2>&1 </dev/null) || fail place "$e";
   t=;
+  if [ -z "$named" ]; then find "$d"/load_test-$h -prune -type f -mtime +0 -exec rm -f {} + 2>/dev/null </dev/null; fi;
   say stored;
 };
 
@@ -87,6 +96,7 @@ say "system=$(uname -s)";
 say "machine=$(uname -m)";
 say "libc=$libc";
 say "path=$b";
+say "id=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null </dev/null) $(readlink /proc/self/ns/pid) $(readlink /proc/self/ns/net) $(uname -n)";
 say "present=$present";
 say "tool=$tool";
 say "sha=$sha";
@@ -96,7 +106,12 @@ while IFS= read -r o; do
   case $1 in
     try) try "$b"; say tried;;
     put|force) put "$@";;
-    run) exec "$b" --agent;;
+    run)
+      case $b in */load_test-$h) touch -c "$b" 2>/dev/null </dev/null;; esac;
+      "$b" --agent;
+      c=$?;
+      printf '\n@plt ended %s\n' "$c" >&2;
+      exit "$c";;
     *) fail order "$1";;
   esac;
 done
@@ -137,7 +152,7 @@ mod tests {
     #[test]
     fn it_is_one_line_that_shells_understand() {
         let script = script("~/it's a \"path\" $HOME `x` \\").unwrap();
-        assert!(!script.contains('\n') && script.len() < 4000, "{}", script.len());
+        assert!(!script.contains('\n') && script.len() < 6000, "{}", script.len());
         for shell in ["sh", "dash", "bash", "busybox"] {
             let mut command = Command::new(shell);
             command.args(if shell == "busybox" { &["sh", "-n", "-c"][..] } else { &["-n", "-c"] });

@@ -1,8 +1,8 @@
 //! The private folder of control sockets, and the guard that removes it with all masters in it when this process is gone,
 //! be it by SIGKILL. Owns its name, its lock, and the sweep of folders whose owner and guard are both gone.
 //!
-//! In it: `owner`, locked for as long as the owner lives; a folder an attempt with `m` (the socket), `log`, and `pid` (of
-//! the ssh process, while it runs).
+//! In it: `owner`, locked for as long as the owner lives; `config` for jump hosts; a folder an attempt with `m` (the
+//! socket), `log`, `way` (what is said on the way there), and `pid` (of the ssh process, while it runs).
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -38,6 +38,7 @@ each() {
     else
       ps -o command= -p "$pid" | grep -qF -- "$1/" || continue
     fi
+    kill -"$2" "-$pid" 2>/dev/null
     kill -"$2" "$pid" && left=1
   done
 }

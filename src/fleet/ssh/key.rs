@@ -9,13 +9,25 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::agent::take;
 use super::error::{SshError, SshErrorKind};
 
 /// Longer than any key.
 const LARGEST_KEY_BYTES: u64 = 1 << 20;
 
-/// Whether the private key wants a passphrase. ssh may still use it, if its agent has it.
-pub(super) fn check(path: &Path) -> Result<bool, SshError> {
+/// What a file given as a key is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum KeyFile {
+    /// A private key that can be used.
+    Private,
+    /// One that wants a passphrase. ssh may still use it, if its agent has it.
+    Locked,
+    /// A public key, in ssh's encoding: it names the private key that ssh's agent has.
+    Public(Vec<u8>),
+}
+
+/// What the key given is.
+pub(super) fn check(path: &Path) -> Result<KeyFile, SshError> {
     let shown = path.display();
     let unusable = |what: String| SshError::new(SshErrorKind::KeyFile, what);
     let unreadable = |error: std::io::Error| {
@@ -28,10 +40,8 @@ pub(super) fn check(path: &Path) -> Result<bool, SshError> {
     let mut content = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LARGEST_KEY_BYTES).read_to_end(&mut content));
     read.map_err(unreadable)?;
-    if ["ssh-", "ecdsa-", "sk-"].iter().any(|start| content.starts_with(start.as_bytes())) {
-        return Err(unusable(format!(
-            "{shown} is a public key: give the private one, usually the same path without \".pub\", with --ssh-key."
-        )));
+    if let Some(public) = public_key(&content) {
+        return Ok(KeyFile::Public(public));
     }
     // ssh ignores such a key, and would only say that permission is denied.
     if metadata.uid() == rustix::process::getuid().as_raw() && metadata.mode() & 0o077 != 0 {
@@ -40,7 +50,54 @@ pub(super) fn check(path: &Path) -> Result<bool, SshError> {
             metadata.mode() & 0o7777
         )));
     }
-    Ok(is_encrypted(&content))
+    Ok(if is_encrypted(&content) { KeyFile::Locked } else { KeyFile::Private })
+}
+
+/// Whether a private key wants a passphrase and is none of those that the agent holds.
+pub(super) fn is_locked(path: &Path, held: &[Vec<u8>]) -> bool {
+    let read = |path: &Path| {
+        let mut content = Vec::new();
+        let file = fs::metadata(path).and_then(|metadata| {
+            if metadata.is_file() { File::open(path) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
+        });
+        file.and_then(|file| file.take(LARGEST_KEY_BYTES).read_to_end(&mut content)).ok().map(|_| content)
+    };
+    let Some(content) = read(path).filter(|content| is_encrypted(content)) else { return false };
+    let beside = || {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".pub");
+        public_key(&read(Path::new(&name))?)
+    };
+    let public = public_half(&content).or_else(beside);
+    !public.is_some_and(|public| held.contains(&public))
+}
+
+/// Of a line such as "ssh-ed25519 AAAA… comment".
+fn public_key(content: &[u8]) -> Option<Vec<u8>> {
+    let text = String::from_utf8_lossy(content);
+    let mut words = text.split_whitespace();
+    let kind = words.next()?;
+    let is_public = ["ssh-", "ecdsa-", "sk-"].iter().any(|start| kind.starts_with(start));
+    STANDARD.decode(words.next().filter(|_| is_public)?).ok()
+}
+
+/// OpenSSH's own format has the public key in clear, after the cipher, the function that makes its key, and that one's
+/// options (PROTOCOL.key).
+fn public_half(content: &[u8]) -> Option<Vec<u8>> {
+    let body = openssh_body(content)?;
+    let mut rest = body.strip_prefix(b"openssh-key-v1\0")?;
+    for _ in 0..3 {
+        take(&mut rest)?;
+    }
+    rest = rest.get(4..)?;
+    take(&mut rest).map(<[u8]>::to_vec)
+}
+
+fn openssh_body(content: &[u8]) -> Option<Vec<u8>> {
+    let text = String::from_utf8_lossy(content);
+    let (_, behind) = text.split_once("BEGIN OPENSSH PRIVATE KEY-----")?;
+    let body: String = behind.split("-----").next().unwrap_or_default().split_whitespace().collect();
+    STANDARD.decode(body).ok()
 }
 
 /// Whether the configuration can be read.
@@ -65,8 +122,6 @@ fn is_encrypted(content: &[u8]) -> bool {
     if text.contains("ENCRYPTED") {
         return true;
     }
-    let Some((_, behind)) = text.split_once("BEGIN OPENSSH PRIVATE KEY-----") else { return false };
-    let body: String = behind.split("-----").next().unwrap_or_default().split_whitespace().collect();
-    let head = STANDARD.decode(body).unwrap_or_default();
-    head.strip_prefix(b"openssh-key-v1\0").is_some_and(|rest| !rest.starts_with(b"\0\0\0\x04none"))
+    let body = openssh_body(content).unwrap_or_default();
+    body.strip_prefix(b"openssh-key-v1\0").is_some_and(|rest| !rest.starts_with(b"\0\0\0\x04none"))
 }
