@@ -22,6 +22,12 @@ const FILES_PER_THREAD: u64 = 6;
 /// Everything else: standard streams, the main runtime, connections for the set-up, reading certificates, the resolver.
 const FILES_BESIDE: u64 = 48;
 
+/// What this machine calls itself. Results name it, and `merge` refuses one without a name.
+pub fn hostname() -> String {
+    let name = gethostname::gethostname().to_string_lossy().into_owned();
+    if name.trim().is_empty() { "localhost".to_owned() } else { name }
+}
+
 /// What a process may use here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {

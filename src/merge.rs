@@ -5,6 +5,7 @@
 //! together or contradicts itself is refused with a sentence that names the machines and what to do.
 
 mod belonging;
+mod bounds;
 mod check;
 mod combine;
 pub mod command;
@@ -15,9 +16,9 @@ mod sums;
 mod tests;
 
 pub(crate) use belonging::{comparable, differences};
-pub(crate) use check::{
-    MAX_COUNT, MAX_PHASES, check_whole, short, wrong_config, wrong_errors, wrong_name, wrong_server, wrong_text,
-};
+pub(crate) use bounds::{MAX_COUNT, out_of_bounds};
+pub use check::CLAIMS;
+pub(crate) use check::{check_whole, count, errors_disagree};
 
 use crate::result::{ClockComparison, FailedVm, HistogramError, RunResult};
 use crate::schedule::Share;
@@ -27,6 +28,8 @@ use crate::schedule::Share;
 pub struct Part {
     /// What the machine is called in the report.
     pub hostname: String,
+    /// The file that it was read from, where it was.
+    pub file: Option<String>,
     /// Its document.
     pub result: RunResult,
     /// How its clock compares, where somebody asked.
@@ -37,6 +40,16 @@ pub struct Part {
     pub lost: Option<String>,
     /// Slots of its share that it was not seen to run, because it was lost.
     pub slots_lost: u64,
+}
+
+impl Part {
+    /// What messages call it: its file, where it has one, and the VM.
+    pub(crate) fn label(&self) -> String {
+        match &self.file {
+            Some(file) => format!("{file} (VM {})", short(&self.hostname)),
+            None => short(&self.hostname),
+        }
+    }
 }
 
 /// Why results cannot be merged. Each message is a sentence with a remedy.
@@ -93,10 +106,10 @@ pub enum MergeError {
         hosts: [String; 2],
     },
     /// One document came twice.
-    #[error("the result of {host} was given twice; name each file once")]
+    #[error("the same result was given twice: {} and {}; leave one of them out", hosts[0], hosts[1])]
     SameResultTwice {
-        /// Whose.
-        host: String,
+        /// The two.
+        hosts: [String; 2],
     },
     /// Two machines ran the same slots.
     #[error("{}", same_share(hosts, share))]
@@ -171,13 +184,13 @@ fn same_share(hosts: &[String; 2], share: &Share) -> String {
     let [one, other] = hosts;
     if *share == Share::WHOLE {
         return format!(
-            "{one} and {other} each ran the whole schedule, which makes two tests and not one; give each machine a \
-             part of it with --share 1/2, 2/2"
+            "{one} and {other} each ran the whole schedule, so they are two tests; merge them apart, or run them again with \
+             --share 1/2 and --share 2/2"
         );
     }
     format!(
-        "{one} and {other} both ran share {} of {}; give each machine a share of its own, or leave one of the results \
-         out",
+        "{one} and {other} are two runs of share {} of {}; leave out the one that is not of this test, or run the test \
+         again with a --share of its own for each process",
         share.index.saturating_add(1),
         share.of
     )
@@ -189,19 +202,36 @@ fn same_share(hosts: &[String; 2], share: &Share) -> String {
 /// # Errors
 /// The results do not belong together, or one of them contradicts itself.
 pub fn merge(mut parts: Vec<Part>, missing: Vec<FailedVm>) -> Result<RunResult, MergeError> {
-    parts.iter().try_for_each(check::check)?;
+    // One VM's histograms are decoded, added and let go before the next one's, so that memory does not grow with the number
+    // of VMs.
+    parts.sort_by(|a, b| order(a).cmp(&order(b)));
+    let mut sums: Option<sums::Sums> = None;
+    for part in &mut parts {
+        let (result, figures) = check::check(part)?;
+        sums.get_or_insert_with(|| sums::Sums::new(figures.phases.len())).add(&result, &figures);
+        part.result = result;
+    }
     if parts.iter().any(|part| !part.result.run.interrupted && part.lost.is_none()) {
         // Of a test that went on to its end, a part that was stopped is missing from then on.
         for part in parts.iter_mut().filter(|part| part.result.run.interrupted && part.lost.is_none()) {
             part.lost = Some("it was stopped before its time".to_owned());
         }
     }
-    parts.sort_by(|a, b| {
-        let key = |part: &Part| (part.result.run.share.index, part.result.run.started_unix_ns);
-        key(a).cmp(&key(b)).then_with(|| a.hostname.cmp(&b.hostname))
-    });
     belonging::check(&parts)?;
     let time = rates::common_time(&parts)?;
-    let sums = sums::Sums::of(&parts)?;
-    combine::combine(parts, missing, &time, &sums)
+    combine::combine(parts, missing, &time, &sums.ok_or(MergeError::Nothing)?.checked()?)
+}
+
+/// By share, so that the order in which results were given does not matter.
+fn order(part: &Part) -> (u64, u64, &str, &Option<String>) {
+    (part.result.run.share.index, part.result.run.started_unix_ns, &part.hostname, &part.file)
+}
+
+/// A text from a document, in a length that fits a message.
+pub(crate) fn short(text: &str) -> String {
+    let mut short: String = text.chars().take(80).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
 }

@@ -144,11 +144,6 @@ impl Ready {
         self.prepared.phase_names()
     }
 
-    /// Bytes of documents in a request.
-    pub fn document_bytes(&self) -> usize {
-        self.plan.workload.sizes.total()
-    }
-
     /// What is to be said with the result.
     pub fn warnings(&self) -> &[String] {
         &self.database.warnings
@@ -362,11 +357,10 @@ impl Live {
         let mut warnings = self.database.warnings;
         warnings.extend(record.epoch.warning_of_set(Epoch::now()));
         let context = Context {
-            hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+            hostname: crate::machine::hostname(),
             config: self.config,
             server: self.database.info,
             schedule: self.plan.engine.schedule,
-            document_bytes: self.plan.workload.sizes.total(),
             container: self.watched.into_usage(),
             verification,
             aborted: self.aborted,

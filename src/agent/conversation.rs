@@ -107,7 +107,6 @@ impl Conversation {
             server: ready.server().clone(),
             database: identity,
             phases: ready.phase_names().to_vec(),
-            document_bytes: ready.document_bytes(),
             warnings: ready.warnings().to_vec(),
         })));
 

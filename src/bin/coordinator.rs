@@ -104,16 +104,16 @@ fn merge(arguments: Vec<OsString>) -> u8 {
         note(&format!("error: {}", text::printable(&error.to_string())));
         code
     };
-    let outputs = Outputs::open_files(options.output.as_deref(), None);
-    let mut outputs = match outputs {
-        Ok(outputs) => outputs,
-        Err(error) => return told(&error, COULD_NOT_RUN),
-    };
     let result = match command::run(&options, &mut io::stdin().lock()) {
         Ok(result) => result,
         Err(CommandError::Options(faults)) => return console::refuse(&faults, "coordinator merge"),
         Err(error @ CommandError::Read(ReadError::NothingNamed)) => return told(&error, WRONG_USE),
         Err(CommandError::Merge(error)) if error.is_bug() => return told(&error, BUG),
+        Err(error) => return told(&error, COULD_NOT_RUN),
+    };
+    // Opened only now, so that a refusal leaves no empty file.
+    let mut outputs = match Outputs::open_files(options.output.as_deref(), None) {
+        Ok(outputs) => outputs,
         Err(error) => return told(&error, COULD_NOT_RUN),
     };
     let written = outputs.write(&result);

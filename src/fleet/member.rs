@@ -212,7 +212,7 @@ impl Member {
                 schedule.scheduled_before(schedule.end_ns()).zip(schedule.scheduled_before(schedule.warmup_ns));
             let planned = planned.map_or(0, |(until, before)| until - before);
             let slots_lost = lost.as_ref().map_or(0, |_| planned.saturating_sub(result.accounting.scheduled));
-            return Some(Part { hostname, result, clock, start_skew_ms, lost, slots_lost });
+            return Some(Part { hostname, file: None, result, clock, start_skew_ms, lost, slots_lost });
         }
         let (hello, ready) = (self.hello.as_ref()?, self.ready.as_ref().filter(|_| self.is_started)?);
         let context = Context {
@@ -220,7 +220,6 @@ impl Member {
             config: ready.config.clone(),
             server: ready.server.clone(),
             schedule,
-            document_bytes: ready.document_bytes,
             container: None,
             verification: None,
             aborted: None,
@@ -230,8 +229,8 @@ impl Member {
         let t0_there_ns = self.t0_there_ns(t0_unix_ns);
         let known_ns = self.totals.seconds().saturating_mul(1_000_000_000);
         let (recorder, timeline) = (self.totals.recorder(), self.totals.timeline());
-        let (result, slots_lost) = assemble_lost(&recorder, timeline, &ready.phases, t0_there_ns, known_ns, context);
-        Some(Part { hostname, result, clock, start_skew_ms, lost: self.lost.clone(), slots_lost })
+        let (result, slots_lost) = assemble_lost(&recorder, timeline, t0_there_ns, known_ns, context);
+        Some(Part { hostname, file: None, result, clock, start_skew_ms, lost: self.lost.clone(), slots_lost })
     }
 
     pub(super) fn send(&self, order: &Order) {

@@ -45,21 +45,24 @@ impl Summary {
         let beyond = unanswered + durations.past_range;
         let known = histogram.len();
         let ms = |us: u64| us as f64 / 1_000.0;
+        // Values of a bucket are alike, so that a figure could be a bucket's far end and the maximum its near one.
+        let (min, max) = (ms(histogram.min()), ms(histogram.max()));
         let some = |value: f64| (known > 0).then_some(value);
         let percentile = |per_mille: u64| {
             // The nearest rank among all, in whole numbers: 99.9 / 100 is a little more than 0.999.
             let rank = (per_mille * (known + beyond)).div_ceil(1_000).max(1);
             // The histogram rounds quantiles up to ranks; half a rank less is safe from rounding on either side.
             let quantile = (rank.min(known) as f64 - 0.5) / known.max(1) as f64;
-            (some(ms(histogram.value_at_quantile(quantile.max(0.0)))), rank > known && beyond > 0)
+            let value = ms(histogram.value_at_quantile(quantile.max(0.0)));
+            (some(value.clamp(min, max)), rank > known && beyond > 0)
         };
         let ((p50, p50_is_lower_bound), (p90, p90_is_lower_bound)) = (percentile(500), percentile(900));
         let ((p95, p95_is_lower_bound), (p99, p99_is_lower_bound)) = (percentile(950), percentile(990));
         let (p99_9, p99_9_is_lower_bound) = percentile(999);
         Self {
             count: durations.count(),
-            min: some(ms(histogram.min())),
-            avg: some(histogram.mean() / 1_000.0),
+            min: some(min),
+            avg: some((histogram.mean() / 1_000.0).clamp(min, max)),
             avg_is_lower_bound: beyond > 0,
             p50,
             p50_is_lower_bound,
@@ -71,9 +74,28 @@ impl Summary {
             p99_is_lower_bound,
             p99_9,
             p99_9_is_lower_bound,
-            max: some(ms(histogram.max())),
+            max: some(max),
             max_is_lower_bound: beyond > 0,
         }
+    }
+
+    /// The same with no figure above `most_ms`, where that is known to be the greatest.
+    pub(crate) fn at_most(mut self, most_ms: Option<f64>) -> Self {
+        let Some(most_ms) = most_ms else { return self };
+        let figures = [
+            &mut self.min,
+            &mut self.avg,
+            &mut self.p50,
+            &mut self.p90,
+            &mut self.p95,
+            &mut self.p99,
+            &mut self.p99_9,
+            &mut self.max,
+        ];
+        for ms in figures.into_iter().flatten() {
+            *ms = ms.min(most_ms);
+        }
+        self
     }
 
     /// The figures in the order of a report, with their names.
