@@ -521,7 +521,7 @@ impl std::fmt::Display for Status {
 /// An instant of the wall clock as RFC 3339 in UTC, to the microsecond, or to the nanosecond where it is not a whole one.
 pub fn rfc3339(unix_ns: u64) -> String {
     match jiff::Timestamp::from_nanosecond(i128::from(unix_ns)) {
-        Ok(timestamp) if unix_ns % 1_000 == 0 => format!("{timestamp:.6}"),
+        Ok(timestamp) if unix_ns.is_multiple_of(1_000) => format!("{timestamp:.6}"),
         Ok(timestamp) => format!("{timestamp:.9}"),
         Err(_) => format!("{unix_ns} ns after 1970"),
     }

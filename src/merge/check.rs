@@ -61,8 +61,8 @@ const FIGURES_WITHIN: f64 = 1e-6;
 const COARSE_WITHIN: f64 = 0.01;
 /// How much sums of durations may differ, since a histogram rounds each: a part, and milliseconds a value.
 const SUMS_WITHIN: (f64, f64) = (0.02, 0.002);
-/// Above this many seconds nanoseconds do not fit into an f64.
-const EXACT_SECONDS: f64 = 9e6;
+/// Above this many seconds an f64 does not hold every nanosecond.
+const EXACT_SECONDS: f64 = 1e6;
 
 /// The document with everything computed anew that can be, and what its histograms hold.
 ///

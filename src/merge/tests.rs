@@ -1,6 +1,7 @@
 //! Merging equals addition; rates, missing machines, and what is said of them.
 
 mod refusals;
+mod trust;
 
 use proptest::prelude::*;
 

@@ -157,6 +157,31 @@ mod tests {
     }
 
     proptest! {
+        /// In either precision, in the sum of several, and where the greatest is known from elsewhere.
+        #[test]
+        fn no_figure_is_above_the_maximum_or_below_the_minimum(
+            parts in prop::collection::vec(prop::collection::vec(0u64..100_000_000, 0..200), 1..4),
+            unanswered in 0u64..50,
+            most_us in 0u64..100_000_000,
+        ) {
+            let mut fine = Durations::default();
+            for part in parts {
+                let mut one = Durations::default();
+                part.into_iter().for_each(|us| one.record_ns(us * 1_000));
+                fine.add(&one);
+            }
+            let coarse = Durations { histogram: fine.coarse(), past_range: 0 };
+            for (durations, most_us) in [(&fine, None), (&coarse, None), (&coarse, Some(most_us))] {
+                let summary = Summary::new(durations, unanswered).at_most(most_us.map(|us| us as f64 / 1_000.0));
+                let values: Vec<f64> = summary.figures().iter().filter_map(|(_, figure)| figure.value).collect();
+                let [min, avg, percentiles @ .., max] = &values[..] else { continue };
+                prop_assert!((min..=max).contains(&avg), "{:?}", summary);
+                prop_assert!([&[*min], percentiles, &[*max]].concat().is_sorted(), "{:?}", summary);
+                let printed: Vec<f64> = values.iter().map(|value| format!("{value:.2}").parse().unwrap()).collect();
+                prop_assert!(printed.iter().all(|value| (printed[0]..=printed[7]).contains(value)), "{:?}", printed);
+            }
+        }
+
         #[test]
         fn percentiles_are_the_nearest_ranks_of_the_sorted_values(
             mut values in prop::collection::vec(1u64..100_000, 1..1_200),
