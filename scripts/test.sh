@@ -84,7 +84,7 @@ export HDR_PYTHON=${HDR_PYTHON:-$(realpath -m "$target")/venv/bin/python}
 if [ -z "$quick" ]; then
     section install
     install_missing gcc libc6-dev postgresql postgresql-client pgbouncer openssh-server openssh-client docker.io \
-        python3-venv iproute2 parallel procps util-linux libfaketime shellcheck busybox fish tcsh tmux
+        python3-venv iproute2 parallel procps util-linux libfaketime shellcheck busybox fish tcsh tmux jq
     install_hdr_python
     install_postgres_18
 fi

@@ -30,6 +30,12 @@ const FILES_OF_RUNTIME: u64 = 6;
 /// that are read.
 const FILES_BESIDE: u64 = 8;
 
+/// What this machine calls itself. Results name it, and `merge` refuses one without a name.
+pub fn hostname() -> String {
+    let name = gethostname::gethostname().to_string_lossy().into_owned();
+    if name.trim().is_empty() { "localhost".to_owned() } else { name }
+}
+
 /// What a process may use here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {

@@ -5,6 +5,7 @@
 //! together or contradicts itself is refused with a sentence that names the machines and what to do.
 
 mod belonging;
+mod bounds;
 mod check;
 mod clocks;
 mod combine;
@@ -19,10 +20,9 @@ mod tests;
 mod unreported;
 
 pub(crate) use belonging::{comparable, differences};
-pub(crate) use check::{
-    MAX_COUNT, MAX_PHASES, check_whole, short, wrong_clock, wrong_config, wrong_errors, wrong_name, wrong_server,
-    wrong_text,
-};
+pub(crate) use bounds::{MAX_COUNT, out_of_bounds};
+pub use check::CLAIMS;
+pub(crate) use check::{check_whole, count, errors_disagree};
 pub(crate) use clocks::comparison;
 
 use crate::result::{ClockComparison, FailedVm, HistogramError, RunResult};
@@ -33,6 +33,8 @@ use crate::schedule::Share;
 pub struct Part {
     /// What the machine is called in the report.
     pub hostname: String,
+    /// The file that it was read from, where it was.
+    pub file: Option<String>,
     /// Its document.
     pub result: RunResult,
     /// How its clock compares, where somebody asked.
@@ -41,6 +43,16 @@ pub struct Part {
     pub start_skew_ms: Option<f64>,
     /// Why its result ends early, where it does.
     pub lost: Option<String>,
+}
+
+impl Part {
+    /// What messages call it: its file, where it has one, and the VM.
+    pub(crate) fn label(&self) -> String {
+        match &self.file {
+            Some(file) => format!("{file} (VM {})", short(&self.hostname)),
+            None => short(&self.hostname),
+        }
+    }
 }
 
 /// Why results cannot be merged. Each message is a sentence with a remedy.
@@ -97,10 +109,10 @@ pub enum MergeError {
         hosts: [String; 2],
     },
     /// One document came twice.
-    #[error("the result of {host} was given twice; name each file once")]
+    #[error("the same result was given twice: {} and {}; leave one of them out", hosts[0], hosts[1])]
     SameResultTwice {
-        /// Whose.
-        host: String,
+        /// The two.
+        hosts: [String; 2],
     },
     /// Two machines ran the same slots.
     #[error("{}", same_share(hosts, share))]
@@ -175,13 +187,13 @@ fn same_share(hosts: &[String; 2], share: &Share) -> String {
     let [one, other] = hosts;
     if *share == Share::WHOLE {
         return format!(
-            "{one} and {other} each ran the whole schedule, which makes two tests and not one; give each machine a \
-             part of it with --share 1/2, 2/2"
+            "{one} and {other} each ran the whole schedule, so they are two tests; merge them apart, or run them again with \
+             --share 1/2 and --share 2/2"
         );
     }
     format!(
-        "{one} and {other} both ran share {} of {}; give each machine a share of its own, or leave one of the results \
-         out",
+        "{one} and {other} are two runs of share {} of {}; leave out the one that is not of this test, or run the test \
+         again with a --share of its own for each process",
         share.index.saturating_add(1),
         share.of
     )
@@ -206,7 +218,15 @@ pub fn merge_closed(
     missing: Vec<FailedVm>,
     closed_ns: Option<u64>,
 ) -> Result<RunResult, MergeError> {
-    parts.iter().try_for_each(check::check)?;
+    // One VM's histograms are decoded, added and let go before the next one's, so that memory does not grow with the number
+    // of VMs.
+    parts.sort_by(|a, b| order(a).cmp(&order(b)));
+    let mut sums: Option<sums::Sums> = None;
+    for part in &mut parts {
+        let (result, figures) = check::check(part)?;
+        sums.get_or_insert_with(|| sums::Sums::new(figures.phases.len())).add(&result, &figures);
+        part.result = result;
+    }
     clocks::compare(&mut parts);
     if parts.iter().any(|part| !part.result.run.interrupted && part.lost.is_none()) {
         // Of a test that went on to its end, a part that was stopped is missing from then on.
@@ -214,15 +234,25 @@ pub fn merge_closed(
             part.lost = Some("it was stopped before its time".to_owned());
         }
     }
-    parts.sort_by(|a, b| {
-        let key = |part: &Part| (part.result.run.share.index, part.result.run.started_unix_ns);
-        key(a).cmp(&key(b)).then_with(|| a.hostname.cmp(&b.hostname))
-    });
     belonging::check(&parts)?;
     let window_ns = unreported::test_window(&parts, closed_ns);
     let time = rates::common_time(&parts, window_ns.clone())?;
     let unreported = unreported::Unreported::of(&parts, &window_ns);
-    let mut sums = sums::Sums::of(&parts)?;
+    let mut sums = sums.ok_or(MergeError::Nothing)?;
     sums.add_unreported(unreported.total());
-    combine::combine(parts, missing, &time, &sums, &unreported)
+    combine::combine(parts, missing, &time, &sums.checked()?, &unreported)
+}
+
+/// By share, so that the order in which results were given does not matter.
+fn order(part: &Part) -> (u64, u64, &str, &Option<String>) {
+    (part.result.run.share.index, part.result.run.started_unix_ns, &part.hostname, &part.file)
+}
+
+/// A text from a document, in a length that fits a message.
+pub(crate) fn short(text: &str) -> String {
+    let mut short: String = text.chars().take(80).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
 }

@@ -143,7 +143,8 @@ pub struct Figures {
 }
 
 impl Figures {
-    fn new(phases: usize) -> Self {
+    /// Empty histograms, of requests with so many round trips.
+    pub(crate) fn new(phases: usize) -> Self {
         let none = Durations::default;
         Self {
             latency: none(),
@@ -154,7 +155,8 @@ impl Figures {
         }
     }
 
-    fn add(&mut self, other: &Self) {
+    /// Adds another's values.
+    pub(crate) fn add(&mut self, other: &Self) {
         self.latency.add(&other.latency);
         self.service.add(&other.service);
         self.lateness.add(&other.lateness);

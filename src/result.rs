@@ -5,8 +5,10 @@
 
 mod assemble;
 mod decode;
+mod derive;
 mod summary;
 mod verification;
+mod wide;
 
 pub use assemble::{AccountingError, Context, assemble, assemble_lost};
 pub use summary::{Bounded, Summary};
@@ -23,6 +25,7 @@ use crate::outcome::ErrorCount;
 use crate::recorder::{COARSE_DIGITS, Durations, Timeline};
 use crate::schedule::{Arrival, Share};
 use crate::stalls::Stalls;
+use crate::workload::{Workload, payload};
 
 /// What [`RunResult::format`] says.
 pub const FORMAT: &str = "postgres_load_test/result";
@@ -64,8 +67,8 @@ pub struct RunResult {
     pub lateness_ms: Summary,
     /// claimed − due, of all others: every worker was busy when the slot was due.
     pub wait_for_connection_ms: Summary,
-    /// The round trips within the service time, in order; empty with `--pipeline`. Where several machines' are merged,
-    /// percentiles have two significant digits; count, minimum, mean and maximum are as exact as one machine's.
+    /// The round trips within the service time, in order; empty with `--pipeline`. In a merged result they have two
+    /// significant digits, as their histograms have.
     pub phases_ms: Vec<Phase>,
     /// Size of the documents in the requests that were ok, in units of 1,048,576 bytes.
     pub data_written_mb: f64,
@@ -190,7 +193,8 @@ pub struct ClockVsDatabase {
 pub struct RunInfo {
     /// T0, RFC 3339, UTC.
     pub started_at: String,
-    /// T0 in nanoseconds since 1970.
+    /// T0 in nanoseconds since 1970; a string in the JSON.
+    #[serde(with = "wide")]
     pub started_unix_ns: u64,
     /// The part of the schedule that this process ran.
     pub share: Share,
@@ -270,7 +274,8 @@ pub struct Config {
     pub isolation: Option<Isolation>,
     /// How often a request may be tried.
     pub max_tries: u32,
-    /// What payloads and arrivals are a function of.
+    /// What payloads and arrivals are a function of; a string in the JSON.
+    #[serde(with = "wide")]
     pub seed: u64,
     /// Where the database is: host, port, name and user; never a password.
     pub target: String,
@@ -283,6 +288,22 @@ pub struct Config {
     /// Connections of one machine, where there are several and all have the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers_per_vm: Option<usize>,
+}
+
+impl Config {
+    /// What a request writes.
+    pub(crate) fn workload(&self) -> Workload {
+        let [input, output, raw_request, raw_response] =
+            [self.input_size_kb, self.output_size_kb, self.raw_request_size_kb, self.raw_response_size_kb]
+                .map(payload::bytes_of_kb);
+        Workload {
+            sizes: payload::Sizes { input, output, raw_request, raw_response },
+            rate_limiting: self.rate_limiting,
+            experimentation: self.experimentation,
+            server_side_data: self.server_side_data,
+            seed: self.seed,
+        }
+    }
 }
 
 /// What the database said of itself before the run; `null` where it would not say.
@@ -344,7 +365,7 @@ impl Accounting {
 }
 
 /// Rates and totals of the measured window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Throughput {
     /// ok + failed + unknown
     pub total_requests: u64,
@@ -534,10 +555,11 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// An instant of the wall clock as RFC 3339 in UTC, to the microsecond.
+/// An instant of the wall clock as RFC 3339 in UTC, to the microsecond, or to the nanosecond where it is not a whole one.
 pub fn rfc3339(unix_ns: u64) -> String {
     match jiff::Timestamp::from_nanosecond(i128::from(unix_ns)) {
-        Ok(timestamp) => format!("{timestamp:.6}"),
+        Ok(timestamp) if unix_ns.is_multiple_of(1_000) => format!("{timestamp:.6}"),
+        Ok(timestamp) => format!("{timestamp:.9}"),
         Err(_) => format!("{unix_ns} ns after 1970"),
     }
 }
@@ -645,6 +667,7 @@ pub(crate) mod tests {
     #[test]
     fn instants_are_written_in_utc() {
         assert_eq!(rfc3339(1_700_000_000_123_456_000), "2023-11-14T22:13:20.123456Z");
+        assert_eq!(rfc3339(1_700_000_000_123_456_789), "2023-11-14T22:13:20.123456789Z");
     }
 
     /// A million requests whose times spread over three decades, in every histogram of the document.

@@ -192,11 +192,6 @@ impl Ready {
         self.prepared.phase_names()
     }
 
-    /// Bytes of documents in a request.
-    pub fn document_bytes(&self) -> usize {
-        self.plan.workload.sizes.total()
-    }
-
     /// What is to be said with the result.
     pub fn warnings(&self) -> &[String] {
         &self.database.warnings
@@ -425,12 +420,11 @@ impl Live {
         warnings.extend(record.epoch.warning_of_set(Epoch::now()));
         warnings.extend(self.database.mark.as_ref().and_then(|mark| mark.warning()));
         let context = Context {
-            hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+            hostname: crate::machine::hostname(),
             config: self.config,
             server: self.database.info,
             clock_vs_database: self.database.clock,
             schedule: self.plan.engine.schedule,
-            document_bytes: self.plan.workload.sizes.total(),
             container: self.watched.into_usage(),
             verification,
             aborted: self.aborted,

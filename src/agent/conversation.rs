@@ -108,7 +108,6 @@ impl Conversation {
             server: ready.server().clone(),
             database: identity,
             phases: ready.phase_names().to_vec(),
-            document_bytes: ready.document_bytes(),
             warnings: ready.warnings().to_vec(),
             clock_vs_database: ready.clock_vs_database(),
         })));

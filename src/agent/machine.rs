@@ -9,7 +9,7 @@ pub(super) fn introduce(open_files: Option<u64>) -> Hello {
         build: BUILD.to_owned(),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+        hostname: crate::machine::hostname(),
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         open_files,
     }

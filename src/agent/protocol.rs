@@ -193,8 +193,6 @@ pub struct Ready {
     pub database: Option<String>,
     /// Names of the recorded round trips.
     pub phases: Vec<String>,
-    /// Bytes of documents in a request.
-    pub document_bytes: usize,
     /// To be said with the result.
     pub warnings: Vec<String>,
     /// As in [`Preflight`], anew.

@@ -121,16 +121,17 @@ fn merge(arguments: Vec<OsString>) -> u8 {
         code
     };
     let (json_output, output) = json_to(options.json_output, options.output.as_deref());
-    let mut outputs = match Outputs::open_files(output.as_deref(), None) {
-        Ok(outputs) => outputs,
-        Err(error) => return told(&error, error.exit_code()),
-    };
     let result = match command::run(&options, &mut io::stdin().lock()) {
         Ok(result) => result,
         Err(CommandError::Options(faults)) => return console::refuse(&faults, "coordinator merge"),
         Err(error @ CommandError::Read(ReadError::NothingNamed)) => return told(&error, WRONG_USE),
         Err(CommandError::Merge(error)) if error.is_bug() => return told(&error, BUG),
         Err(error) => return told(&error, COULD_NOT_RUN),
+    };
+    // Opened only now, so that a refusal leaves no empty file.
+    let mut outputs = match Outputs::open_files(output.as_deref(), None) {
+        Ok(outputs) => outputs,
+        Err(error) => return told(&error, error.exit_code()),
     };
     let written = outputs.write(&result);
     match all_written(written, say_result(&result, json_output)) {

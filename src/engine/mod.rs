@@ -151,7 +151,7 @@ pub async fn prepare(
     maker: RequestMaker,
 ) -> Result<Prepared, PrepareError> {
     let script = Script::new(&options.session, maker.workload(), maker.nonce());
-    let phase_names = script::phase_names(&options.session, maker.workload());
+    let phase_names = script::phase_names(options.session.pipeline, maker.workload());
     let shared = Arc::new(Shared {
         connector,
         script,

@@ -56,8 +56,8 @@ impl Isolation {
 }
 
 /// The names of a request's round trips; none where the whole request is one.
-pub fn phase_names(options: &SessionOptions, workload: &Workload) -> Vec<String> {
-    if options.pipeline {
+pub fn phase_names(pipeline: bool, workload: &Workload) -> Vec<String> {
+    if pipeline {
         return Vec::new();
     }
     let tables = statements(workload).into_iter().map(|statement| statement.write.table());

@@ -2,15 +2,12 @@
 //! Whoever holds a machine can say anything in its name. Pure.
 
 use super::member::Member;
-use crate::agent::protocol::{Event, Hello, Preflight, Ready};
-use crate::merge::{
-    self, MAX_COUNT, MAX_PHASES, Part, short, wrong_clock, wrong_config, wrong_name, wrong_server, wrong_text,
-};
+use crate::agent::protocol::{Event, Hello, Ready};
+use crate::engine::script::MAX_ROUND_TRIPS;
+use crate::merge::{self, MAX_COUNT, Part, out_of_bounds};
 use crate::result::RunResult;
 use crate::schedule::Schedule;
 
-/// Bytes of documents in a request: more than any options ask for.
-const MAX_DOCUMENT_BYTES: usize = 1 << 40;
 /// What a machine warns of before the load.
 const MAX_WARNINGS: usize = 100;
 /// A machine's seconds may be ahead of ours by so many, since clocks are compared only so well.
@@ -42,7 +39,7 @@ pub(super) fn unbelievable(member: &Member, event: &Event, expected: &Expected) 
     }
     let wrong = match event {
         Event::Hello(hello) => wrong_hello(hello),
-        Event::Preflight(preflight) => wrong_preflight(preflight),
+        Event::Preflight(preflight) => out_of_bounds(preflight),
         Event::Ready(ready) => wrong_ready(ready),
         Event::Second(snapshot) => {
             let latest = expected.since_t0_ns / 1_000_000_000 + SECONDS_AHEAD;
@@ -92,38 +89,14 @@ fn name(event: &Event) -> &'static str {
 }
 
 fn wrong_hello(hello: &Hello) -> Option<String> {
-    let names = [("build", &hello.build), ("version", &hello.tool_version), ("hostname", &hello.hostname)];
-    let wrong = names.into_iter().find_map(|(what, name)| wrong_name(what, name));
     // To kill process 0 means one's own group.
-    wrong.or_else(|| (hello.pid == 0).then(|| "it is process number 0".to_owned()))
-}
-
-fn wrong_preflight(preflight: &Preflight) -> Option<String> {
-    let Preflight { server, database, target, workers, clock_vs_database } = preflight;
-    let server = server.as_ref().and_then(wrong_server);
-    let database = || database.as_ref().and_then(|database| wrong_text("database", database));
-    server
-        .or_else(database)
-        .or_else(|| wrong_text("target", target))
-        .or_else(|| (*workers as u64 > MAX_COUNT).then(|| format!("workers is {workers}")))
-        .or_else(|| wrong_clock(clock_vs_database.as_ref()))
+    out_of_bounds(hello).or_else(|| (hello.pid == 0).then(|| "it is process number 0".to_owned()))
 }
 
 fn wrong_ready(ready: &Ready) -> Option<String> {
-    let Ready { config, server, database, phases, document_bytes, warnings, clock_vs_database } = ready;
-    if phases.len() > MAX_PHASES {
-        return Some(format!("its requests have {} round trips", phases.len()));
-    }
-    if *document_bytes > MAX_DOCUMENT_BYTES || warnings.len() > MAX_WARNINGS {
-        return Some(format!("requests of {document_bytes} bytes, {} warnings", warnings.len()));
-    }
-    let text = phases.iter().find_map(|phase| wrong_name("phase", phase));
-    text.or_else(|| warnings.iter().find_map(|warning| wrong_text("warning", warning)))
-        .or_else(|| database.as_ref().and_then(|database| wrong_text("database", database)))
-        .or_else(|| wrong_text("config.target", &config.target))
-        .or_else(|| wrong_config(config))
-        .or_else(|| wrong_server(server))
-        .or_else(|| wrong_clock(clock_vs_database.as_ref()))
+    let (phases, warnings) = (ready.phases.len(), ready.warnings.len());
+    let is_too_long = phases > MAX_ROUND_TRIPS || warnings > MAX_WARNINGS;
+    is_too_long.then(|| format!("{phases} round trips, {warnings} warnings")).or_else(|| out_of_bounds(ready))
 }
 
 fn wrong_result(member: &Member, result: &RunResult, expected: &Expected) -> Option<String> {
@@ -157,6 +130,7 @@ fn wrong_result(member: &Member, result: &RunResult, expected: &Expected) -> Opt
     }
     let part = Part {
         hostname: member.host.name.clone(),
+        file: None,
         result: result.clone(),
         clock: None,
         start_skew_ms: None,
@@ -164,5 +138,5 @@ fn wrong_result(member: &Member, result: &RunResult, expected: &Expected) -> Opt
     };
     // Its name is said wherever the reason is.
     let wrong = merge::check_whole(&part).err()?.to_string();
-    Some(wrong.strip_prefix(&format!("{}: ", short(&part.hostname))).unwrap_or(&wrong).to_owned())
+    Some(wrong.strip_prefix(&format!("{}: ", part.label())).unwrap_or(&wrong).to_owned())
 }

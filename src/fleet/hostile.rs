@@ -12,6 +12,7 @@ use super::member::Member;
 use super::totals::Totals;
 use crate::agent::protocol::{Event, Hello, Line, Preflight, Ready, Snapshot, VERSION};
 use crate::database::conninfo::Environment;
+use crate::engine::script;
 use crate::merge::{self, Part};
 use crate::options::{BUILD, LoadTestOptions};
 use crate::outcome::{Failure, Outcome};
@@ -44,7 +45,7 @@ fn config() -> Config {
 /// What an honest machine says from its first word to its result, of a run in which not everything went well.
 pub fn honest() -> Vec<Event> {
     const MS: u64 = 1_000_000;
-    let phases = ["chat_inference", "commit"].map(str::to_owned);
+    let phases = script::phase_names(config().pipeline, &config().workload());
     let server = ServerInfo { version: Some("15.1".to_owned()), max_connections: Some(100), ..ServerInfo::default() };
     let mut events = vec![
         Event::Hello(Hello {
@@ -69,8 +70,7 @@ pub fn honest() -> Vec<Event> {
             config: config(),
             server: server.clone(),
             database: Some("1/test".to_owned()),
-            phases: phases.to_vec(),
-            document_bytes: 4_096,
+            phases: phases.clone(),
             warnings: vec!["autovacuum is off".to_owned()],
             clock_vs_database: Some(ClockVsDatabase { offset_ms: 0.2, bound_ms: 0.1 }),
         })),
@@ -92,7 +92,7 @@ pub fn honest() -> Vec<Event> {
                 recorder.start(window, due);
                 recorder.finish(window, instants, at % 2 == 0, window == Window::Measured, &outcome);
                 if window == Window::Measured {
-                    recorder.phases(&[5 * MS, MS]);
+                    recorder.phases(&[MS; script::MAX_ROUND_TRIPS]);
                 }
             }
         }
@@ -105,13 +105,12 @@ pub fn honest() -> Vec<Event> {
         server,
         clock_vs_database: None,
         schedule: schedule(),
-        document_bytes: 4_096,
         container: None,
         verification: None,
         aborted: None,
         warnings: vec!["autovacuum is off".to_owned()],
     };
-    let result = assemble_lost(&whole, &timeline, &phases, T0_UNIX_NS, 11_000 * MS, context);
+    let result = assemble_lost(&whole, &timeline, T0_UNIX_NS, 11_000 * MS, context);
     events.push(Event::Result(Box::new(result)));
     events
 }

@@ -213,7 +213,14 @@ impl Member {
         let hostname = self.host.name.clone();
         let (clock, start_skew_ms) = (self.clock_comparison(), self.start_skew_ms());
         if let Some(result) = &self.result {
-            return Some(Part { hostname, result: result.clone(), clock, start_skew_ms, lost: self.lost.clone() });
+            return Some(Part {
+                hostname,
+                file: None,
+                result: result.clone(),
+                clock,
+                start_skew_ms,
+                lost: self.lost.clone(),
+            });
         }
         let (hello, ready) = (self.hello.as_ref()?, self.ready.as_ref().filter(|_| self.is_started)?);
         let context = Context {
@@ -222,7 +229,6 @@ impl Member {
             server: ready.server.clone(),
             clock_vs_database: ready.clock_vs_database,
             schedule,
-            document_bytes: ready.document_bytes,
             container: None,
             verification: None,
             aborted: None,
@@ -232,8 +238,8 @@ impl Member {
         let t0_there_ns = self.t0_there_ns(t0_unix_ns);
         let known_ns = self.totals.seconds().saturating_mul(1_000_000_000);
         let (recorder, timeline) = (self.totals.recorder(), self.totals.timeline());
-        let result = assemble_lost(&recorder, timeline, &ready.phases, t0_there_ns, known_ns, context);
-        Some(Part { hostname, result, clock, start_skew_ms, lost: self.lost.clone() })
+        let result = assemble_lost(&recorder, timeline, t0_there_ns, known_ns, context);
+        Some(Part { hostname, file: None, result, clock, start_skew_ms, lost: self.lost.clone() })
     }
 
     pub(super) fn send(&self, order: &Order) {

@@ -387,7 +387,7 @@ impl Fleet {
     /// In what a machine is about to run something else than it was asked to.
     fn not_as_asked(&self, ready: &Ready) -> Option<String> {
         let plan = &self.plan.plan;
-        if ready.phases != script::phase_names(&plan.engine.session, &plan.workload) {
+        if ready.phases != script::phase_names(plan.engine.session.pipeline, &plan.workload) {
             return Some("its requests have other round trips than were asked for".to_owned());
         }
         // Where it connects to may depend on what is set there.

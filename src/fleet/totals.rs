@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::agent::protocol::Snapshot;
-use crate::merge::{MAX_COUNT, wrong_errors};
+use crate::merge::{self, MAX_COUNT, errors_disagree, out_of_bounds};
 use crate::outcome::ErrorTable;
 use crate::recorder::{Counts, Durations, Interval, Recorder, Timeline, connection_errors};
 use crate::result::{EncodedHistogram, HistogramError};
@@ -132,6 +132,9 @@ impl Totals {
         if snapshot.index < self.seconds {
             return Some("it comes twice, or after a later one".to_owned());
         }
+        if let Some(wrong) = out_of_bounds(snapshot) {
+            return Some(wrong);
+        }
         if !snapshot.phases.is_empty() && snapshot.phases.len() != self.phases.len() {
             return Some(format!("it has {} round trips instead of {}", snapshot.phases.len(), self.phases.len()));
         }
@@ -151,7 +154,8 @@ impl Totals {
         if snapshot.completed > measured.ok + warmup.ok {
             return Some("more requests were completed than were ok".to_owned());
         }
-        wrong_errors(&snapshot.errors)
+        let failed = [measured.failed + measured.unknown, warmup.failed + warmup.unknown, snapshot.retried.1];
+        errors_disagree(&snapshot.errors, failed)
     }
 
     /// How many seconds since T0 are in it.
@@ -188,10 +192,7 @@ impl Totals {
 
 /// Every answered request of a second is in its histograms once.
 fn miscounted(snapshot: &Snapshot, figures: &[Option<Durations>], phases: &[Option<Durations>]) -> Option<String> {
-    let count = |durations: &Option<Durations>| {
-        let Some(Durations { histogram, past_range }) = durations else { return Some(0) };
-        histogram.len().checked_add(*past_range).filter(|count| *count <= MAX_COUNT)
-    };
+    let count = |durations: &Option<Durations>| durations.as_ref().map_or(Some(0), merge::count);
     let counts: Option<Vec<u64>> = figures.iter().map(count).collect();
     let counts: Option<[u64; 5]> = counts.and_then(|counts| counts.try_into().ok());
     let Some([latency, service, lateness, wait, warmup]) = counts else {

@@ -1,44 +1,83 @@
 //! Whether one document is what this program could have written. Pure.
+//!
+//! What follows from its histograms and counts is computed anew and compared ([`RunResult::derive`]); values that nothing
+//! can be are found by one walk ([`super::bounds`]). Only what is left is checked here: how counts, times and histograms
+//! hang together.
 
-use super::{MergeError, Part, sums};
+use serde_json::Value;
+
+use super::bounds::{MAX_COUNT, out_of_bounds, wrong_name};
+use super::{MergeError, Part, short};
+use crate::engine::script;
 use crate::outages::Outage;
-use crate::outcome::ErrorCount;
-use crate::recorder::{Durations, Timeline};
-use crate::report::text::steers;
-use crate::result::{
-    Bounded, ClockVsDatabase, Config, FORMAT, RunResult, ServerInfo, Summary, Throughput, VERSION, Verification,
-    WarmupCounts,
-};
+use crate::outcome::{ErrorCount, ErrorOrigin};
+use crate::recorder::{Durations, Figures, Timeline};
+use crate::result::{Accounting, FORMAT, RunResult, Summary, VERSION, Verification, WarmupCounts};
+use crate::schedule::{Pace, Rate, Schedule};
 use crate::stalls::{self, Stalls};
 use crate::workload::TABLES;
 
-/// No count of a document is greater. So many requests take years at the greatest rate, and the sum over as many
-/// machines as there can be shares still fits into 64 bits.
-pub(crate) const MAX_COUNT: u64 = 100_000_000_000_000;
+/// What a document says and nothing in it can prove or refute: the VM's own words and measurements. `merge` hands them on,
+/// and computes none of its other figures from them. All else is refused where it was changed.
+pub const CLAIMS: [&str; 30] = [
+    // Who and where.
+    "hostname",
+    "config.workers",
+    "config.threads",
+    "server",
+    // What the VM measured of itself.
+    "run.start_delay_ms",
+    "run.warmup.skipped",
+    "run.warmup.unfinished",
+    "run.aborted",
+    "reconnects",
+    "retried",
+    "outages",
+    "generator.busiest_thread_pct",
+    "generator.run_queue_wait_pct",
+    "generator.occupied_pct",
+    "generator.stalls",
+    "generator.stall_count",
+    "generator.stalled_seconds",
+    "generator.stalled_requests",
+    "run.clock_vs_database",
+    "container",
+    // What it found in the database.
+    "verification",
+    // Of errors the words, and how many there were between requests.
+    "errors.class",
+    "errors.sqlstate",
+    "errors.example",
+    "errors.first_s",
+    "errors.last_s",
+    // Its verdict on its own share.
+    "warnings",
+    "advice",
+    "status",
+    "reason",
+];
+
 /// Into how many shares a test can be divided.
 const MAX_SHARES: u64 = 100_000;
-/// A request has five round trips at most.
-pub(crate) const MAX_PHASES: usize = 8;
-/// Classes of errors and warnings in a document; this program writes far fewer.
-const MAX_ENTRIES: usize = 1_000;
-/// Some thirty years, in seconds: longer than any window.
-const MAX_SECONDS: f64 = 1e9;
 /// A bin of the timeline is then a year long.
 const MAX_BIN_SECONDS: u64 = 1 << 25;
-/// No rate, size, duration or percentage of a document is greater.
-const MAX_NUMBER: f64 = 1e15;
-/// The longest name of anything, bytes: DNS has no longer one of a machine.
-const MAX_NAME: usize = 253;
-/// The longest sentence, bytes; a list of hosts in a connection string may be such.
-const MAX_TEXT: usize = 10_000;
-/// A document's own figures may differ from its histograms by so much: their precision and rounding, many times over.
-const FIGURES_WITHIN: f64 = 0.01;
-/// And by so many milliseconds where they are small.
-const FIGURES_WITHIN_MS: f64 = 0.01;
+/// No clock is off by more: some thirty years, milliseconds.
+const MAX_OFFSET_MS: f64 = 1e12;
+/// A computed figure may differ from the document's by this part: the digits that a reader of JSON may drop.
+const FIGURES_WITHIN: f64 = 1e-6;
+/// The same of round trips, whose histograms have two digits.
+const COARSE_WITHIN: f64 = 0.01;
+/// How much sums of durations may differ, since a histogram rounds each: a part, and milliseconds a value.
+const SUMS_WITHIN: (f64, f64) = (0.02, 0.002);
+/// Above this many seconds an f64 does not hold every nanosecond.
+const EXACT_SECONDS: f64 = 1e6;
 
-/// Everything that can be seen without decoding histograms.
-pub(crate) fn check(part: &Part) -> Result<(), MergeError> {
-    let (result, host) = (&part.result, || short(&part.hostname));
+/// The document with everything computed anew that can be, and what its histograms hold.
+///
+/// # Errors
+/// It contradicts itself, or is none of this program's.
+pub(super) fn check(part: &Part) -> Result<(RunResult, Figures), MergeError> {
+    let (result, host) = (&part.result, || part.label());
     if result.format != FORMAT || result.version != VERSION {
         let found = format!("{} version {}", short(&result.format), result.version);
         return Err(MergeError::OtherFormat { host: host(), found });
@@ -46,65 +85,184 @@ pub(crate) fn check(part: &Part) -> Result<(), MergeError> {
     if result.fleet.is_some() {
         return Err(MergeError::AlreadyMerged { host: host() });
     }
-    match contradiction(part) {
-        Some(what) => Err(MergeError::Contradiction { host: host(), what }),
-        None => Ok(()),
+    let refused = |what: String| MergeError::Contradiction { host: host(), what };
+    if let Some(what) = wrong_name(&part.hostname)
+        .or_else(|| wrong_clock(part))
+        .or_else(|| out_of_bounds(result))
+        .or_else(|| counts_disagree(result))
+        .or_else(|| times_disagree(part))
+        .or_else(|| claims_disagree(result))
+    {
+        return Err(refused(what));
     }
+    let figures = result.histograms.decode();
+    let figures = figures.map_err(|(histogram, source)| MergeError::Histogram { host: host(), histogram, source })?;
+    let mut right = result.clone();
+    right.derive(&figures);
+    let wrong = histograms_disagree(&right, &figures).or_else(|| difference(result, &right));
+    wrong.map_or(Ok((right, figures)), |what| Err(refused(what)))
 }
 
-/// The same, and everything that its histograms show.
+/// Whether [`check`] finds nothing.
 pub(crate) fn check_whole(part: &Part) -> Result<(), MergeError> {
-    check(part)?;
-    sums::Sums::of(std::slice::from_ref(part)).map(drop)
+    check(part).map(drop)
 }
 
-/// A text from a document, in a length that fits a message.
-pub(crate) fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(80).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
+/// What is known of a VM from outside: its clock, and slots that nobody ran.
+fn wrong_clock(part: &Part) -> Option<String> {
+    let clock = part.clock;
+    let offsets =
+        [part.start_skew_ms, clock.map(|clock| clock.offset_ms), clock.and_then(|clock| clock.offset_after_ms)];
+    let wild = offsets.into_iter().flatten().find(|ms| !ms.is_finite() || ms.abs() > MAX_OFFSET_MS);
+    wild.map(|ms| format!("its clock is off by {ms:e} ms"))
 }
 
-fn contradiction(part: &Part) -> Option<String> {
-    let result = &part.result;
+/// Counts that do not add up.
+fn counts_disagree(result: &RunResult) -> Option<String> {
+    let (accounting, warmup, timeline) = (&result.accounting, &result.run.warmup, &result.throughput.timeline);
     let share = &result.run.share;
     if share.of == 0 || share.of > MAX_SHARES || share.index >= share.of {
         return Some(format!("share {} of {}", share.index.saturating_add(1), share.of));
     }
-    text_out_of_range(part).or_else(|| number_out_of_range(part)).or_else(|| figures_disagree(result))
+    if !accounting.holds() {
+        let (found, scheduled) = (accounting.answered() + accounting.unanswered(), accounting.scheduled);
+        return Some(format!("{scheduled} requests were scheduled and {found} are accounted for"));
+    }
+    // It knows what became of its own slots.
+    if accounting.unreported > 0 {
+        return Some(format!("{} of its own requests are unreported", accounting.unreported));
+    }
+    if result.config.warmup_seconds == 0.0 && *warmup != WarmupCounts::default() {
+        return Some("it has requests of a warm-up, and none was asked for".to_owned());
+    }
+    let Timeline { bin_seconds, completed } = timeline;
+    // Bins grow only where there are too many, and half of them are left.
+    let is_grown = *bin_seconds == 1 || completed.len() > Timeline::MAX_BINS / 2;
+    if !bin_seconds.is_power_of_two()
+        || *bin_seconds > MAX_BIN_SECONDS
+        || completed.len() > Timeline::MAX_BINS
+        || !is_grown
+    {
+        return Some(format!("its timeline has {} bins of {bin_seconds} s", completed.len()));
+    }
+    if completed.iter().sum::<u64>() > accounting.ok + warmup.ok {
+        return Some("more requests were completed than were ok".to_owned());
+    }
+    // Before they are decoded: a histogram takes a thousand times the space of its text.
+    let (phases, found) =
+        (script::phase_names(result.config.pipeline, &result.config.workload()), &result.histograms.phases);
+    if found.len() != phases.len() {
+        return Some(format!(
+            "its requests have {} round trips, and it has histograms of {}",
+            phases.len(),
+            found.len()
+        ));
+    }
+    let failed = [accounting.failed + accounting.unknown, warmup.failed + warmup.unknown, result.retries];
+    if let Some(wrong) = errors_disagree(&result.errors, failed) {
+        return Some(wrong);
+    }
+    let (retried, again) = (result.retried, u64::from(result.config.max_tries).saturating_sub(1));
+    (retried > result.retries || result.retries > retried.saturating_mul(again))
+        .then(|| format!("{retried} requests were tried again {} times, with {again} as the most", result.retries))
 }
 
-/// Names that no part of this program gives to anything, and texts of megabytes, which would be a report's.
-fn text_out_of_range(part: &Part) -> Option<String> {
-    let result = &part.result;
-    let names = [
-        ("name", &part.hostname),
-        ("hostname", &result.hostname),
-        ("tool_version", &result.tool_version),
-        ("tool_build", &result.tool_build),
-        ("started_at", &result.run.started_at),
-    ];
-    let phases = result.phases_ms.iter().take(MAX_PHASES).map(|phase| ("phase", &phase.name));
-    let container = result.container.iter().map(|container| ("container.name", &container.name));
-    let warnings = result.warnings.iter().take(MAX_ENTRIES).map(|text| ("warning", text));
-    let advice = result.advice.iter().take(MAX_ENTRIES).map(|text| ("advice", text));
-    let whys = result.container.iter().filter_map(|container| Some(("container.warning", container.warning.as_ref()?)));
-    let texts = warnings.chain(advice).chain(whys).chain([("reason", &result.reason)]);
-    let name = names.into_iter().chain(phases).chain(container).find_map(|(what, text)| wrong_name(what, text));
-    name.or_else(|| texts.into_iter().find_map(|(what, text)| wrong_text(what, text)))
-        .or_else(|| wrong_text("config.target", &result.config.target))
-        .or_else(|| wrong_server(&result.server))
-        .or_else(|| wrong_errors(&result.errors))
-        .or_else(|| result.run.aborted.as_ref().and_then(|text| wrong_text("aborted", text)))
-        .or_else(|| result.verification.as_ref().and_then(|found| wrong_verification(found, result)))
-        .or_else(|| wrong_outages(&result.outages))
-        .or_else(|| wrong_stalls(&result.generator.stood_still, result))
+/// Errors by class that are not as many as were counted: of the window, of the warm-up, and of tries made again.
+pub(crate) fn errors_disagree(errors: &[ErrorCount], counted: [u64; 3]) -> Option<String> {
+    let origins = [ErrorOrigin::Request, ErrorOrigin::Warmup, ErrorOrigin::Retry];
+    let names = ["requests failed", "requests of the warm-up failed", "tries were made again"];
+    origins.into_iter().zip(names).zip(counted).find_map(|((origin, name), counted)| {
+        let of_origin = errors.iter().filter(|error| error.origin == origin).map(|error| error.count);
+        let found = of_origin.fold(0, u64::saturating_add);
+        (found != counted).then(|| format!("{counted} {name}, and it has {found} such errors"))
+    })
 }
 
-/// What is wrong with what a machine tells of its rows.
-fn wrong_verification(found: &Verification, result: &RunResult) -> Option<String> {
+/// Times that do not follow from the options. Of a VM that was lost only a part of the window is known.
+fn times_disagree(part: &Part) -> Option<String> {
+    let (run, config, accounting) = (&part.result.run, &part.result.config, &part.result.accounting);
+    if config.target_rps.is_some() != config.arrival.is_some() {
+        return Some("it has a target rate and no arrivals, or the other way round".to_owned());
+    }
+    if part.lost.is_some() {
+        return None;
+    }
+    let alike = |one: f64, other: f64| (one - other).abs() <= 1e-8;
+    let end = run.window_start_s + run.window_seconds;
+    let is_begun = alike(run.window_start_s, config.warmup_seconds);
+    let is_whole = is_begun && alike(run.window_seconds, config.duration_seconds);
+    // One that is stopped in the warm-up has an empty window.
+    let is_cut = (is_begun || run.window_seconds == 0.0) && end < config.warmup_seconds + config.duration_seconds;
+    if !(if run.interrupted { is_cut } else { is_whole }) {
+        return Some(format!(
+            "its window is {} s from {} s on, of {} s from {} s on, and it was {}interrupted",
+            run.window_seconds,
+            run.window_start_s,
+            config.duration_seconds,
+            config.warmup_seconds,
+            if run.interrupted { "" } else { "not " }
+        ));
+    }
+    let (Some(arrival), Some(target)) = (config.arrival, config.target_rps) else { return None };
+    let Ok(rate) = Rate::parse(&target.to_string()) else { return Some(format!("its target_rps is {target}")) };
+    let pace = Pace::Open { rate, arrival };
+    let schedule = Schedule { pace, share: run.share, seed: config.seed, warmup_ns: 0, duration_ns: 0 };
+    let slots = |seconds: f64| schedule.scheduled_before((seconds * 1e9).round() as u64).unwrap_or_default();
+    let (before, until) = (slots(run.window_start_s), slots(end));
+    let warmup = run.warmup;
+    let warmed_up = warmup.ok + warmup.failed + warmup.unknown + warmup.skipped + warmup.unfinished;
+    if end > EXACT_SECONDS || (accounting.scheduled == until - before && warmed_up <= before) {
+        return None;
+    }
+    Some(format!(
+        "{} slots of its window and {warmed_up} before it are accounted for, and its schedule has {} and {before}",
+        accounting.scheduled,
+        until - before
+    ))
+}
+
+/// What a VM found or measured and what cannot be so. Whether it is so nobody can tell: see [`CLAIMS`].
+fn claims_disagree(result: &RunResult) -> Option<String> {
+    if let Some(wrong) = result.verification.as_ref().and_then(|found| verification_disagrees(found, result)) {
+        return Some(wrong);
+    }
+    if let Some(wrong) = stalls_disagree(&result.generator.stood_still, result) {
+        return Some(wrong);
+    }
+    let in_order = |error: &ErrorCount| match (error.first_s, error.last_s) {
+        (None, None) => true,
+        (first, last) => first.zip(last).is_some_and(|(first, last)| first <= last),
+    };
+    if !result.errors.iter().all(in_order) {
+        return Some("it has an error whose last time is before its first".to_owned());
+    }
+    if result.outages.iter().any(|outage| !is_outage(outage)) {
+        return Some("it has an outage that ends before it begins".to_owned());
+    }
+    let generator = &result.generator;
+    let parts = generator.run_queue_wait_pct.into_iter().chain([generator.busiest_thread_pct]);
+    let least_pct = parts.fold(0.0, f64::max).min(100.0);
+    if generator.occupied_pct.is_some_and(|occupied_pct| occupied_pct < least_pct * (1.0 - FIGURES_WITHIN)) {
+        return Some("its occupied_pct is below what a thread computed or waited".to_owned());
+    }
+    let container = result.container.as_ref()?;
+    let figures =
+        [(container.cpu_percent_avg, container.cpu_percent_max), (container.memory_mib_avg, container.memory_mib_max)];
+    let is_right = |(avg, max): &(Option<f64>, Option<f64>)| match (avg, max) {
+        (Some(avg), Some(max)) => container.samples > 0 && *avg <= max * (1.0 + FIGURES_WITHIN),
+        (avg, max) => avg.is_none() && max.is_none(),
+    };
+    (!figures.iter().all(is_right)).then(|| "its container has an average above the maximum, or no samples".to_owned())
+}
+
+fn is_outage(outage: &Outage) -> bool {
+    let after = |s: Option<f64>| s.is_none_or(|s| s >= outage.started_s);
+    let length = outage.recovered_s.map(|s| s - outage.started_s);
+    after(outage.first_error_s) && after(outage.recovered_s) && length.is_none_or(|s| outage.seconds <= s + 1e-6)
+}
+
+/// What a VM tells of its rows, of other tables or requests than it had.
+fn verification_disagrees(found: &Verification, result: &RunResult) -> Option<String> {
     let written = TABLES.into_iter().filter(|table| match *table {
         // Of this one the tickets are counted.
         "resource_bucket" => false,
@@ -116,293 +274,111 @@ fn wrong_verification(found: &Verification, result: &RunResult) -> Option<String
     if !tables.eq(written.filter(|_| is_counted)) || (!is_counted && found.tickets_taken.is_some()) {
         return Some("it counted rows of other tables than it wrote".to_owned());
     }
-    let counts = [found.acknowledged, found.unsettled, found.committed, found.not_committed];
-    let rows = found.tables.iter().map(|table| table.rows).chain(found.tickets_taken).chain(counts);
     let (account, warmup) = (&result.accounting, &result.run.warmup);
-    if let Some(count) = rows.max().filter(|count| *count > MAX_COUNT) {
-        return Some(format!("it verified {count} rows"));
-    }
-    let in_doubt = [account.unknown, account.unfinished, warmup.unknown, warmup.unfinished];
-    let in_doubt = in_doubt.into_iter().fold(0, u64::saturating_add);
-    if account.ok.checked_add(warmup.ok) != Some(found.acknowledged)
+    let in_doubt = account.unknown + account.unfinished + warmup.unknown + warmup.unfinished;
+    (account.ok + warmup.ok != found.acknowledged
         || found.unsettled != in_doubt
-        || found.committed.saturating_add(found.not_committed) > found.unsettled
-    {
-        return Some("it verified other requests than it ran".to_owned());
-    }
-    found.error.as_ref().and_then(|text| wrong_text("verification", text))
+        || found.committed + found.not_committed > found.unsettled)
+        .then(|| "it verified other requests than it ran".to_owned())
 }
 
-fn wrong_outages(outages: &[Outage]) -> Option<String> {
-    if outages.len() > MAX_ENTRIES {
-        return Some(format!("it has {} outages", outages.len()));
+/// Histograms that are not of these requests, or not of one another. `right` has the summaries of `figures`.
+fn histograms_disagree(right: &RunResult, figures: &Figures) -> Option<String> {
+    let Accounting { skipped, .. } = right.accounting;
+    let answered = right.accounting.answered();
+    let wrong = |name: &str, count: Option<u64>| {
+        let count = count.map_or("too many".to_owned(), |count| count.to_string());
+        Some(format!("{answered} requests were answered, and {count} values are in the histogram of {name}"))
+    };
+    for (name, durations) in [("latency", &figures.latency), ("service_time", &figures.service)] {
+        match count(durations) {
+            Some(count) if count == answered => {}
+            count => return wrong(name, count),
+        }
     }
-    outages.iter().find_map(|outage| {
-        let times = [Some(outage.started_s), outage.first_error_s, outage.recovered_s, Some(outage.seconds)];
-        let time = times.into_iter().find_map(|seconds| wrong_number("outage", seconds));
-        time.or_else(|| outage.hostname.as_ref().and_then(|name| wrong_name("hostname", name)))
+    // Every answered request is in one of the two, and a skipped one in the first where its worker was waiting.
+    let started = count(&figures.lateness).zip(count(&figures.wait)).map(|(on_time, waited)| on_time + waited);
+    if !started.is_some_and(|started| (answered..=answered + skipped).contains(&started)) {
+        return wrong("lateness and of wait_for_connection", started);
+    }
+    // A request that failed did not come further.
+    let mut most = answered;
+    for (durations, phase) in figures.phases.iter().zip(&right.phases_ms) {
+        match count(durations) {
+            Some(count) if count <= most => most = count,
+            count => return wrong(&phase.name, count),
+        }
+    }
+    if [&figures.latency, &figures.service].iter().any(|durations| durations.past_range > 0) {
+        return None;
+    }
+    // No request was answered before it was sent, and none was sent before it was due.
+    let at_least = |whole: f64, parts: f64| whole * (1.0 + SUMS_WITHIN.0) + answered as f64 * SUMS_WITHIN.1 >= parts;
+    let (latency, service) = (&right.latency_ms, &right.service_time_ms);
+    let pairs = latency.figures().into_iter().zip(service.figures());
+    for ((name, latency), (_, service)) in pairs {
+        let [latency, service] = [latency, service].map(|figure| figure.value.unwrap_or_default());
+        if latency * (1.0 + SUMS_WITHIN.0) + SUMS_WITHIN.1 < service {
+            return Some(format!("the {name} of its latency is below that of its service time"));
+        }
+    }
+    let before = total_ms(&right.lateness_ms) + total_ms(&right.wait_for_connection_ms);
+    if skipped == 0 && !at_least(total_ms(latency), total_ms(service) + before) {
+        return Some("its latency is shorter than its service time, lateness and wait together".to_owned());
+    }
+    let phases: f64 = right.phases_ms.iter().map(|phase| total_ms(&phase.summary)).sum();
+    (!at_least(total_ms(service), phases)).then(|| "its round trips are longer than its service time".to_owned())
+}
+
+/// How many values there are; `None` where they are more than can be.
+pub(crate) fn count(durations: &Durations) -> Option<u64> {
+    durations.histogram.len().checked_add(durations.past_range).filter(|count| *count <= MAX_COUNT)
+}
+
+/// All durations together; those past the range are none.
+fn total_ms(summary: &Summary) -> f64 {
+    summary.avg.unwrap_or_default() * summary.count as f64
+}
+
+/// The first figure of a document that is not what follows from the rest of it.
+fn difference(told: &RunResult, right: &RunResult) -> Option<String> {
+    let [told, right] = [told, right].map(|result| serde_json::to_value(result).unwrap_or_default());
+    differs(&told, &right, "").map(|(path, told, right)| {
+        format!("its {path} is {}, and its histograms and counts say {}", shown(told), shown(right))
     })
 }
 
 /// What is wrong with when a generator is told to have stood still.
-fn wrong_stalls(told: &Stalls, result: &RunResult) -> Option<String> {
+fn stalls_disagree(told: &Stalls, result: &RunResult) -> Option<String> {
     let listed = told.stalls.len();
-    if told.stall_count > MAX_COUNT || listed as u64 > told.stall_count || listed > stalls::MAX_LISTED {
+    if listed as u64 > told.stall_count || listed > stalls::MAX_LISTED {
         return Some(format!("its generator stood still {} times, and {listed} of them are listed", told.stall_count));
     }
-    if told.stalled_requests > result.accounting.scheduled || (told.stall_count == 0 && told.stalled_requests > 0) {
-        return Some(format!("{} requests were held up by its generator", told.stalled_requests));
-    }
-    let times = told.stalls.iter().flat_map(|stall| [stall.started_s, stall.seconds]).chain([told.stalled_seconds]);
-    let wrong = times.into_iter().find_map(|seconds| wrong_number("stall", Some(seconds)));
-    wrong.or_else(|| {
-        told.stalls.iter().filter_map(|stall| stall.hostname.as_ref()).find_map(|name| wrong_name("hostname", name))
-    })
+    (told.stalled_requests > result.accounting.scheduled || (told.stall_count == 0 && told.stalled_requests > 0))
+        .then(|| format!("{} requests were held up by its generator", told.stalled_requests))
 }
 
-/// What is wrong with the name of something, where it is none that this program gives.
-pub(crate) fn wrong_name(what: &str, name: &str) -> Option<String> {
-    if name.len() > MAX_NAME {
-        return Some(format!("its {what} has {} bytes", name.len()));
-    }
-    name.chars().any(steers).then(|| format!("its {what} holds control characters"))
+fn shown(value: &Value) -> String {
+    short(&value.to_string())
 }
 
-/// What is wrong with a text of which only the length is known beforehand.
-pub(crate) fn wrong_text(what: &str, text: &str) -> Option<String> {
-    (text.len() > MAX_TEXT).then(|| format!("its {what} has {} bytes", text.len()))
-}
-
-/// What is wrong with what a database is told to have said of itself.
-pub(crate) fn wrong_server(server: &ServerInfo) -> Option<String> {
-    let ServerInfo { version, max_connections, synchronous_commit, fsync, shared_buffers, tables, round_trip_ms } =
-        server;
-    let texts = [version, synchronous_commit, fsync, shared_buffers, tables];
-    let text = texts.into_iter().flatten().find_map(|text| wrong_text("server", text));
-    text.or_else(|| max_connections.filter(|most| *most > MAX_COUNT).map(|most| format!("max_connections is {most}")))
-        .or_else(|| wrong_number("round_trip_ms", *round_trip_ms))
-}
-
-/// What is wrong with a comparison of clocks.
-pub(crate) fn wrong_clock(clock: Option<&ClockVsDatabase>) -> Option<String> {
-    let ClockVsDatabase { offset_ms, bound_ms } = clock?;
-    wrong_number("clock_vs_database", Some(offset_ms.abs())).or_else(|| wrong_number("bound_ms", Some(*bound_ms)))
-}
-
-/// What is wrong with options as a machine understands them.
-pub(crate) fn wrong_config(config: &Config) -> Option<String> {
-    let counts = [("workers", config.workers), ("threads", config.threads)];
-    let wrong = counts.into_iter().find(|(_, count)| *count as u64 > MAX_COUNT);
-    let numbers = [
-        ("target_rps", config.target_rps),
-        ("duration_seconds", Some(config.duration_seconds)),
-        ("input_size_kb", Some(config.input_size_kb)),
-        ("output_size_kb", Some(config.output_size_kb)),
-        ("raw_request_size_kb", Some(config.raw_request_size_kb)),
-        ("raw_response_size_kb", Some(config.raw_response_size_kb)),
-        ("warmup_seconds", Some(config.warmup_seconds)),
-        ("drain_seconds", Some(config.drain_seconds)),
-        ("max_lag_seconds", config.max_lag_seconds),
-        ("statement_timeout_seconds", config.statement_timeout_seconds),
-        ("target_rps_per_vm", config.target_rps_per_vm),
-        ("target_rps_total", config.target_rps_total),
-    ];
-    let wrong = wrong.map(|(name, count)| format!("{name} is {count}"));
-    wrong.or_else(|| numbers.into_iter().find_map(|(name, number)| wrong_number(name, number)))
-}
-
-/// What is wrong with counts of errors.
-pub(crate) fn wrong_errors(errors: &[ErrorCount]) -> Option<String> {
-    let sum = errors.iter().try_fold(0u64, |sum, error| sum.checked_add(error.count));
-    if errors.len() > MAX_ENTRIES || sum.is_none_or(|sum| sum > MAX_COUNT) {
-        return Some("it has more errors than there can be".to_owned());
+fn differs<'a>(told: &'a Value, right: &'a Value, path: &str) -> Option<(String, &'a Value, &'a Value)> {
+    match (told, right) {
+        (Value::Object(fields), Value::Object(others)) => fields.iter().find_map(|(name, field)| {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            differs(field, others.get(name).unwrap_or(&Value::Null), &path)
+        }),
+        (Value::Array(items), Value::Array(others)) if items.len() == others.len() => {
+            let pairs = items.iter().zip(others).enumerate();
+            pairs.into_iter().find_map(|(at, (item, other))| differs(item, other, &format!("{path}[{at}]")))
+        }
+        (Value::Number(one), Value::Number(other)) if one.is_f64() && other.is_f64() => {
+            let within = if path.starts_with("phases_ms") { COARSE_WITHIN } else { FIGURES_WITHIN };
+            let [one, other] = [one, other].map(|number| number.as_f64().unwrap_or(f64::NAN));
+            // Microseconds are the unit of the histograms.
+            let is_alike = (one - other).abs() <= (other.abs() * within).max(within / 10.0);
+            (!is_alike).then(|| (path.to_owned(), told, right))
+        }
+        _ => (told != right).then(|| (path.to_owned(), told, right)),
     }
-    errors.iter().find_map(|error| {
-        let state = error.sqlstate.as_ref().and_then(|state| wrong_name("sqlstate", state));
-        state
-            .or_else(|| wrong_name("class", &error.class))
-            .or_else(|| wrong_text("example", &error.example))
-            .or_else(|| wrong_number("first_s", error.first_s))
-            .or_else(|| wrong_number("last_s", error.last_s))
-            .or_else(|| match (error.first_s, error.last_s) {
-                (None, None) => None,
-                (Some(first), Some(last)) if first <= last => None,
-                _ => Some("its last error came before its first".to_owned()),
-            })
-    })
-}
-
-/// What is wrong with a number that cannot be below zero.
-pub(crate) fn wrong_number(name: &str, number: Option<f64>) -> Option<String> {
-    number.filter(|number| !(0.0..MAX_NUMBER).contains(number)).map(|number| format!("{name} is {number:e}"))
-}
-
-/// Numbers that are not finite, below zero, or absurdly large. After this, sums of counts cannot overflow.
-fn number_out_of_range(part: &Part) -> Option<String> {
-    let result = &part.result;
-    let (run, config, throughput) = (&result.run, &result.config, &result.throughput);
-    let (accounting, warmup, generator) = (&result.accounting, &run.warmup, &result.generator);
-    let histograms = &result.histograms;
-    let mut counts = vec![
-        ("scheduled", accounting.scheduled),
-        ("ok", accounting.ok),
-        ("failed", accounting.failed),
-        ("unknown", accounting.unknown),
-        ("skipped", accounting.skipped),
-        ("not_started", accounting.not_started),
-        ("unfinished", accounting.unfinished),
-        ("warmup.ok", warmup.ok),
-        ("warmup.failed", warmup.failed),
-        ("warmup.unknown", warmup.unknown),
-        ("warmup.skipped", warmup.skipped),
-        ("warmup.unfinished", warmup.unfinished),
-        ("completed_in_window", throughput.completed_in_window),
-        ("total_requests", throughput.total_requests),
-        ("reconnects", result.reconnects),
-        ("retried", result.retried),
-        ("retries", result.retries),
-    ];
-    for histogram in
-        [&histograms.latency, &histograms.service_time, &histograms.lateness, &histograms.wait_for_connection]
-            .into_iter()
-            .chain(histograms.phases.iter().take(MAX_PHASES))
-    {
-        counts.push(("past_range", histogram.past_range));
-    }
-    let mut numbers = vec![
-        ("window_start_s", Some(run.window_start_s)),
-        ("window_seconds", Some(run.window_seconds)),
-        ("start_delay_ms", run.start_delay_ms),
-        ("actual_rps", Some(throughput.actual_rps)),
-        ("offered_rps", throughput.offered_rps),
-        ("target_achieved_pct", throughput.target_achieved_pct),
-        ("success_rate", throughput.success_rate),
-        ("data_written_mb", Some(result.data_written_mb)),
-        ("cpu_seconds", Some(generator.cpu_seconds)),
-        ("cpu_us_per_request", generator.cpu_us_per_request),
-        ("busiest_thread_pct", Some(generator.busiest_thread_pct)),
-        ("run_queue_wait_pct", generator.run_queue_wait_pct),
-        ("occupied_pct", generator.occupied_pct),
-    ];
-    if let Some(container) = &result.container {
-        counts.push(("samples", container.samples));
-        numbers.extend([
-            ("cpu_percent_avg", container.cpu_percent_avg),
-            ("cpu_percent_max", container.cpu_percent_max),
-            ("memory_mib_avg", container.memory_mib_avg),
-            ("memory_mib_max", container.memory_mib_max),
-        ]);
-    }
-    for summary in [&result.latency_ms, &result.service_time_ms, &result.lateness_ms, &result.wait_for_connection_ms]
-        .into_iter()
-        .chain(result.phases_ms.iter().take(MAX_PHASES).map(|phase| &phase.summary))
-    {
-        counts.push(("count", summary.count));
-        numbers.extend(summary.figures().map(|(name, bounded)| (name, bounded.value)));
-    }
-    let wrong_count = counts.into_iter().find(|(_, count)| *count > MAX_COUNT);
-    let wrong_number = numbers.into_iter().find_map(|(name, number)| wrong_number(name, number));
-    let too_long = [run.window_start_s, run.window_seconds].into_iter().find(|seconds| *seconds > MAX_SECONDS);
-    if let Some(wrong) = wrong_clock(run.clock_vs_database.as_ref()) {
-        return Some(wrong);
-    }
-    let sign_free = [part.start_skew_ms, part.clock.map(|c| c.offset_ms), part.clock.and_then(|c| c.offset_after_ms)];
-    if let Some((name, count)) = wrong_count {
-        Some(format!("{name} is {count}"))
-    } else if let Some(wrong) = wrong_number.or_else(|| wrong_config(config)) {
-        Some(wrong)
-    } else if let Some(seconds) = too_long {
-        Some(format!("its window reaches over {seconds:.0} s"))
-    } else {
-        let wild = sign_free.into_iter().flatten().find(|ms| !ms.is_finite() || ms.abs() > MAX_SECONDS * 1e3);
-        wild.map(|ms| format!("its clock is off by {ms:e} ms"))
-    }
-}
-
-/// Figures that do not fit together.
-fn figures_disagree(result: &RunResult) -> Option<String> {
-    let (accounting, throughput) = (&result.accounting, &result.throughput);
-    if !accounting.holds() {
-        let (found, scheduled) = (accounting.answered() + accounting.unanswered(), accounting.scheduled);
-        return Some(format!("{scheduled} requests were scheduled and {found} are accounted for"));
-    }
-    // It knows what became of its own slots.
-    if accounting.unreported > 0 {
-        return Some(format!("{} of its own requests are unreported", accounting.unreported));
-    }
-    let failed = accounting.failed + accounting.unknown;
-    let totals = (throughput.total_requests, throughput.successful_writes, throughput.failed_writes);
-    if totals != (accounting.answered(), accounting.ok, failed) {
-        return Some("throughput and accounting have different totals".to_owned());
-    }
-    let answered = [&result.latency_ms, &result.service_time_ms];
-    if answered.iter().any(|summary: &&Summary| summary.count != accounting.answered()) {
-        return Some(format!("not every one of {} answered requests has a latency", accounting.answered()));
-    }
-    if result.config.warmup_seconds == 0.0 && result.run.warmup != WarmupCounts::default() {
-        return Some("it has requests of a warm-up, and none was asked for".to_owned());
-    }
-    if throughput.completed_in_window > accounting.ok + result.run.warmup.ok {
-        return Some("more requests were completed than were ok".to_owned());
-    }
-    if result.config.target_rps.is_some() != throughput.offered_rps.is_some() {
-        return Some("it has a target rate and offered none, or the other way round".to_owned());
-    }
-    if result.warnings.len() > MAX_ENTRIES || result.advice.len() > MAX_ENTRIES {
-        return Some(format!("it has {} warnings", result.warnings.len().max(result.advice.len())));
-    }
-    let (phases, histograms) = (result.phases_ms.len(), result.histograms.phases.len());
-    if phases != histograms || phases > MAX_PHASES {
-        return Some(format!("it has {phases} round trips and {histograms} histograms of them"));
-    }
-    timeline_disagrees(&throughput.timeline, throughput.completed_in_window).or_else(|| rates_disagree(result))
-}
-
-/// Rates that do not follow from the counts beside them.
-fn rates_disagree(result: &RunResult) -> Option<String> {
-    let (accounting, given) = (&result.accounting, &result.throughput);
-    let per_second = |count: u64| {
-        let seconds = result.run.window_seconds;
-        if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
-    };
-    let offered = given.offered_rps.map(|_| per_second(accounting.scheduled));
-    let actual = per_second(given.completed_in_window);
-    let right = Throughput::new(accounting, actual, offered, given.completed_in_window, Timeline::default());
-    let rates = [
-        ("actual_rps", Some(given.actual_rps), Some(right.actual_rps)),
-        ("offered_rps", given.offered_rps, right.offered_rps),
-        ("target_achieved_pct", given.target_achieved_pct, right.target_achieved_pct),
-        ("success_rate", given.success_rate, right.success_rate),
-    ];
-    let wrong = rates.into_iter().find(|(_, given, right)| !alike(*given, *right));
-    wrong.map(|(name, ..)| format!("its {name} does not follow from its counts"))
-}
-
-/// Figures of a distribution that are not those of its histogram. `unanswered` count as slower than all.
-pub(super) fn summary_disagrees(given: &Summary, durations: &Durations, unanswered: u64) -> Option<&'static str> {
-    let right = Summary::new(durations, unanswered);
-    if given.count != right.count {
-        return Some("count");
-    }
-    let pairs = given.figures().into_iter().zip(right.figures());
-    let wrong = |(given, right): (Bounded, Bounded)| {
-        given.is_lower_bound != right.is_lower_bound || !alike(given.value, right.value)
-    };
-    pairs.map(|((name, given), (_, right))| (name, (given, right))).find(|(_, pair)| wrong(*pair)).map(|(name, _)| name)
-}
-
-fn alike(given: Option<f64>, right: Option<f64>) -> bool {
-    match (given, right) {
-        (Some(given), Some(right)) => (given - right).abs() <= FIGURES_WITHIN_MS.max(right.abs() * FIGURES_WITHIN),
-        (given, right) => given.is_none() && right.is_none(),
-    }
-}
-
-fn timeline_disagrees(timeline: &Timeline, completed: u64) -> Option<String> {
-    let Timeline { bin_seconds, completed: bins } = timeline;
-    if !bin_seconds.is_power_of_two() || *bin_seconds > MAX_BIN_SECONDS || bins.len() > Timeline::MAX_BINS {
-        return Some(format!("its timeline has {} bins of {bin_seconds} s", bins.len()));
-    }
-    let sum = bins.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
-    (sum != Some(completed)).then(|| "its timeline does not add up to the completed requests".to_owned())
 }

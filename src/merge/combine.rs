@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
+
 use super::outages::outages;
 use super::rates::{CommonTime, rates, t0_ns, timeline};
 use super::stalls::stood_still;
 use super::sums::Sums;
 use super::unreported::Unreported;
-use super::{MergeError, Part};
+use super::{MergeError, Part, short};
 use crate::result::{
-    Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Throughput, VERSION,
-    Verification, VmResult, rfc3339,
+    Config, FORMAT, FailedVm, Fleet, Generator, Histograms, RunInfo, RunResult, ServerInfo, Status, Summary,
+    Throughput, VERSION, Verification, VmResult,
 };
 use crate::schedule::Share;
 use crate::verdict::{self, grouped};
@@ -31,12 +33,10 @@ pub(super) fn combine(
     unreported: &Unreported,
 ) -> Result<RunResult, MergeError> {
     let first = &parts.first().ok_or(MergeError::Nothing)?.result;
-    let [latency_ms, service_time_ms, lateness_ms, wait_for_connection_ms] = sums.summaries();
     let names: Vec<&str> = parts.iter().map(|part| part.hostname.as_str()).collect();
-    let only = <&[Part; 1]>::try_from(parts.as_slice()).ok();
     let mut containers = parts.iter().filter_map(|part| part.result.container.as_ref());
     let container = containers.next().filter(|_| containers.next().is_none()).cloned();
-    let result = RunResult {
+    let mut result = RunResult {
         format: FORMAT.to_owned(),
         version: VERSION,
         tool_version: first.tool_version.clone(),
@@ -46,29 +46,36 @@ pub(super) fn combine(
         config: config(&parts),
         server: server(&parts),
         accounting: sums.accounting,
-        throughput: throughput(&parts, time, sums, unreported),
-        latency_ms,
-        service_time_ms,
-        lateness_ms,
-        wait_for_connection_ms,
-        // One machine's own figures are finer than those of its coarse histograms.
-        phases_ms: only.map_or_else(|| sums.phases(first), |[part]| part.result.phases_ms.clone()),
-        data_written_mb: sums.data_written_mb,
+        throughput: Throughput { timeline: timeline(&parts, time), ..Throughput::default() },
+        latency_ms: Summary::default(),
+        service_time_ms: Summary::default(),
+        lateness_ms: Summary::default(),
+        wait_for_connection_ms: Summary::default(),
+        phases_ms: Vec::new(),
+        data_written_mb: 0.0,
         errors: sums.errors.counts(),
         reconnects: sums.reconnects,
         retried: sums.retried.0,
         retries: sums.retried.1,
         outages: outages(&parts, |part| (t0_ns(part) - time.t0_ns) as f64 / 1e9),
         verification: verification(&parts),
-        generator: generator(&parts),
+        generator: Generator::default(),
         container,
-        histograms: sums.histograms(),
+        histograms: Histograms::new(&sums.figures),
         warnings: warnings(&parts, time),
         advice: Vec::new(),
         status: Status::Invalid,
         reason: String::new(),
         fleet: None,
     };
+    // The fields left empty above.
+    result.derive(&sums.figures);
+    // Two things do not follow from the sums alone: rates are over the time that all VMs have in common, and the CPU of a
+    // VM that was lost is not known.
+    let (actual_rps, offered_rps) = rates(&parts, time, unreported);
+    let Throughput { completed_in_window, timeline, .. } = result.throughput;
+    result.throughput = Throughput::new(&sums.accounting, actual_rps, offered_rps, completed_in_window, timeline);
+    result.generator = generator(&parts);
     Ok(RunResult { fleet: Some(fleet(parts, missing, unreported)), ..result })
 }
 
@@ -80,7 +87,7 @@ fn run(parts: &[Part], time: &CommonTime, sums: &Sums) -> RunInfo {
         _ => Share::WHOLE,
     };
     RunInfo {
-        started_at: rfc3339(started_unix_ns),
+        started_at: String::new(),
         started_unix_ns,
         share,
         clock_vs_database: <&[Part; 1]>::try_from(parts).ok().and_then(|[only]| only.result.run.clock_vs_database),
@@ -129,9 +136,32 @@ fn server(parts: &[Part]) -> ServerInfo {
     }
 }
 
-fn throughput(parts: &[Part], time: &CommonTime, sums: &Sums, unreported: &Unreported) -> Throughput {
-    let (actual_rps, offered_rps) = rates(parts, time, unreported);
-    Throughput::new(&sums.accounting, actual_rps, offered_rps, sums.completed_in_window, timeline(parts, time))
+/// What the database told one VM and otherwise another, with both values and who was told; merged it is `null`.
+fn server_differences(parts: &[Part]) -> Option<String> {
+    let fields = |part: &Part| match serde_json::to_value(&part.result.server) {
+        Ok(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let first_told = |name: &str, unlike: Option<&Value>| {
+        let told = parts.iter().map(|part| (part, fields(part).remove(name).unwrap_or_default()));
+        told.into_iter().find(|(_, value)| !value.is_null() && Some(value) != unlike)
+    };
+    // Round trips are each VM's own.
+    let names = fields(parts.first()?).into_iter().map(|(name, _)| name).filter(|name| name != "round_trip_ms");
+    let differing: Vec<String> = names
+        .filter_map(|name| {
+            let (one, value) = first_told(&name, None)?;
+            let (other, unlike) = first_told(&name, Some(&value))?;
+            let [value, unlike] = [value, unlike].map(|value| short(value.as_str().unwrap_or(&value.to_string())));
+            Some(format!("{name} is {value} ({}) and {unlike} ({})", one.hostname, other.hostname))
+        })
+        .collect();
+    (!differing.is_empty()).then(|| {
+        format!(
+            "The database told the VMs different things: {}; check that all reach the same server.",
+            differing.join(", ")
+        )
+    })
 }
 
 /// The sum, where it was asked for; what a lost VM has written nobody has counted.
@@ -175,12 +205,7 @@ fn uncounted(result: &RunResult) -> Verification {
 /// not count either.
 fn generator(parts: &[Part]) -> Generator {
     let known = || parts.iter().filter(|part| part.lost.is_none()).map(|part| &part.result);
-    let answered: u64 = known()
-        .map(|result| {
-            let warmup = &result.run.warmup;
-            result.accounting.answered() + warmup.ok + warmup.failed + warmup.unknown
-        })
-        .sum();
+    let answered: u64 = known().map(RunResult::answered_with_warmup).sum();
     let cpu_seconds: f64 = known().map(|result| result.generator.cpu_seconds).sum();
     Generator {
         cpu_seconds,
@@ -220,6 +245,7 @@ fn warnings(parts: &[Part], time: &CommonTime) -> Vec<String> {
             time.seconds, time.longest_seconds
         ));
     }
+    warnings.extend(server_differences(parts));
     let further = texts.len().saturating_sub(MAX_WARNINGS);
     warnings.extend(texts.into_iter().take(MAX_WARNINGS).map(|text| match hosts.get(&text) {
         Some(having) if having.len() < parts.len() => format!("{}: {text}", verdict::name_list(having, NAMED)),

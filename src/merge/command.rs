@@ -29,6 +29,7 @@ pub enum CommandError {
 /// The options make no sense, a file cannot be read, or the results do not belong together.
 pub fn run(options: &MergeOptions, stdin: &mut dyn Read) -> Result<RunResult, CommandError> {
     let criteria = resolve_criteria(&options.criteria).map_err(CommandError::Options)?;
+    files::check_output(&options.files, options.output.as_deref())?;
     let parts = files::read(&options.files, stdin)?;
     let mut result = super::merge(parts, Vec::new())?;
     verdict::judge(&mut result, &criteria);

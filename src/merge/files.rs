@@ -1,12 +1,15 @@
 //! Reading result documents from files and standard input.
 //!
-//! A file holds one document or several, one after another. Before the first one there may be other text, such as the
-//! greeting of a login shell; behind it there may not.
+//! A file holds one document or several, one after another, plain or compressed with gzip. Before the first one there may
+//! be other text, such as the greeting of a login shell; behind it there may not.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use rustix::fs::{FileType, Stat, fstat, stat};
 
 use super::Part;
 use crate::result::{FORMAT, RunResult};
@@ -32,6 +35,14 @@ pub enum ReadError {
         /// Why.
         source: io::Error,
     },
+    /// What is written would destroy what is read.
+    #[error("{file} is also where the result would be written ({written}); give another file for the result")]
+    Overwritten {
+        /// Which.
+        file: String,
+        /// `--output`, or standard output.
+        written: &'static str,
+    },
     /// A folder.
     #[error("{file} is a folder; name the files in it, for example {file}/*.json")]
     Folder {
@@ -43,6 +54,16 @@ pub enum ReadError {
     Empty {
         /// Which.
         file: String,
+    },
+    /// Compressed, or in another encoding.
+    #[error("{file} is {form}; {remedy} it first: this program reads JSON in UTF-8, plain or compressed with gzip")]
+    Encoded {
+        /// Which.
+        file: String,
+        /// What it is.
+        form: &'static str,
+        /// What makes it readable.
+        remedy: &'static str,
     },
     /// A report for people, or anything else.
     #[error("{file} holds {what} and not a result as JSON; was it written with --json-output?")]
@@ -113,9 +134,34 @@ pub fn read(paths: &[PathBuf], stdin: &mut dyn Read) -> Result<Vec<Part>, ReadEr
             let mut opened = File::open(path).map_err(|source| ReadError::Unreadable { file: file.clone(), source })?;
             content(&file, &mut opened)?
         };
-        documents(&file, &content, &mut results)?;
+        documents(&file, &plain(&file, content)?, &mut results)?;
     }
     Ok(named(results))
+}
+
+/// Refuses files that the result would overwrite: the one of `--output`, and the one that standard output was sent to,
+/// which the shell may have emptied already. Files are the same where device and inode are.
+///
+/// # Errors
+/// The first such file.
+pub fn check_output(paths: &[PathBuf], output: Option<&Path>) -> Result<(), ReadError> {
+    let regular = |stat: rustix::io::Result<Stat>| {
+        stat.ok().filter(|stat| FileType::from_raw_mode(stat.st_mode).is_file()).map(|stat| (stat.st_dev, stat.st_ino))
+    };
+    let is_stream = |path: &Path| path == Path::new("-");
+    let stdout = regular(fstat(io::stdout()));
+    let outputs = [
+        ("--output", output.and_then(|path| if is_stream(path) { stdout } else { regular(stat(path)) })),
+        ("standard output", stdout),
+    ];
+    for path in paths {
+        let input = if is_stream(path) { regular(fstat(io::stdin())) } else { regular(stat(path)) };
+        let same = outputs.into_iter().find(|(_, output)| input.is_some() && *output == input);
+        if let Some((written, _)) = same {
+            return Err(ReadError::Overwritten { file: shown(path), written });
+        }
+    }
+    Ok(())
 }
 
 /// What a file is called in messages.
@@ -126,6 +172,25 @@ fn shown(path: &Path) -> String {
         // Somebody may have put a connection string here, with its password.
         path if path.contains("://") || path.contains("password=") => "what was given as a file".to_owned(),
         _ => path,
+    }
+}
+
+/// The content itself, where it is compressed with gzip.
+fn plain(file: &str, content: Vec<u8>) -> Result<Vec<u8>, ReadError> {
+    const FORMS: [(&[u8], &str, &str); 6] = [
+        (b"\x28\xb5\x2f\xfd", "compressed with zstd", "decompress"),
+        (b"\xfd7zXZ\0", "compressed with xz", "decompress"),
+        (b"BZh", "compressed with bzip2", "decompress"),
+        (b"PK\x03\x04", "a zip archive", "unpack"),
+        (b"\xff\xfe", "text in UTF-16", "convert"),
+        (b"\xfe\xff", "text in UTF-16", "convert"),
+    ];
+    if content.starts_with(b"\x1f\x8b") {
+        return self::content(&format!("{file} (gzip)"), &mut MultiGzDecoder::new(&content[..]));
+    }
+    match FORMS.into_iter().find(|(mark, ..)| content.starts_with(mark)) {
+        Some((_, form, remedy)) => Err(ReadError::Encoded { file: file.to_owned(), form, remedy }),
+        None => Ok(content),
     }
 }
 
@@ -140,7 +205,7 @@ fn content(file: &str, from: &mut dyn Read) -> Result<Vec<u8>, ReadError> {
 }
 
 /// All documents of one file.
-fn documents(file: &str, content: &[u8], results: &mut Vec<RunResult>) -> Result<(), ReadError> {
+fn documents(file: &str, content: &[u8], results: &mut Vec<(String, RunResult)>) -> Result<(), ReadError> {
     let mut rest = after_noise(file, content)?;
     for number in 1.. {
         rest = rest.trim_ascii_start();
@@ -153,12 +218,15 @@ fn documents(file: &str, content: &[u8], results: &mut Vec<RunResult>) -> Result
         let parsed = documents.next();
         let end = documents.byte_offset();
         match parsed {
-            Some(Ok(result)) if end <= MAX_DOCUMENT_BYTES => results.push(result),
+            Some(Ok(result)) if end <= MAX_DOCUMENT_BYTES => {
+                let file = if number == 1 { file.to_owned() } else { format!("{file}, {}", ordinal(number)) };
+                results.push((file, result));
+            }
             Some(Err(error)) if error.is_eof() && within.len() == rest.len() => {
                 return Err(ReadError::Truncated { file: file.to_owned(), number });
             }
             Some(Err(error)) if !error.is_eof() => {
-                let problem = super::check::short(&error.to_string());
+                let problem = super::short(&error.to_string());
                 return Err(ReadError::NotAResult { file: file.to_owned(), number, problem });
             }
             _ => return Err(ReadError::TooLong { file: file.to_owned(), number }),
@@ -201,18 +269,18 @@ fn after_noise<'a>(file: &str, content: &'a [u8]) -> Result<&'a [u8], ReadError>
 }
 
 /// Names of machines; where several have the same, with their shares.
-fn named(results: Vec<RunResult>) -> Vec<Part> {
+fn named(results: Vec<(String, RunResult)>) -> Vec<Part> {
     let mut times: HashMap<String, usize> = HashMap::new();
-    results.iter().for_each(|result| *times.entry(result.hostname.clone()).or_default() += 1);
+    results.iter().for_each(|(_, result)| *times.entry(result.hostname.clone()).or_default() += 1);
     results
         .into_iter()
-        .map(|result| {
+        .map(|(file, result)| {
             let share = result.run.share;
             let hostname = match times.get(&result.hostname) {
                 Some(2..) => format!("{} (share {}/{})", result.hostname, share.index.saturating_add(1), share.of),
                 _ => result.hostname.clone(),
             };
-            Part { hostname, result, clock: None, start_skew_ms: None, lost: None }
+            Part { hostname, file: Some(file), result, clock: None, start_skew_ms: None, lost: None }
         })
         .collect()
 }

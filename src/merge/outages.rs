@@ -70,7 +70,7 @@ mod tests {
                 seconds: *seconds,
             })
             .collect();
-        Part { hostname: format!("h{number}"), result, clock: None, start_skew_ms: None, lost: None }
+        Part { file: None, hostname: format!("h{number}"), result, clock: None, start_skew_ms: None, lost: None }
     }
 
     #[test]

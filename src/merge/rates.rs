@@ -93,7 +93,7 @@ pub(super) fn common_time(parts: &[Part], test_ns: Range<u64>) -> Result<CommonT
     if last_start >= first_end {
         let named = |at: fn(Span) -> i128, ns: i128| {
             let part = measuring.iter().find(|part| at(window(part)) == ns);
-            part.map(|part| part.hostname.clone()).unwrap_or_default()
+            part.map(|part| part.label()).unwrap_or_default()
         };
         let hosts = [named(|w| w.end, first_end), named(|w| w.start, last_start)];
         return Err(MergeError::NoCommonTime { hosts, apart_s: (last_start - first_end) as f64 / 1e9 });
@@ -139,7 +139,7 @@ fn completed_within(part: &Part, time: &CommonTime) -> f64 {
     let counted = timeline.completed.iter().enumerate().filter(|(_, completed)| **completed > 0);
     counted
         .map(|(index, completed)| {
-            let bin = bin((index as i128).clamp(first, last));
+            let bin = bin((index as i128).clamp(first, last.max(first)));
             let own = Span { start: bin.start.max(window.start), end: bin.end.min(window.end) };
             let own_ns = own.end - own.start;
             if own_ns > 0 { *completed as f64 * own.shared(time.span) as f64 / own_ns as f64 } else { 0.0 }

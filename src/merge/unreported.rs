@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::Part;
-use super::check::MAX_COUNT;
+use super::bounds::MAX_COUNT;
 use crate::result::Config;
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
 

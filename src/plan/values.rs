@@ -88,7 +88,7 @@ impl Faults {
             kb => Ok(kb),
         });
         let kb = self.take(flag, given, &remedy, parsed).unwrap_or(1.0);
-        (kb, (kb * 1024.0).round() as usize)
+        (kb, payload::bytes_of_kb(kb))
     }
 }
 

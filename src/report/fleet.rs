@@ -308,7 +308,13 @@ mod tests {
         let row = |offset_ms, after: Option<(f64, f64)>| {
             let mut vm = vm("h1");
             let (offset_after_ms, bound_after_ms) = after.unzip();
-            vm.clock = Some(ClockComparison { offset_ms, bound_ms: 0.1, offset_after_ms, bound_after_ms });
+            vm.clock = Some(ClockComparison {
+                offset_ms,
+                bound_ms: 0.1,
+                offset_after_ms,
+                bound_after_ms,
+                reference: ClockReference::Coordinator,
+            });
             let text = reported(vec![vm], Vec::new());
             (text.lines().find(|line| line.starts_with("  h1 ")).unwrap().to_owned(), text)
         };

@@ -179,7 +179,10 @@ fn phases(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
         let value = |name| summary.figure(name).map(|figure| marked(ms(figure), summary, name)).unwrap_or_default();
         write!(out, "{}", row(&format!("  {}:", printable(&phase.name)), &["avg", "p50", "p99", "max"].map(value)))?;
     }
-    Ok(())
+    match &result.fleet {
+        Some(_) => writeln!(out, "  To two significant digits: the histograms of round trips have no more."),
+        None => Ok(()),
+    }
 }
 
 fn requests(out: &mut impl Write, result: &RunResult) -> io::Result<()> {

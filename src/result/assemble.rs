@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    Accounting, ClockVsDatabase, Config, EncodedHistogram, FORMAT, Generator, Histograms, Phase, RunInfo, RunResult,
-    ServerInfo, Status, Summary, Throughput, VERSION, Verification, WarmupCounts, rfc3339,
+    Accounting, ClockVsDatabase, Config, FORMAT, Generator, Histograms, RunInfo, RunResult, ServerInfo, Status,
+    Summary, Throughput, VERSION, Verification, WarmupCounts,
 };
 use crate::docker::ContainerUsage;
 use crate::engine::RunRecord;
@@ -34,8 +34,6 @@ pub struct Context {
     pub clock_vs_database: Option<ClockVsDatabase>,
     /// When requests were due.
     pub schedule: Schedule,
-    /// Bytes of documents in one request.
-    pub document_bytes: usize,
     /// CPU and memory of a container, where one was watched.
     pub container: Option<ContainerUsage>,
     /// What the database holds of it, where that was asked.
@@ -92,7 +90,6 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
     let measured = Measured {
         recorder: &record.recorder,
         completed: &record.completed,
-        phase_names: &record.phase_names,
         epoch_unix_ns: record.epoch.unix_ns,
         window_ns: record.window_start_ns..record.window_end_ns,
         interrupted: record.interrupted,
@@ -112,7 +109,6 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
 pub fn assemble_lost(
     recorder: &Recorder,
     completed: &Timeline,
-    phase_names: &[String],
     epoch_unix_ns: u64,
     known_ns: u64,
     context: Context,
@@ -141,7 +137,6 @@ pub fn assemble_lost(
     let measured = Measured {
         recorder,
         completed,
-        phase_names,
         epoch_unix_ns,
         window_ns: start_ns..end_ns,
         interrupted: false,
@@ -156,7 +151,6 @@ pub fn assemble_lost(
 struct Measured<'a> {
     recorder: &'a Recorder,
     completed: &'a Timeline,
-    phase_names: &'a [String],
     epoch_unix_ns: u64,
     /// Nanoseconds after T0.
     window_ns: Range<u64>,
@@ -169,21 +163,14 @@ struct Measured<'a> {
 fn document(measured: Measured<'_>, accounting: Accounting, context: Context) -> RunResult {
     let (figures, warmup) = (&measured.recorder.figures, &measured.recorder.warmup);
     let window_seconds = (measured.window_ns.end - measured.window_ns.start) as f64 / 1e9;
-    let phases_ms = measured
-        .phase_names
-        .iter()
-        .zip(&figures.phases)
-        .map(|(name, durations)| Phase { name: name.clone(), summary: Summary::new(durations, 0) })
-        .collect();
-    let is_open = matches!(context.schedule.pace, Pace::Open { .. });
-    RunResult {
+    let mut result = RunResult {
         format: FORMAT.to_owned(),
         version: VERSION,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         tool_build: crate::options::BUILD.to_owned(),
         hostname: context.hostname,
         run: RunInfo {
-            started_at: rfc3339(measured.epoch_unix_ns),
+            started_at: String::new(),
             started_unix_ns: measured.epoch_unix_ns,
             share: context.schedule.share,
             clock_vs_database: context.clock_vs_database,
@@ -203,13 +190,13 @@ fn document(measured: Measured<'_>, accounting: Accounting, context: Context) ->
         config: context.config,
         server: context.server,
         accounting,
-        throughput: throughput(&measured, &accounting, is_open, window_seconds),
-        latency_ms: Summary::new(&figures.latency, accounting.unanswered()),
-        service_time_ms: Summary::new(&figures.service, accounting.unfinished),
-        lateness_ms: Summary::new(&figures.lateness, 0),
-        wait_for_connection_ms: Summary::new(&figures.wait, accounting.skipped + accounting.not_started),
-        phases_ms,
-        data_written_mb: accounting.ok as f64 * context.document_bytes as f64 / 1_048_576.0,
+        throughput: Throughput { timeline: measured.completed.clone(), ..Throughput::default() },
+        latency_ms: Summary::default(),
+        service_time_ms: Summary::default(),
+        lateness_ms: Summary::default(),
+        wait_for_connection_ms: Summary::default(),
+        phases_ms: Vec::new(),
+        data_written_mb: 0.0,
         errors: measured.recorder.errors.counts(),
         reconnects: measured.recorder.reconnects,
         retried: measured.recorder.retried,
@@ -218,42 +205,29 @@ fn document(measured: Measured<'_>, accounting: Accounting, context: Context) ->
         verification: context.verification,
         generator: measured.generator,
         container: context.container,
-        histograms: Histograms {
-            latency: EncodedHistogram::new(&figures.latency),
-            service_time: EncodedHistogram::new(&figures.service),
-            lateness: EncodedHistogram::new(&figures.lateness),
-            wait_for_connection: EncodedHistogram::new(&figures.wait),
-            phases: figures.phases.iter().map(EncodedHistogram::coarse).collect(),
-        },
+        histograms: Histograms::new(figures),
         warnings: context.warnings,
         advice: Vec::new(),
         status: Status::Invalid,
         reason: String::new(),
         fleet: None,
-    }
-}
-
-fn throughput(measured: &Measured<'_>, accounting: &Accounting, is_open: bool, seconds: f64) -> Throughput {
-    let completed = measured.recorder.ok_completed_in_window;
-    let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
-    let offered_rps = is_open.then(|| per_second(accounting.scheduled));
-    Throughput::new(accounting, per_second(completed), offered_rps, completed, measured.completed.clone())
+    };
+    // The fields left empty above.
+    result.derive(figures);
+    result
 }
 
 fn generator(record: &RunRecord, accounting: &Accounting) -> Generator {
     // Threads are measured from T0, so the warm-up is part of it.
     let window_ns = record.window_end_ns.max(1) as f64;
     let worst_pct = |values: &[u64]| values.iter().max().map_or(0.0, |ns| *ns as f64 / window_ns * 100.0);
-    let cpu_seconds = record.process_cpu_ns as f64 / 1e9;
-    let warmup = &record.recorder.warmup;
-    let answered = accounting.answered() + warmup.ok + warmup.failed + warmup.unknown;
     let occupied_ns = record.thread_run_queue_ns.as_ref().and_then(|queues| {
         let sums = record.thread_cpu_ns.iter().zip(queues).map(|(cpu_ns, queue_ns)| cpu_ns + queue_ns);
         sums.max()
     });
     Generator {
-        cpu_seconds,
-        cpu_us_per_request: (answered > 0).then(|| cpu_seconds * 1e6 / answered as f64),
+        cpu_seconds: record.process_cpu_ns as f64 / 1e9,
+        cpu_us_per_request: None,
         busiest_thread_pct: worst_pct(&record.thread_cpu_ns),
         run_queue_wait_pct: record.thread_run_queue_ns.as_deref().map(worst_pct),
         // The end of the window is measured by the thread itself, late where it has to wait.
@@ -319,13 +293,23 @@ mod tests {
     /// 100/s over two machines for 10 s after a warm-up of 1 s.
     fn context(pace: Pace) -> Context {
         let share = Share { index: 1, of: 2 };
+        // Documents of 1 MB in a request.
+        let mut config = crate::result::Config {
+            input_size_kb: 256.0,
+            output_size_kb: 256.0,
+            raw_request_size_kb: 256.0,
+            raw_response_size_kb: 256.0,
+            ..sample().config
+        };
+        if pace == Pace::Closed {
+            config.target_rps = None;
+        }
         Context {
             hostname: "h2".to_owned(),
-            config: sample().config,
+            config,
             server: ServerInfo::default(),
             clock_vs_database: None,
             schedule: Schedule { pace, share, seed: 1, warmup_ns: SECOND, duration_ns: 10 * SECOND },
-            document_bytes: 1 << 20,
             container: None,
             verification: None,
             aborted: None,
@@ -354,7 +338,7 @@ mod tests {
     }
 
     fn lost(pace: Pace, (recorder, completed): &(Recorder, Timeline), known_ns: u64) -> RunResult {
-        assemble_lost(recorder, completed, &["commit".to_owned()], 0, known_ns, context(pace))
+        assemble_lost(recorder, completed, 0, known_ns, context(pace))
     }
 
     #[test]

@@ -60,13 +60,16 @@ impl Summary {
         let beyond = unanswered + durations.past_range;
         let known = histogram.len();
         let ms = |us: u64| us as f64 / 1_000.0;
+        // Values of a bucket are alike, so that a figure could be a bucket's far end and the maximum its near one.
+        let (min, max) = (ms(histogram.min()), ms(histogram.max()));
         let some = |value: f64| (known > 0).then_some(value);
         let percentile = |per_mille: u64| {
             // The nearest rank among all, in whole numbers: 99.9 / 100 is a little more than 0.999.
             let rank = (per_mille * (known + beyond)).div_ceil(1_000).max(1);
             // The histogram rounds quantiles up to ranks; half a rank less is safe from rounding on either side.
             let quantile = (rank.min(known) as f64 - 0.5) / known.max(1) as f64;
-            (some(ms(histogram.value_at_quantile(quantile.max(0.0)))), rank > known && beyond > 0)
+            let value = ms(histogram.value_at_quantile(quantile.max(0.0)));
+            (some(value.clamp(min, max)), rank > known && beyond > 0)
         };
         let ((p50, p50_is_lower_bound), (p90, p90_is_lower_bound)) = (percentile(500), percentile(900));
         let ((p95, p95_is_lower_bound), (p99, p99_is_lower_bound)) = (percentile(950), percentile(990));
@@ -75,8 +78,8 @@ impl Summary {
         let is_max = |per_mille: u64| requests > 0 && requests.saturating_mul(1_000 - per_mille) < 1_000;
         Self {
             count: durations.count(),
-            min: some(ms(histogram.min())),
-            avg: some(histogram.mean() / 1_000.0),
+            min: some(min),
+            avg: some((histogram.mean() / 1_000.0).clamp(min, max)),
             avg_is_lower_bound: beyond > 0,
             p50,
             p50_is_lower_bound,
@@ -88,7 +91,7 @@ impl Summary {
             p99_is_lower_bound,
             p99_9,
             p99_9_is_lower_bound,
-            max: some(ms(histogram.max())),
+            max: some(max),
             max_is_lower_bound: beyond > 0,
             p50_is_max: is_max(500),
             p90_is_max: is_max(900),
@@ -109,6 +112,25 @@ impl Summary {
             "p99.9" => self.p99_9_is_max,
             _ => false,
         }
+    }
+
+    /// The same with no figure above `most_ms`, where that is known to be the greatest.
+    pub(crate) fn at_most(mut self, most_ms: Option<f64>) -> Self {
+        let Some(most_ms) = most_ms else { return self };
+        let figures = [
+            &mut self.min,
+            &mut self.avg,
+            &mut self.p50,
+            &mut self.p90,
+            &mut self.p95,
+            &mut self.p99,
+            &mut self.p99_9,
+            &mut self.max,
+        ];
+        for ms in figures.into_iter().flatten() {
+            *ms = ms.min(most_ms);
+        }
+        self
     }
 
     /// The figures in the order of a report, with their names.
@@ -170,6 +192,31 @@ mod tests {
     }
 
     proptest! {
+        /// In either precision, in the sum of several, and where the greatest is known from elsewhere.
+        #[test]
+        fn no_figure_is_above_the_maximum_or_below_the_minimum(
+            parts in prop::collection::vec(prop::collection::vec(0u64..100_000_000, 0..200), 1..4),
+            unanswered in 0u64..50,
+            most_us in 0u64..100_000_000,
+        ) {
+            let mut fine = Durations::default();
+            for part in parts {
+                let mut one = Durations::default();
+                part.into_iter().for_each(|us| one.record_ns(us * 1_000));
+                fine.add(&one);
+            }
+            let coarse = Durations { histogram: fine.coarse(), past_range: 0 };
+            for (durations, most_us) in [(&fine, None), (&coarse, None), (&coarse, Some(most_us))] {
+                let summary = Summary::new(durations, unanswered).at_most(most_us.map(|us| us as f64 / 1_000.0));
+                let values: Vec<f64> = summary.figures().iter().filter_map(|(_, figure)| figure.value).collect();
+                let [min, avg, percentiles @ .., max] = &values[..] else { continue };
+                prop_assert!((min..=max).contains(&avg), "{:?}", summary);
+                prop_assert!([&[*min], percentiles, &[*max]].concat().is_sorted(), "{:?}", summary);
+                let printed: Vec<f64> = values.iter().map(|value| format!("{value:.2}").parse().unwrap()).collect();
+                prop_assert!(printed.iter().all(|value| (printed[0]..=printed[7]).contains(value)), "{:?}", printed);
+            }
+        }
+
         #[test]
         fn percentiles_are_the_nearest_ranks_of_the_sorted_values(
             mut values in prop::collection::vec(1u64..100_000, 1..1_200),

@@ -118,7 +118,7 @@ mod tests {
 
     fn outage(started_s: f64, first_error_s: Option<f64>, recovered_s: Option<f64>) -> Outage {
         let seconds = recovered_s.unwrap_or(60.0) - started_s;
-        Outage { hostname: None, started_s, first_error_s, recovered_s, seconds }
+        Outage { hostname: None, vms: None, started_s, first_error_s, recovered_s, seconds }
     }
 
     #[test]

@@ -24,6 +24,11 @@ const SPARE_BYTES: usize = 1 << 20;
 
 const ALPHABET: &[u8; 63] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 ";
 
+/// The size in bytes of a document whose size is given in KB of 1,024 bytes.
+pub fn bytes_of_kb(kb: f64) -> usize {
+    (kb * 1024.0).round() as usize
+}
+
 /// Sizes of the four documents of a request, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -40,7 +45,9 @@ pub struct Sizes {
 impl Sizes {
     /// Bytes of documents in one request.
     pub fn total(&self) -> usize {
-        self.input + self.output + self.raw_request + self.raw_response
+        // Sizes of a document from elsewhere may be anything.
+        let sizes = [self.input, self.output, self.raw_request, self.raw_response];
+        sizes.into_iter().fold(0, usize::saturating_add)
     }
 
     fn largest(&self) -> usize {

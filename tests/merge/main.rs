@@ -4,6 +4,7 @@
 mod support;
 
 mod clocks;
+mod files;
 mod kubernetes;
 mod refusals;
 mod shares;

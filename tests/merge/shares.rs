@@ -38,7 +38,13 @@ fn two_shares_make_the_whole() {
         assert_eq!(vm["actual_rps"], part["throughput"]["actual_rps"]);
         assert_eq!(vm["success_rate"], part["throughput"]["success_rate"]);
         assert_eq!(vm["latency_p50"], part["latency_ms"]["p50"]);
-        assert_eq!(&vm["result"], part);
+        // Its document, with everything computed anew: what has changed is the last digit of the round trips.
+        let told = |document: &serde_json::Value| {
+            let mut document = document.clone();
+            document["phases_ms"].take();
+            document
+        };
+        assert_eq!(told(&vm["result"]), told(part));
     }
     assert_eq!(json["run"]["share"], serde_json::json!({"index": 0, "of": 1}));
     assert_eq!((&json["run"]["window_start_s"], &json["run"]["window_seconds"]), (&1.0.into(), &3.0.into()));
@@ -50,7 +56,14 @@ fn two_shares_make_the_whole() {
     assert_eq!(merge(&["--json-output", text(one), "-"], &both[1]).json(), json);
 
     let report = merge(&[text(one), text(two)], b"").stdout;
-    for part in ["LOAD TEST RESULTS", "\n  Scheduled:          153\n", "\nHOSTS:\n", "(share 1/2)", "\nSTATUS: "] {
+    for part in [
+        "LOAD TEST RESULTS",
+        "\n  Scheduled:          153\n",
+        "\nHOSTS:\n",
+        "two significant digits",
+        "(share 1/2)",
+        "\nSTATUS: ",
+    ] {
         // Long names of machines are shortened in the middle, but not their shares.
         let part = if part.starts_with('(') { "re 1/2)" } else { part };
         assert!(report.contains(part), "{part:?} is missing from\n{report}");

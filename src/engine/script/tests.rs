@@ -202,7 +202,7 @@ fn commit_has_not_been_sent_before_its_first_byte() {
 fn every_round_trip_has_a_name_unless_there_is_only_one() {
     let workload = Workload { experimentation: false, ..workload(sizes(100), false) };
     let script = Script::new(&options(true, false), &workload, NONCE);
-    let names = |pipeline| phase_names(&options(true, pipeline), &workload);
+    let names = |pipeline| phase_names(pipeline, &workload);
     assert_eq!(names(false), ["chat_inference", "model_inference", "resource_bucket", "commit"]);
     assert_eq!(names(false).len(), script.parts().len());
     assert_eq!(script.parts()[0], [Step::Begin, Step::Write(Write::ChatInference)]);

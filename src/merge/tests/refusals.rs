@@ -35,12 +35,12 @@ fn what_does_not_belong_together_is_refused() {
             "config",
             |p| {
                 p[1].result.config.seed = 2;
-                p[1].result.config.duration_seconds = 7.0;
-                p[1].result.config.pipeline = true;
+                p[1].result.config.drain_seconds = 7.0;
+                p[1].result.config.prepared_statements = false;
                 p[1].result.config.target = "elsewhere".into();
             },
             |e| matches!(e, MergeError::UnlikeConfig { .. }),
-            &["h1 and h2", "duration_seconds is 60.0 and 7.0", "pipeline is false and true", "and 1 more"],
+            &["h1 and h2", "drain_seconds is 30.0 and 7.0", "prepared_statements is true and false", "and 1 more"],
         ),
         (
             "throwaway",
@@ -77,11 +77,14 @@ fn what_does_not_belong_together_is_refused() {
             "phases",
             |p| p[1].result.phases_ms[0].name = "x".into(),
             |e| matches!(e, MergeError::Contradiction { .. }),
-            &["other round trips"],
+            &["its phases_ms[0].name is \"x\""],
         ),
         (
             "time",
-            |p| p[1].result.run.started_unix_ns += 3_600 * SECOND,
+            |p| {
+                p[1].result.run.started_unix_ns += 3_600 * SECOND;
+                rederive(&mut p[1]);
+            },
             |e| matches!(e, MergeError::NoCommonTime { .. }),
             &["h1 had stopped measuring 3590.0 s before h2", "--start-at"],
         ),
@@ -95,7 +98,7 @@ fn what_does_not_belong_together_is_refused() {
             "phase histogram",
             |p| p[1].result.histograms.phases[0] = p[1].result.histograms.latency.clone(),
             |e| matches!(e, MergeError::Histogram { .. }),
-            &["h2", "commit", "precision"],
+            &["h2", "phases[0]", "precision"],
         ),
     ];
     for (name, change, is_it, words) in refusals {

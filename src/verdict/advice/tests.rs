@@ -82,7 +82,14 @@ fn advice_follows_from_evidence() {
             overloaded,
             |r| {
                 let (started_s, seconds) = (1.0, 9.0);
-                r.outages.push(Outage { hostname: None, started_s, first_error_s: None, recovered_s: None, seconds });
+                r.outages.push(Outage {
+                    hostname: None,
+                    vms: None,
+                    started_s,
+                    first_error_s: None,
+                    recovered_s: None,
+                    seconds,
+                });
             },
             &[],
         ),

@@ -1,0 +1,111 @@
+//! What no value of a document or message can be, wherever it stands: one walk over all of it, so that a new field is
+//! bounded without a line of its own. Pure.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::short;
+use crate::report::text::steers;
+
+/// No count of a document is greater. So many requests take years at the greatest rate, and the sum over as many
+/// VMs as there can be shares still fits into 64 bits.
+pub(crate) const MAX_COUNT: u64 = 100_000_000_000_000;
+/// No rate, size, duration or percentage of a document is greater.
+const MAX_NUMBER: f64 = 1e15;
+/// Entries of any list: classes of errors, warnings, bins of a timeline.
+const MAX_ENTRIES: usize = 1_000;
+/// The longest name of anything, bytes: DNS has no longer one of a VM.
+const MAX_NAME: usize = 253;
+/// The longest sentence, bytes; a list of hosts in a connection string may be such.
+const MAX_TEXT: usize = 10_000;
+/// Fields whose strings are sentences of people or servers. All other strings are names: short, not empty, and without
+/// control characters. What is printed of a sentence is escaped there.
+const TEXTS: [&str; 10] =
+    ["target", "reason", "warnings", "advice", "example", "aborted", "error", "warning", "database", "server"];
+
+/// The first value that this program would not have written, as a sentence without its full stop.
+pub(crate) fn out_of_bounds(document: &impl Serialize) -> Option<String> {
+    match serde_json::to_value(document) {
+        Ok(value) => wrong(&value, "", false),
+        Err(error) => Some(format!("it cannot be written as JSON: {error}")),
+    }
+}
+
+fn wrong(value: &Value, path: &str, is_text: bool) -> Option<String> {
+    match value {
+        Value::Null | Value::Bool(_) => None,
+        Value::Number(number) => {
+            let is_time = path.ends_with("_ns");
+            let is_right = match (number.as_u64(), number.as_f64()) {
+                (Some(count), _) => is_time || count <= MAX_COUNT,
+                // A clock may be behind.
+                (None, number) if path.ends_with("offset_ms") => number.is_some_and(|number| number.abs() < MAX_NUMBER),
+                (None, number) => number.is_some_and(|number| (0.0..MAX_NUMBER).contains(&number)),
+            };
+            let shown = || {
+                number.as_u64().map_or_else(|| format!("{:e}", number.as_f64().unwrap_or(f64::NAN)), |n| n.to_string())
+            };
+            (!is_right).then(|| format!("its {path} is {}", shown()))
+        }
+        Value::String(text) if path.ends_with("base64") => {
+            // Decoding has a limit of its own.
+            text.chars().any(steers).then(|| format!("its {path} holds control characters"))
+        }
+        Value::String(text) => wrong_string(path, text, is_text),
+        Value::Array(items) if items.len() > MAX_ENTRIES => Some(format!("its {path} has {} entries", items.len())),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(at, item)| wrong(item, &format!("{path}[{at}]"), is_text))
+        }
+        Value::Object(fields) => fields.iter().find_map(|(name, field)| {
+            let name = short(name);
+            let is_text = is_text || TEXTS.contains(&name.as_str());
+            let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+            wrong(field, &path, is_text)
+        }),
+    }
+}
+
+fn wrong_string(path: &str, text: &str, is_text: bool) -> Option<String> {
+    if text.len() > if is_text { MAX_TEXT } else { MAX_NAME } {
+        return Some(format!("its {path} has {} bytes", text.len()));
+    }
+    if is_text {
+        return None;
+    }
+    if text.trim().is_empty() {
+        return Some(format!("its {path} is empty"));
+    }
+    text.chars().any(steers).then(|| format!("its {path} holds control characters"))
+}
+
+/// What is wrong with the name of a VM, where it is none that this program gives.
+pub(super) fn wrong_name(name: &str) -> Option<String> {
+    wrong_string("name", name, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_kind_of_value_has_its_bounds() {
+        for (document, said) in [
+            (json!({"a": {"b": [1, -1]}}), Some("its a.b[1] is -1e0")),
+            (json!({"count": MAX_COUNT}), None),
+            (json!({"count": MAX_COUNT + 1}), Some("its count is 100000000000001")),
+            (json!({"at_ns": u64::MAX}), None),
+            (json!({"rate": 1e300}), Some("its rate is 1e300")),
+            (json!({"rate": 0.0, "none": null, "yes": true}), None),
+            (json!({"name": " "}), Some("its name is empty")),
+            (json!({"names": ["a", ""]}), Some("its names[1] is empty")),
+            (json!({"name": "\u{1b}[2J"}), Some("its name holds control characters")),
+            (json!({"name": "x".repeat(254)}), Some("its name has 254 bytes")),
+            (json!({"warnings": ["", "\u{1b}[2J is escaped where it is printed", "x".repeat(254)]}), None),
+            (json!({"server": {"version": "x".repeat(10_001)}}), Some("its server.version has 10001 bytes")),
+            (json!({"list": vec![0; 1_001]}), Some("its list has 1001 entries")),
+        ] {
+            assert_eq!(out_of_bounds(&document).as_deref(), said, "{document}");
+        }
+    }
+}
