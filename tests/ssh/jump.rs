@@ -252,3 +252,29 @@ async fn a_proxy_command_that_fails() {
     }
     assert_eq!(fs::read_to_string(count).unwrap().lines().count(), 3, "one attempt for each machine");
 }
+
+#[tokio::test]
+async fn an_ssh_that_waits_for_a_jump_host_is_ended_with_the_rest() {
+    for guarded in [false, true] {
+        let behind = Behind::start();
+        let sessions = Sessions::new(behind.options()).unwrap();
+        let folder = folder_of(&sessions.open(&host("127.0.1.1")).await.unwrap());
+        let sessions_before = processes_of(&folder).len();
+        behind.bastion.freeze();
+        let waits = || processes_of(&folder).iter().filter(|(_, line)| line.contains(" -W ")).count() == 2;
+        let second = host("127.0.1.2");
+        tokio::select! {
+            outcome = sessions.open(&second) => panic!("{outcome:?}"),
+            () = eventually("it connects to the jump host", waits) => {}
+        }
+        assert!(processes_of(&folder).len() > sessions_before);
+        // The guard does the same where nobody else can.
+        if guarded {
+            drop(sessions)
+        } else {
+            sessions.finish().await
+        }
+        eventually("all is gone", || processes_of(&folder).is_empty() && !folder.exists()).await;
+        behind.bastion.thaw();
+    }
+}
