@@ -276,7 +276,7 @@ mod tests {
             "--on-host-loss=weep",
             "--ssh-user=-x",
             "--workers=0",
-            "--remote-path=",
+            "--remote-path=a\nb",
         ];
         let faults = resolve(&wrong).err().unwrap();
         let flags: Vec<&str> = faults.iter().map(|fault| fault.flag).collect();

@@ -4,7 +4,9 @@
 mod support;
 
 mod accounting;
+mod causes;
 mod data;
+mod environment;
 mod faults;
 mod interrupts;
 mod output;

@@ -57,6 +57,8 @@ impl TestSshd {
 
     fn configure(&self, extra: &str) {
         let (folder, port, user) = (self.folder.path().display(), self.port, user());
+        // Of several lines `SetEnv` only the first counts.
+        let extra = extra.replace("{home}", &format!("{folder}/home"));
         let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).map_or("", |_| "ListenAddress ::1");
         let server = format!(
             "{extra}\nPort {port}\nListenAddress 0.0.0.0\n{v6}\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n\
