@@ -336,7 +336,9 @@ async fn passwords_from_everywhere() {
     let other_database = connector(&text, &at_home).unwrap().with_dbname("postgres").connect().await;
     assert_eq!(other_database.map(drop).unwrap_err().kind(), Kind::MissingPassword);
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
-    assert_eq!(failure_in(&text, &at_home).await.kind(), Kind::MissingPassword);
+    let error = failure_in(&text, &at_home).await;
+    assert_eq!(error.kind(), Kind::MissingPassword);
+    assert!(error.to_string().contains(".pgpass was ignored, because others may read it: chmod 600"), "{error}");
     assert_eq!(connector(&text, &at_home).unwrap().warnings().len(), 1);
 
     let wrong_file = server.file("wrong.pgpass", "*:*:*:*:hunter2\n");

@@ -111,7 +111,7 @@ pub enum SchemaError {
     /// No other database lets us in to create the missing one.
     #[error(
         "the database {name} is missing, and neither postgres nor template1 can be connected to for creating it; have it \
-         created (createdb {name}), or let the role connect to one of them. {postgres} {template1}"
+         created (createdb {name}), or let the role connect to one of them:\npostgres: {postgres}\ntemplate1: {template1}"
     )]
     NoMaintenance {
         /// The missing database.

@@ -105,9 +105,9 @@ impl ContainerMonitor {
     /// # Errors
     /// Any [`ContainerError`], all of them meant to be shown before a run.
     pub async fn attach(container: &str) -> Result<Self, ContainerError> {
-        let address = std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
-        let address = address.as_deref().unwrap_or(DEFAULT_ADDRESS);
-        Self::attach_at(address, container).await
+        // One that is empty or unreadable is no address, and must not become the default.
+        let address = std::env::var_os("DOCKER_HOST").map(|address| address.to_string_lossy().into_owned());
+        Self::attach_at(address.as_deref().unwrap_or(DEFAULT_ADDRESS), container).await
     }
 
     /// As [`attach`](Self::attach), with the engine's address given: `unix:///PATH` or `tcp://HOST:PORT`.

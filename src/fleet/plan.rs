@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::database::conninfo::{ConnectionSpec, Environment};
 use crate::handover::Secrets;
+use crate::number::{Decimal, Misfit};
 use crate::options::{CoordinatorOptions, FleetOptions, LoadTestOptions};
 use crate::plan::{self, Fault, Plan};
 use crate::schedule::{Rate, Share};
@@ -201,13 +202,13 @@ fn ssh(fleet: &FleetOptions, add: &mut impl FnMut(&'static str, String, &str)) -
         add("--host-keys", format!("'{}' is not known", fleet.host_keys), "give strict, accept-new or off");
         HostKeys::Strict
     });
-    let concurrency = fleet.ssh_concurrency.trim().parse().ok().filter(|number| (1..=1_000).contains(number));
-    let concurrency = concurrency.unwrap_or_else(|| {
-        add(
-            "--ssh-concurrency",
-            format!("'{}' is out of range", fleet.ssh_concurrency),
-            "give a number from 1 to 1000",
-        );
+    let concurrency = Decimal::parse_count(&fleet.ssh_concurrency).and_then(|number| match number.scaled(0) {
+        Ok(number @ 1..=1_000) => Ok(number as usize),
+        Err(Misfit::TooFine) => Err("is not a whole number".to_owned()),
+        Ok(_) | Err(Misfit::TooLarge) => Err("is out of range".to_owned()),
+    });
+    let concurrency = concurrency.unwrap_or_else(|problem| {
+        add("--ssh-concurrency", format!("'{}' {problem}", fleet.ssh_concurrency), "give a number from 1 to 1000");
         1
     });
     let connect_timeout = crate::plan::parse_duration(&fleet.connect_timeout);
@@ -276,7 +277,7 @@ mod tests {
             "--on-host-loss=weep",
             "--ssh-user=-x",
             "--workers=0",
-            "--remote-path=",
+            "--remote-path=a\nb",
         ];
         let faults = resolve(&wrong).err().unwrap();
         let flags: Vec<&str> = faults.iter().map(|fault| fault.flag).collect();

@@ -129,3 +129,20 @@ fn what_is_wrong_is_said_without_the_password() {
     }
     fleet.assert_nothing_left();
 }
+
+/// libpq's variables count where the coordinator runs, and nowhere else.
+#[test]
+fn the_coordinators_environment_counts_and_not_that_of_the_machines() {
+    let fleet = TestFleet::start_with("SetEnv HOME={home} PGHOST=nowhere.invalid PGDATABASE=wrong PGSSLMODE=often");
+    let (port, password) = (fleet.server.server().port().to_string(), "a secret: 100%/@?");
+    let mut command = fleet.command("127.0.1.1,127.0.1.2", &["--rps", "20", "--duration", "1"]);
+    command.env_remove("POSTGRES_URL").env("PGHOST", "127.0.0.1").env("PGPORT", &port);
+    command.env("PGUSER", "postgres").env("PGPASSWORD", password).env("PGDATABASE", "postgres");
+    let ran: crate::tool::Ran = command.output().unwrap().into();
+    let ran = ran.expect_measured();
+    let said = ran.stdout.replace("\n                     ", " ");
+    let expected = format!("postgres@127.0.0.1:{port}/postgres (from PGHOST, PGPORT, PGUSER, PGDATABASE, PGPASSWORD)");
+    assert!(said.contains(&expected), "{said}");
+    assert!(!said.contains(password) && !ran.stderr.contains(password), "{ran:?}");
+    assert_eq!(fleet.rows("chat_inference"), 40);
+}

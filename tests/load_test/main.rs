@@ -6,7 +6,9 @@ mod support;
 mod tmux;
 
 mod accounting;
+mod causes;
 mod data;
+mod environment;
 mod faults;
 mod files;
 mod interrupts;

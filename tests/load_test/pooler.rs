@@ -118,3 +118,20 @@ fn a_test_behind_a_pooler_keeps_others_off_its_tables_and_leaves_nothing_in_the_
         (&50.into(), &serde_json::Value::Null)
     );
 }
+
+#[test]
+fn a_pooler_that_hands_on_read_only_sessions_is_named() {
+    let server = TestServer::start_with(ThrowawayOptions {
+        tcp: true,
+        superuser_password: Some("secret".to_owned()),
+        ..ThrowawayOptions::default()
+    });
+    run(&["--setup", "--duration", "0", "--postgres-url", &server.url()]).expect(0);
+    let bouncer = Bouncer::before(&server);
+    // The one session that the pooler has by now, which the next client gets.
+    let psql = server.server().program_dir().join("psql");
+    let set = ["-XAtqc", "SET default_transaction_read_only = on", &bouncer.url()];
+    assert!(Command::new(psql).args(set).status().unwrap().success());
+    let arguments = ["--no-prepared-statements", "--no-reset", "--duration", "1", "--postgres-url", &bouncer.url()];
+    run(&arguments).expect_refusal(3, &["in this session, as a pooler does"]);
+}

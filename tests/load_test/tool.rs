@@ -18,6 +18,7 @@ pub fn command(arguments: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG") || name.starts_with("POSTGRES")) {
         command.env_remove(name);
     }
+    command.env_remove("DATABASE_URL");
     command
 }
 

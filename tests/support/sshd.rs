@@ -57,6 +57,8 @@ impl TestSshd {
 
     fn configure(&self, extra: &str) {
         let (folder, port, user) = (self.folder.path().display(), self.port, user());
+        // Of several lines `SetEnv` only the first counts.
+        let extra = extra.replace("{home}", &format!("{folder}/home"));
         let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).map_or("", |_| "ListenAddress ::1");
         // Of this option sshd takes the last.
         let startups = if extra.contains("MaxStartups") { "" } else { "MaxStartups 200" };

@@ -39,8 +39,6 @@ pub struct Environment {
 pub(super) struct ServiceFile {
     pub(super) path: PathBuf,
     pub(super) text: Result<String, String>,
-    /// `PGSERVICEFILE` names it, and no other file is searched.
-    pub(super) is_chosen: bool,
 }
 
 impl Environment {
@@ -91,7 +89,7 @@ impl Environment {
     /// The same with one more service file, as if it were `~/.pg_service.conf`.
     #[must_use]
     pub fn with_service_file(mut self, path: &Path, text: &str) -> Self {
-        self.service_files.push(ServiceFile { path: path.to_owned(), text: Ok(text.to_owned()), is_chosen: false });
+        self.service_files.push(ServiceFile { path: path.to_owned(), text: Ok(text.to_owned()) });
         self
     }
 
@@ -122,20 +120,17 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// The files that libpq would search: the one that `PGSERVICEFILE` names, else that of the user; then that of the system.
+/// The files that libpq would search: the one that `PGSERVICEFILE` names, which has to be there, else that of the user;
+/// then that of the system.
 fn service_files(home: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> Vec<ServiceFile> {
-    if let Some(path) = variable("PGSERVICEFILE") {
-        let path = PathBuf::from(path);
-        return vec![ServiceFile { text: read(&path), path, is_chosen: true }];
-    }
+    let of_user = home.map(|home| home.join(".pg_service.conf")).filter(|path| path.exists());
+    let first = variable("PGSERVICEFILE").map(PathBuf::from).or(of_user);
     let of_system = match variable("PGSYSCONFDIR") {
         Some(folder) => vec![PathBuf::from(folder)],
         None => SYSTEM_CONFIGURATION.map(PathBuf::from).to_vec(),
     };
-    let of_user = home.map(|home| home.join(".pg_service.conf"));
-    let of_system = of_system.into_iter().map(|folder| folder.join("pg_service.conf"));
-    let present = of_user.into_iter().chain(of_system).filter(|path| path.exists());
-    present.map(|path| ServiceFile { text: read(&path), path, is_chosen: false }).collect()
+    let of_system = of_system.into_iter().map(|folder| folder.join("pg_service.conf")).filter(|path| path.exists());
+    first.into_iter().chain(of_system).map(|path| ServiceFile { text: read(&path), path }).collect()
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -170,8 +165,10 @@ mod tests {
             texts
         };
         assert_eq!(found(None), [Ok("user".to_owned()), Ok("system".to_owned())]);
-        assert_eq!(found(Some(&home.join(".pg_service.conf"))), [Ok("user".to_owned())]);
-        assert!(matches!(&found(Some(&folder.path().join("absent")))[..], [Err(why)] if why.contains("No such file")));
-        assert!(matches!(&found(Some(folder.path()))[..], [Err(why)] if why.contains("plain file")));
+        assert_eq!(found(Some(&system.join("pg_service.conf"))), [Ok("system".to_owned()), Ok("system".to_owned())]);
+        assert!(
+            matches!(&found(Some(&folder.path().join("absent")))[..], [Err(why), Ok(_)] if why.contains("No such file"))
+        );
+        assert!(matches!(&found(Some(folder.path()))[..], [Err(why), Ok(_)] if why.contains("plain file")));
     }
 }

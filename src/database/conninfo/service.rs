@@ -6,14 +6,11 @@ use super::syntax::{Fault, Pairs};
 
 /// The parameters of a service, from the first file that has it.
 pub(super) fn find(name: &str, environment: &Environment) -> Result<Pairs, Fault> {
-    for ServiceFile { path, text, is_chosen } in &environment.service_files {
+    for ServiceFile { path, text } in &environment.service_files {
         let path = path.display();
         let text = text.as_ref().map_err(|why| format!("the service file {path} cannot be used: {why}"))?;
         match of_file(text, name) {
             Ok(Some(pairs)) => return Ok(pairs),
-            Ok(None) if *is_chosen => {
-                return Err(format!("the service file {path} (PGSERVICEFILE) has no such service"));
-            }
             Ok(None) => {}
             Err((line, what)) => return Err(format!("the service file {path} cannot be used: line {line} {what}")),
         }

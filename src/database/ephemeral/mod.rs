@@ -227,7 +227,7 @@ impl ThrowawayServer {
 
         let roots = folder::roots(options.temp_root.as_deref());
         let cleared = sweep(&roots, &programs, &account);
-        let chosen = options.temp_root.is_some() || std::env::var_os("TMPDIR").is_some();
+        let chosen = options.temp_root.is_some() || std::env::var_os("TMPDIR").is_some_and(|dir| !dir.is_empty());
         let root = folder::choose_root(&roots, &account, chosen)?;
         let folder = Folder::create(&root, &account).map_err(|source| ThrowawayError::Folder {
             action: "make a private folder in",
