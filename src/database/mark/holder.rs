@@ -21,7 +21,7 @@ const RENEWAL: Duration = Duration::from_secs(1);
 const LOOK_EVERY: u32 = 5;
 
 /// How long to wait before the tables are marked again, at first and at most.
-const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
 /// Tables in which a load test deletes nothing. An upsert that loses a race deletes its own row again, and the ten rows of
 /// `resource_bucket` see such races.
@@ -182,7 +182,7 @@ async fn watch(link: &mut Link, keys: &Keys, shared: &Shared) -> Result<Infallib
         }
         renewals = renewals.wrapping_add(1);
         let form = shared.state().before.as_ref().map(|(form, _)| *form);
-        let is_due = renewals % LOOK_EVERY == 0 || until_emptied.is_some();
+        let is_due = renewals.is_multiple_of(LOOK_EVERY) || until_emptied.is_some();
         if let Some(form) = form.filter(|_| is_due) {
             let sql = format!("SELECT {}", form.sql());
             let messages = link.run_within(None, async |client| client.simple_query(&sql).await).await;
