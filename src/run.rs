@@ -129,7 +129,7 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
         prepared = engine::prepare(options, database.connector.clone(), maker.clone()).await;
     }
     let prepared = prepared?;
-    // With a start of their own making, other shares may empty the tables until then.
+    // Without a coordinator, other shares may empty the tables until the common start.
     let emptied_for = plan.start_at_unix_ns.filter(|_| plan.engine.schedule.share != Share::WHOLE);
     let emptied_for = emptied_for.map(|unix_ns| Duration::from_nanos(unix_ns.saturating_sub(crate::clock::unix_ns())));
     if let Some(mark) = &database.mark {

@@ -119,7 +119,7 @@ impl Fleet {
             Some((member.host.name.as_str(), member.tickets.flatten()?))
         });
         match *told.collect::<Vec<_>>() {
-            [] => Err("the database did not tell".to_owned()),
+            [] => Err("the database did not tell, or somebody else emptied the table during the run".to_owned()),
             [(one, count), (other, unlike)] if count != unlike => {
                 Err(format!("{one} counted {count}, and {other} {unlike}"))
             }

@@ -64,8 +64,8 @@ fn rows_that_nobody_took_away_are_lost_writes() {
     let started = start_on(&server, &["--rps", "100", "--duration", "2", "--verify"]);
     wait_until("rows appear", || rows(&server, "chat_inference") > 20);
     server.psql(
-        "DO $$ DECLARE some tid[]; BEGIN SELECT array(SELECT ctid FROM chat_inference LIMIT 3) INTO some; \
-         PERFORM heap_force_kill('chat_inference', some); END $$",
+        "DO $$ DECLARE lost tid[]; BEGIN SELECT array(SELECT ctid FROM chat_inference LIMIT 3) INTO lost; \
+         PERFORM heap_force_kill('chat_inference', lost); END $$",
     );
     let json = started.finish().expect(1).json();
     assert_eq!(json["status"], "LOST WRITES", "{} {}", json["reason"], json["verification"]);

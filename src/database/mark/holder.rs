@@ -21,7 +21,7 @@ const RENEWAL: Duration = Duration::from_secs(1);
 const LOOK_EVERY: u32 = 5;
 
 /// How long to wait before the tables are marked again, at first and at most.
-const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
 /// Tables in which a load test deletes nothing. An upsert that loses a race deletes its own row again, and the ten rows of
 /// `resource_bucket` see such races.
@@ -157,6 +157,10 @@ async fn hold(connector: Connector, mut link: Link, keys: Keys, shared: Arc<Shar
             let mut state = shared.state();
             state.lost.get_or_insert(cause);
             state.is_lost = true;
+            if state.emptied_until.take().is_some() {
+                // Whether the tables are as they should be at the start is not known any more.
+                state.before = None;
+            }
         }
         drop(link);
         link = tokio::select! {
@@ -181,15 +185,22 @@ async fn watch(link: &mut Link, keys: &Keys, shared: &Shared) -> Result<Infallib
             }
         }
         renewals = renewals.wrapping_add(1);
-        let form = shared.state().before.as_ref().map(|(form, _)| *form);
-        let is_due = renewals % LOOK_EVERY == 0 || until_emptied.is_some();
+        let (form, is_emptied) = {
+            let state = shared.state();
+            let is_emptied = state.emptied_until.is_some_and(|until| until <= Instant::now());
+            (state.before.as_ref().map(|(form, _)| *form), is_emptied)
+        };
+        let is_due = renewals.is_multiple_of(LOOK_EVERY) || is_emptied;
         if let Some(form) = form.filter(|_| is_due) {
             let sql = format!("SELECT {}", form.sql());
             let messages = link.run_within(None, async |client| client.simple_query(&sql).await).await;
             let messages = messages.map_err(in_words)?;
             if let Some(now) = rows(&messages).last().and_then(|row| Evidence::parse(row.get(0)?)) {
-                note(&mut shared.state(), now);
+                note(&mut shared.state(), now, is_emptied);
             }
+        }
+        if is_emptied {
+            shared.state().emptied_until = None;
         }
         if renew(link, keys).await.map_err(in_words)? {
             // A newcomer that sees this mark gives up by then.
@@ -202,13 +213,11 @@ async fn watch(link: &mut Link, keys: &Keys, shared: &Shared) -> Result<Infallib
     }
 }
 
-fn note(state: &mut State, now: Evidence) {
+/// Compares the tables with what they were; where they have just been `emptied` for the last time, they count from now on.
+fn note(state: &mut State, now: Evidence, emptied: bool) {
     let Some((form, before)) = state.before.take() else { return };
     let before = match state.emptied_until {
-        Some(until) if until <= Instant::now() => {
-            state.emptied_until = None;
-            before.with_files_of(&now)
-        }
+        Some(_) if emptied => before.with_files_of(&now),
         Some(_) => before,
         None => {
             // How many rows must be there is not known yet.
