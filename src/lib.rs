@@ -15,8 +15,8 @@
 //! - [`database`]: connection strings, TLS, connections, tables, the throwaway server.
 //! - [`engine`]: the only thing that drives load: threads, workers, pacing, drain.
 //! - [`clock`]: monotonic time, and T0 on the wall clock.
-//! - [`recorder`]: a thread's histograms and counters. [`outcome`]: database errors in classes. [`outages`]: times without
-//!   any answer. Pure.
+//! - [`recorder`]: a thread's histograms and counters. [`outcome`]: database errors in classes. [`outages`]: times in
+//!   which something was due and nothing acknowledged. [`stalls`]: times in which the generator stood still. Pure.
 //! - [`result`]: the versioned JSON document, of one machine or of many. [`merge`]: many of them → one. Pure.
 //! - [`verdict`]: status, reason, warnings, advice. Pure.
 //! - [`report`]: result → text, live lines, the interval log.

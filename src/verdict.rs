@@ -8,20 +8,13 @@ pub mod clocks;
 pub mod fleet;
 pub mod grouped;
 mod held_up;
+mod lateness;
 mod stalls;
 
 use crate::number::Decimal;
 use crate::outcome::{ErrorCount, ErrorOrigin};
 use crate::result::{Bounded, RunResult, ServerInfo, Status, Verification};
 
-/// Lateness (p99) from which the generator is suspected, milliseconds …
-const LATENESS_LIMIT_MS: f64 = 5.0;
-/// … if it is also more than this part of the median latency.
-const LATENESS_LIMIT_OF_P50: f64 = 0.1;
-/// Of fewer requests it is not suspected, but warned of …
-const LEAST_REQUESTS: u64 = 100;
-/// … and where fewer than these were late.
-const LEAST_LATE: u64 = 5;
 /// A thread that computed for more than this part of the window had nothing left, percent.
 const THREAD_CPU_LIMIT_PCT: f64 = 90.0;
 /// Nor had one that computed or waited for a processor for more than this part: what it waits to do is late, too.
@@ -276,58 +269,7 @@ fn generator_at_fault(result: &RunResult) -> Option<String> {
     if let Some(reason) = stalls::invalid(result) {
         return Some(reason);
     }
-    // The p99 of so many is reached by five or more, so they need not be counted.
-    let p99_ms = late_p99_ms(result)?;
-    let is_sample = result.lateness_ms.count >= LEAST_REQUESTS;
-    (is_sample && late_requests(result) >= LEAST_LATE).then(|| {
-        format!(
-            "The generator was late: one request in a hundred was sent {p99_ms:.1} ms or more after it was due, \
-             although a worker was waiting, so the latency is partly its own; free this machine of other work, or \
-             use another."
-        )
-    })
-}
-
-/// From which lateness on a request is late by the generator's fault, milliseconds.
-fn late_from_ms(result: &RunResult) -> f64 {
-    LATENESS_LIMIT_MS.max(LATENESS_LIMIT_OF_P50 * result.latency_ms.p50.unwrap_or(0.0))
-}
-
-/// The p99 of the lateness, where it is beyond the limit. A closed loop has no due times to be late for.
-fn late_p99_ms(result: &RunResult) -> Option<f64> {
-    result.config.target_rps?;
-    result.lateness_ms.p99.filter(|p99_ms| *p99_ms > late_from_ms(result))
-}
-
-/// How many requests were late by the generator's fault, where the p99 of the lateness is beyond the limit.
-fn late_requests(result: &RunResult) -> u64 {
-    let count = result.lateness_ms.count;
-    // As many values are at the p99 or above it, and of so many they are enough.
-    let at_least = count - (count * 99).div_ceil(100) + 1;
-    if at_least >= LEAST_LATE {
-        return at_least;
-    }
-    let from_us = (late_from_ms(result) * 1_000.0) as u64;
-    // A histogram that cannot be read is refused elsewhere.
-    result.histograms.lateness.decode().map_or(0, |lateness| {
-        let late = lateness.histogram.iter_recorded().filter(|bucket| bucket.value_iterated_to() > from_us);
-        late.map(|bucket| bucket.count_at_value()).sum::<u64>() + lateness.past_range
-    })
-}
-
-/// What to say where the generator was late for too few requests to judge by.
-fn late_for_few(result: &RunResult) -> Option<String> {
-    late_p99_ms(result)?;
-    let (count, late) = (result.lateness_ms.count, late_requests(result));
-    (count < LEAST_REQUESTS || late < LEAST_LATE).then(|| {
-        format!(
-            "{} of {} requests were sent up to {:.1} ms after they were due, by the generator's fault: too few to say \
-             what that does to the figures. A longer run tells.",
-            thousands(late.max(1)),
-            thousands(count),
-            result.lateness_ms.max.unwrap_or_default()
-        )
-    })
+    lateness::invalid(result)
 }
 
 /// What the reader of the figures should know, and can be told from the figures themselves: of a merged result, it says
@@ -373,7 +315,7 @@ pub(crate) fn warnings_of_figures(result: &RunResult) -> Vec<String> {
              (the database itself?), which slows both."
         ));
     }
-    warnings.extend(late_for_few(result));
+    warnings.extend(lateness::warning(result));
     warnings.extend(stalls::warning(result));
     if result.run.interrupted {
         warnings.push(format!("Interrupted: the window was {:.1} s long.", result.run.window_seconds));
@@ -436,7 +378,7 @@ mod tests {
     use super::*;
     use crate::recorder::Durations;
     use crate::result::tests::{durations, sample};
-    use crate::result::{Accounting, EncodedHistogram, Summary, TableRows};
+    use crate::result::{Accounting, Summary, TableRows};
 
     fn criteria() -> Criteria {
         Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() }
@@ -568,39 +510,6 @@ mod tests {
         assert_eq!(late(4.9, 1.0), Status::Passed); // not late enough
         assert_eq!(late(6.0, 100.0), Status::Passed); // 6 % of the latency
         assert_eq!(late(11.0, 100.0), Status::Invalid);
-    }
-
-    /// `count` requests, of which `late` were sent 7 ms after they were due.
-    fn sent_late(count: u64, late: u64) -> impl FnOnce(&mut RunResult) {
-        move |r| {
-            let lateness = durations((0..count).map(|at| if at < late { 7 } else { 0 }));
-            r.lateness_ms = Summary::new(&lateness, 0);
-            r.histograms.lateness = EncodedHistogram::new(&lateness);
-            r.latency_ms.p50 = Some(10.0);
-        }
-    }
-
-    #[test]
-    fn a_generator_is_not_judged_by_few_requests_or_few_late_ones() {
-        for (count, late, status, warned) in [
-            (6, 1, Status::Passed, true),
-            (99, 50, Status::Passed, true),
-            (100, 4, Status::Passed, true),
-            (100, 5, Status::Invalid, false),
-            (399, 4, Status::Passed, true),
-            (399, 5, Status::Invalid, false),
-            (500, 6, Status::Invalid, false),
-            (1_000, 10, Status::Passed, false), // one in a hundred, and the p99 is below it
-            (1_000, 11, Status::Invalid, false),
-        ] {
-            let mut result = sample();
-            sent_late(count, late)(&mut result);
-            judge(&mut result, &criteria());
-            assert_eq!(result.status, status, "{late} of {count}: {}", result.reason);
-            let told = format!("{late} of {} requests were sent up to 7.0 ms", thousands(count));
-            let found = result.warnings.iter().any(|warning| warning.starts_with(&told));
-            assert_eq!(found, warned, "{late} of {count}: {:?}", result.warnings);
-        }
     }
 
     #[test]

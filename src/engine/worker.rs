@@ -279,7 +279,8 @@ impl Worker {
         if shared.max_lag_ns.is_some_and(|max_lag_ns| lag_ns > max_lag_ns) {
             let mut recorder = self.recorder.borrow_mut();
             recorder.skip(window, slot.due_ns, start.is_lateness().then_some(lag_ns));
-            if start == Start::Stalled || self.looks.all().stood_still(due_ns, now_ns) {
+            let skipped = Instants { due: due_ns, claimed: claimed_ns, sent: now_ns, done: now_ns };
+            if self.was_held_up(start, skipped) {
                 recorder.stalled(window);
             }
             return true;
@@ -301,6 +302,13 @@ impl Worker {
         } else {
             (claimed_ns, Start::Busy)
         }
+    }
+
+    /// Whether the generator stood still while a request was to be sent, or in flight.
+    fn was_held_up(&self, start: Start, instants: Instants) -> bool {
+        let all = self.looks.all();
+        let since_ns = if start == Start::Waited { instants.due.min(instants.sent) } else { instants.sent };
+        start == Start::Stalled || all.stood_still(since_ns, instants.done)
     }
 
     async fn execute(
@@ -353,7 +361,7 @@ impl Worker {
             }
             recorder.phases(&phases_ns[..execution.round_trips]);
         }
-        if start == Start::Stalled || self.looks.all().stood_still(instants.due.min(sent_ns), done_ns) {
+        if self.was_held_up(start, instants) {
             recorder.stalled(window);
         }
         let is_news = recorder.finish(window, instants, start.is_lateness(), done_in_window, &execution.outcome);
