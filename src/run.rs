@@ -187,6 +187,11 @@ impl Ready {
         self.database.clock
     }
 
+    /// What to know of this VM's clock before the load, where `--start-at` depends on it. The result says it too.
+    pub fn clock_warning(&self) -> Option<String> {
+        open::start_at_warning(&self.plan, self.database.clock)
+    }
+
     /// Names of the recorded round trips, in order.
     pub fn phase_names(&self) -> &[String] {
         self.prepared.phase_names()

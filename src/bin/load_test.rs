@@ -173,6 +173,7 @@ async fn make_ready(plan: &Plan, stops: &mut Stops) -> Result<Option<Live>> {
             text::header(&mut header, &ready.header())?;
             say(&String::from_utf8_lossy(&header))?;
         }
+        ready.clock_warning().iter().for_each(|warning| note(&format!("warning: {warning}")));
         anyhow::Ok(Some(ready.start()?))
     };
     tokio::select! {

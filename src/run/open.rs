@@ -188,7 +188,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
         warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
     }
-    warnings.extend(clock.filter(|_| plan.start_at_unix_ns.is_some()).and_then(start_at_warning));
+    warnings.extend(start_at_warning(plan, clock));
     warnings.extend(unmarked);
     Ok(Database {
         connector,
@@ -210,11 +210,6 @@ impl Database {
         self.before.clone().or_else(|| self.mark.as_ref()?.before())
     }
 
-    /// [`clock::compare`]
-    pub fn clock(&self) -> Option<ClockVsDatabase> {
-        self.clock
-    }
-
     /// What the server said of itself, with the tables.
     pub fn info(&self) -> &ServerInfo {
         &self.info
@@ -232,8 +227,9 @@ impl Database {
 }
 
 /// What to know of a start at an instant of this VM's wall clock, where that is certainly not the database's.
-fn start_at_warning(clock: ClockVsDatabase) -> Option<String> {
-    let ClockVsDatabase { offset_ms, bound_ms } = clock;
+pub(super) fn start_at_warning(plan: &Plan, clock: Option<ClockVsDatabase>) -> Option<String> {
+    plan.start_at_unix_ns?;
+    let ClockVsDatabase { offset_ms, bound_ms } = clock?;
     (offset_ms.abs() - bound_ms > CLOCK_LIMIT_MS).then(|| {
         let seconds = offset_ms.abs() / 1e3;
         let (how, when) = if offset_ms < 0.0 { ("behind", "later") } else { ("ahead of", "earlier") };

@@ -62,8 +62,9 @@ fn a_result_that_cannot_be_is_left_out_by_name_and_the_others_stay() {
         assert_eq!(json["failed_vms"][0]["hostname"], name.as_str());
         assert!(json["failed_vms"][0]["error"].as_str().unwrap().contains(reason), "{json}");
         assert!(json["reason"].as_str().unwrap().contains(&name), "{json}");
-        // The two others: 20 a second each for 3 s.
-        assert_eq!((count(&json, "scheduled"), json["per_vm_results"].as_array().unwrap().len()), (120, 2));
+        // 20 a second each for 3 s; what the third one did is not known.
+        assert_eq!((count(&json, "scheduled"), count(&json, "unreported")), (180, 60));
+        assert_eq!(json["per_vm_results"].as_array().unwrap().len(), 2);
         trio.assert_nothing_left();
     }
 }

@@ -32,17 +32,23 @@ fn a_clock_that_is_two_seconds_slow_is_found_through_the_database() {
             (file, command.stdout(out).stderr(Stdio::piped()).spawn().unwrap())
         })
         .collect();
-    let files: Vec<PathBuf> = running
+    let ran: Vec<(PathBuf, String)> = running
         .into_iter()
         .map(|(file, child)| {
             let output = child.wait_with_output().unwrap();
-            assert!(matches!(output.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&output.stderr));
-            file
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert!(matches!(output.status.code(), Some(0 | 1)), "{stderr}");
+            (file, stderr)
         })
         .collect();
-    let warned = |file: &PathBuf| parsed(file)["warnings"].to_string().contains("and --start-at is by this VM's clock");
+    let said: Vec<bool> =
+        ran.iter().map(|(_, stderr)| stderr.contains("warning: This VM's clock is 2.0 s behind")).collect();
+    assert_eq!(said, [false, false, true], "{ran:?}");
+    let files: Vec<&PathBuf> = ran.iter().map(|(file, _)| file).collect();
+    let warned =
+        |file: &&PathBuf| parsed(file)["warnings"].to_string().contains("and --start-at is by this VM's clock");
     assert_eq!(files.iter().map(warned).collect::<Vec<_>>(), [false, false, true]);
-    let slow = parsed(&files[2]);
+    let slow = parsed(files[2]);
     assert!(slow["warnings"].to_string().contains("This VM's clock is 2.0 s behind"), "{}", slow["warnings"]);
 
     let json =
