@@ -26,6 +26,13 @@ pub(super) fn advice(result: &RunResult, criteria: &Criteria) -> Vec<String> {
              pooler."
         ));
     }
+    if result.errors.iter().any(|error| error.sqlstate.as_deref() == Some("25P03")) {
+        advice.push(
+            "The server ended sessions that stood still within a transaction (idle_in_transaction_session_timeout; this tool \
+             sets 10 s, so that locks are released): see what stopped the generator, or cut it off."
+                .to_owned(),
+        );
+    }
     let service = &result.service_time_ms;
     if let (Some(mean), Some(round_trip)) = (service.avg, result.server.round_trip_ms) {
         let round_trips = result.phases_ms.len() as f64;
