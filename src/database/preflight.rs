@@ -127,12 +127,16 @@ pub async fn check_prepared_statements(link: &mut Link, connector: &Connector) -
     if link.process_id().is_some_and(|process_id| process_id.to_string() == first_pid) {
         return Ok(());
     }
-    let mut second = match tokio::time::timeout(SECOND_WITHIN, Link::try_open(connector)).await {
-        Ok(Ok(second)) => second,
+    let asked = async {
+        let mut second = Link::try_open(connector).await?;
+        let second_pid = first_value(&mut second, pid).await;
+        Ok((second, second_pid))
+    };
+    let (mut second, second_pid) = match tokio::time::timeout(SECOND_WITHIN, asked).await {
+        Ok(Ok(asked)) => asked,
         Ok(Err(error)) if !may_be_ending(&error) => return Err(error.into()),
         _ => return Ok(()),
     };
-    let second_pid = first_value(&mut second, pid).await;
     let shared_backend = matches!(second_pid, Ok(Some(second_pid)) if second_pid == first_pid);
     let lost = shared_backend && statements_get_lost(link, &mut second).await;
     second.close().await;

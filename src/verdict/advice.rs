@@ -21,7 +21,7 @@ const SPARE_CONNECTIONS: usize = 5;
 
 /// In the order of importance.
 pub(super) fn advice(result: &RunResult, criteria: &Criteria, status: Status) -> Vec<String> {
-    let errors = [prepared_statements(result), connections(result)].into_iter().flatten();
+    let errors = [prepared_statements(result), connections(result), idle_in_transaction(result)].into_iter().flatten();
     let mut advice: Vec<String> = errors.collect();
     // Such errors come first: what else the figures show may be their consequence.
     if !advice.is_empty() || !shows_the_limit(result, criteria, status) {
@@ -42,6 +42,15 @@ fn prepared_statements(result: &RunResult) -> Option<String> {
     (result.config.prepared_statements && has_error(result, &["26000", "42P05"])).then(|| {
         "The server does not know statements that were prepared: probably a pooler in transaction mode is in between. \
          Add --no-prepared-statements."
+            .to_owned()
+    })
+}
+
+/// This program never pauses within a transaction: whatever did so was stopped, or cut off.
+fn idle_in_transaction(result: &RunResult) -> Option<String> {
+    has_error(result, &["25P03"]).then(|| {
+        "The server ended sessions that stood still within a transaction (idle_in_transaction_session_timeout; this tool \
+         sets 10 s, so that locks are released): see what stopped the generator, or cut it off."
             .to_owned()
     })
 }

@@ -55,7 +55,7 @@ fn sessions_have_limits_and_stricter_ones_are_left_alone() {
         ("tcp_keepalives_idle", "5"),
         ("tcp_keepalives_interval", "2"),
         ("tcp_keepalives_count", "3"),
-        ("tcp_user_timeout", "10s"),
+        ("tcp_user_timeout", "10000"),
     ];
     for (name, value) in expected {
         assert_eq!(setting(&url, &limits, name), value, "{name}");
@@ -68,7 +68,7 @@ fn sessions_have_limits_and_stricter_ones_are_left_alone() {
     let with_options = format!("{url}?options=-c%20tcp_keepalives_count%3D1%20-c%20tcp_user_timeout%3D60000");
     let limits = limits_of(&with_options);
     for (name, value) in
-        [("idle_in_transaction_session_timeout", "3s"), ("tcp_keepalives_count", "1"), ("tcp_user_timeout", "10s")]
+        [("idle_in_transaction_session_timeout", "3s"), ("tcp_keepalives_count", "1"), ("tcp_user_timeout", "10000")]
     {
         assert_eq!(setting(&with_options, &limits, name), value, "{name}");
     }
@@ -91,6 +91,17 @@ fn behind_a_pooler_a_limit_is_set_for_the_transaction_alone() {
     assert_eq!(setting(&bouncer.url(), &none, "idle_in_transaction_session_timeout"), "0");
     // A round trip more there would be seen.
     assert_eq!(json["phases_ms"].as_array().unwrap().len(), 5, "{}", json["phases_ms"]);
+}
+
+/// With prepared statements, whose fate is tried with a second connection where there is room for one.
+#[test]
+fn a_session_pool_of_one_connection_is_enough_for_one_worker() {
+    let server = server_on_tcp(&[]);
+    let bouncer = Bouncer::before(&server, "session", 1);
+    let load = ["--rps", "20", "--workers", "1", "--duration", "1", "--verify"];
+    let json = finish(start_at(&bouncer.url(), &load)).expect_measured().json();
+    all_written(&json, 20);
+    assert_eq!(json["verification"]["error"], serde_json::Value::Null, "{json}");
 }
 
 /// Freezes a run in the middle of a transaction: until the server has ended a session of it for that.

@@ -46,7 +46,8 @@ impl Canceller {
             Endpoint::Unix(path) => Stream::Unix(socket::unix(path).await?),
             Endpoint::Tcp(address) => Stream::Tcp(TcpStream::connect(address).await?),
         };
-        let tap = Tap::new(stream, self.asks_for_tls);
+        // PgBouncer drops a request whose sender has shut its side down, and 1.18 may crash of it.
+        let tap = Tap::kept_open(stream, self.asks_for_tls);
         let asked = match self.tls.clone() {
             None => self.token.cancel_query_raw(tap.clone(), NoTls).await,
             Some(tls) => self.token.cancel_query_raw(tap.clone(), TapTls::new(tls, &self.host)).await,

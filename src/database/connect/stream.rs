@@ -78,13 +78,22 @@ struct Tapped {
     read: Framing,
     /// Of the TLS session. Asked for once, during authentication.
     binding: Option<ChannelBinding>,
+    /// Whether this side may end the stream first.
+    may_shut_down: bool,
 }
 
 impl Tap {
     /// A tap on a fresh stream. `asks_for_tls` where the first byte to come is the server's answer to that question.
     pub(super) fn new(stream: Stream, asks_for_tls: bool) -> Self {
         let read = Framing { lone_bytes: usize::from(asks_for_tls), ..Framing::default() };
-        Self { tapped: Arc::new(Mutex::new(Tapped { stream: Some(stream), read, binding: None })) }
+        Self { tapped: Arc::new(Mutex::new(Tapped { stream: Some(stream), read, binding: None, may_shut_down: true })) }
+    }
+
+    /// The same, for a stream that the other side is to end: shutting it down does nothing.
+    pub(super) fn kept_open(stream: Stream, asks_for_tls: bool) -> Self {
+        let tap = Self::new(stream, asks_for_tls);
+        tap.with(|tapped| tapped.may_shut_down = false);
+        tap
     }
 
     /// Whether what was read so far ends with a whole message.
@@ -143,7 +152,11 @@ impl AsyncWrite for Tap {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(|stream| stream.poll_shutdown(cx))
+        if self.with(|tapped| tapped.may_shut_down) {
+            self.poll(|stream| stream.poll_shutdown(cx))
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 }
 
@@ -172,7 +185,7 @@ impl TlsConnect<Tap> for TapTls {
             let stream = tls.connect(plain).await?;
             let binding = Some(stream.channel_binding());
             let stream = Some(Stream::Tls(Box::new(stream)));
-            tap.with(|tapped| *tapped = Tapped { stream, read: Framing::default(), binding });
+            tap.with(|tapped| (tapped.stream, tapped.read, tapped.binding) = (stream, Framing::default(), binding));
             Ok(tap)
         })
     }
