@@ -97,14 +97,15 @@ fn write_out(text: &str) -> io::Result<bool> {
 /// # Errors
 /// As [`say`].
 pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
-    let verdict = || format!("STATUS: {} - {}", result.status, text::printable(&result.reason));
+    let verdict = format!("STATUS: {} - {}", result.status, text::printable(&result.reason));
+    // A person who sends the document to a file sees nothing else. Said before the document: where both streams go to one
+    // file, as in the logs of a container, nothing may stand behind it.
+    let is_told = json && result.status != Status::Passed;
+    if is_told {
+        note(&verdict);
+    }
     let is_read = if json {
-        let written = write_out(&format!("{}\n", text::printable_json(&serde_json::to_string(result)?)));
-        // A person who sends the document to a file sees nothing else.
-        if result.status != Status::Passed && !matches!(written, Ok(false)) {
-            note(&verdict());
-        }
-        written?
+        write_out(&format!("{}\n", text::printable_json(&serde_json::to_string(result)?)))?
     } else {
         let mut report = Vec::new();
         text::report(&mut report, result)?;
@@ -113,10 +114,11 @@ pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
     if !is_read {
         let Accounting { scheduled, ok, .. } = result.accounting;
         note(&format!(
-            "Standard output was closed before the result was written: {ok} of {scheduled} requests were OK.\n\
-             {}",
-            verdict()
+            "Standard output was closed before the result was written: {ok} of {scheduled} requests were OK."
         ));
+        if !is_told {
+            note(&verdict);
+        }
     }
     Ok(())
 }

@@ -208,7 +208,7 @@ fn content(file: &str, from: &mut dyn Read) -> Result<Vec<u8>, ReadError> {
 fn documents(file: &str, content: &[u8], results: &mut Vec<(String, RunResult)>) -> Result<(), ReadError> {
     let mut rest = after_noise(file, content)?;
     for number in 1.. {
-        rest = rest.trim_ascii_start();
+        rest = after_statuses(rest);
         if rest.is_empty() {
             break;
         }
@@ -234,6 +234,19 @@ fn documents(file: &str, content: &[u8], results: &mut Vec<(String, RunResult)>)
         rest = &rest[end..];
     }
     Ok(())
+}
+
+/// Passes over blanks, and over the line that a run writes to stderr beside its document: container logs may have it in
+/// either order.
+fn after_statuses(mut rest: &[u8]) -> &[u8] {
+    loop {
+        rest = rest.trim_ascii_start();
+        if !rest.starts_with(b"STATUS: ") {
+            return rest;
+        }
+        let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        rest = &rest[end..];
+    }
 }
 
 /// Where the first document begins: with its first field as this program writes it, or else at the first line that
@@ -315,6 +328,7 @@ mod tests {
             format!("\u{feff}{one}{two}"),
             format!("Welcome {{ to }} h1\n{{\"a\": \"greeting\"}}\n{one}\n{two}"),
             format!("h1$ {one}{two}"),
+            format!("STATUS: FAILED - {{\"a\" missing}}\n{one}\nSTATUS: DEGRADED - why\n{two}\nSTATUS: FAILED"),
             format!("Last login: today\n  {sorted}\n{two}"),
         ] {
             assert_eq!(read_stdin(content.as_bytes()).unwrap(), ["h1", "h2"], "{content}");

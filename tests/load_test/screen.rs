@@ -66,7 +66,7 @@ fn the_headline_is_on_the_screen_at_the_end() {
         assert!(figures.iter().all(|figure| headline.contains(figure)), "{headline}");
         assert_eq!(exited, code, "{screen:#?}");
         assert!(screen.iter().any(|row| row.starts_with(&format!("STATUS: {verdict} - "))), "{screen:#?}");
-        assert!(screen.iter().any(|row| row.starts_with("LATENCY (ms):")), "{screen:#?}");
+        assert!(screen.iter().any(|row| row.starts_with("  P99:")), "{screen:#?}");
     }
 }
 

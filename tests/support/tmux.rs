@@ -18,7 +18,8 @@ impl Terminal {
     pub fn run((columns, rows): (usize, usize), command: &Command) -> Self {
         let terminal = Self { folder: tempfile::Builder::new().prefix("tmux-").tempdir_in("/tmp").unwrap() };
         let (script, config) = (terminal.folder.path().join("run.sh"), terminal.folder.path().join("conf"));
-        fs::write(&script, format!("{}\necho EXIT $?\nexec sleep 600\n", shell_line(command))).unwrap();
+        // Ctrl-C goes to the shell, too.
+        fs::write(&script, format!("trap : INT\n{}\necho EXIT $?\nexec sleep 600\n", shell_line(command))).unwrap();
         fs::write(&config, "set -g status off\nset -g default-terminal screen-256color\n").unwrap();
         let (columns, rows) = (columns.to_string(), rows.to_string());
         let begin = ["-u", "-f", config.to_str().unwrap(), "new-session", "-d", "-x", &columns, "-y", &rows];
