@@ -18,6 +18,8 @@ const MAX_ENTRIES: usize = 1_000;
 const MAX_NAME: usize = 253;
 /// The longest sentence, bytes; a list of hosts in a connection string may be such.
 const MAX_TEXT: usize = 10_000;
+/// Parts of the names of fields that may be below zero. Names that end in `_ns` may be above [`MAX_COUNT`].
+const SIGNED: [&str; 2] = ["offset", "skew"];
 /// Fields whose strings are sentences of people or servers. All other strings are names: short, not empty, and without
 /// control characters. What is printed of a sentence is escaped there.
 const TEXTS: [&str; 10] =
@@ -36,11 +38,10 @@ fn wrong(value: &Value, path: &str, is_text: bool) -> Option<String> {
         Value::Null | Value::Bool(_) => None,
         Value::Number(number) => {
             let is_time = path.ends_with("_ns");
+            let least = if SIGNED.iter().any(|name| path.contains(name)) { -MAX_NUMBER } else { 0.0 };
             let is_right = match (number.as_u64(), number.as_f64()) {
                 (Some(count), _) => is_time || count <= MAX_COUNT,
-                // A clock may be behind.
-                (None, number) if path.ends_with("offset_ms") => number.is_some_and(|number| number.abs() < MAX_NUMBER),
-                (None, number) => number.is_some_and(|number| (0.0..MAX_NUMBER).contains(&number)),
+                (None, number) => number.is_some_and(|number| (least..MAX_NUMBER).contains(&number)),
             };
             let shown = || {
                 number.as_u64().map_or_else(|| format!("{:e}", number.as_f64().unwrap_or(f64::NAN)), |n| n.to_string())
@@ -94,7 +95,8 @@ mod tests {
             (json!({"a": {"b": [1, -1]}}), Some("its a.b[1] is -1e0")),
             (json!({"count": MAX_COUNT}), None),
             (json!({"count": MAX_COUNT + 1}), Some("its count is 100000000000001")),
-            (json!({"at_ns": u64::MAX}), None),
+            (json!({"at_ns": u64::MAX, "offset_ms": -0.5, "start_skew_ms": -3}), None),
+            (json!({"offset_ms": -1e300}), Some("its offset_ms is -1e300")),
             (json!({"rate": 1e300}), Some("its rate is 1e300")),
             (json!({"rate": 0.0, "none": null, "yes": true}), None),
             (json!({"name": " "}), Some("its name is empty")),
