@@ -92,7 +92,7 @@ impl Decimal {
         let power = u128::checked_pow(10, exponent.unsigned_abs());
         let scaled = match (exponent < 0, power) {
             (true, None) => return Err(Misfit::TooFine),
-            (true, Some(power)) if self.mantissa % power != 0 => return Err(Misfit::TooFine),
+            (true, Some(power)) if !self.mantissa.is_multiple_of(power) => return Err(Misfit::TooFine),
             (true, Some(power)) => self.mantissa / power,
             (false, power) => power.and_then(|power| self.mantissa.checked_mul(power)).ok_or(Misfit::TooLarge)?,
         };

@@ -117,9 +117,9 @@ pub enum SchemaError {
         /// The missing database.
         name: String,
         /// Why not to `postgres`.
-        postgres: ConnectError,
+        postgres: Box<ConnectError>,
         /// Why not to `template1`.
-        template1: ConnectError,
+        template1: Box<ConnectError>,
     },
     /// Anything else.
     #[error("could not {what}: {cause}")]
@@ -200,13 +200,15 @@ async fn create_database(connector: &Connector) -> Result<(), SchemaError> {
 async fn maintenance(connector: &Connector, name: &str) -> Result<Link, SchemaError> {
     use ConnectErrorKind::{DatabaseMissing, NotAllowed, Other, TooManyConnections};
     let postgres = match Link::open(&connector.with_dbname("postgres")).await {
-        Err(error) if matches!(error.kind(), DatabaseMissing | NotAllowed | Other | TooManyConnections) => error,
+        Err(error) if matches!(error.kind(), DatabaseMissing | NotAllowed | Other | TooManyConnections) => {
+            Box::new(error)
+        }
         connected => return Ok(connected?),
     };
     Link::open(&connector.with_dbname("template1")).await.map_err(|template1| SchemaError::NoMaintenance {
         name: name.to_owned(),
         postgres,
-        template1,
+        template1: Box::new(template1),
     })
 }
 
