@@ -15,10 +15,10 @@
 //!
 //! `schema.sql` knows the first one. While a process looks for other marks and sets its own first one, it holds [`GATE`].
 
+mod claim;
 mod holder;
 
 use std::fmt::Write as _;
-use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryMessage;
@@ -27,10 +27,9 @@ use tokio_postgres::error::SqlState;
 use super::connect::{ConnectError, Connector};
 use super::link::{Link, LinkError};
 use crate::outcome::chain;
-use crate::schedule::Share;
 use crate::workload::TABLES;
-use crate::workload::random::SplitMix64;
 
+pub use claim::{Claim, random_test, test_of_shares};
 pub use holder::Mark;
 
 /// First half of the key of a mark; `schema.sql` has the same number.
@@ -57,41 +56,6 @@ const SETTLE: Duration = Duration::from_millis(250);
 
 /// How long the set-up connection may take to answer while the mark is held. A pool of one connection cannot.
 const SECOND_CONNECTION: Duration = Duration::from_secs(5);
-
-/// Which test a process belongs to, and which share of it the process runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The same for all processes of one test.
-    pub test: u32,
-    /// The process's share.
-    pub share: Share,
-}
-
-impl Claim {
-    /// Of a process, where `test` is known; otherwise the process is a test of its own.
-    pub fn new(test: Option<u32>, share: Share) -> Self {
-        Self { test: test.unwrap_or_else(random_test), share }
-    }
-
-    fn share_key(self) -> u32 {
-        test_of([u64::from(self.test), self.share.index])
-    }
-}
-
-/// A number for a new test.
-pub fn random_test() -> u32 {
-    test_of([RandomState::new().hash_one(std::process::id()), 0])
-}
-
-/// The number of a test whose processes know nothing of each other but its start and how many shares it has.
-pub fn test_of_shares(start_at_unix_ns: Option<u64>, shares: u64) -> u32 {
-    test_of([start_at_unix_ns.unwrap_or_default(), shares])
-}
-
-/// Never 0, which stands for no test at all.
-fn test_of([one, other]: [u64; 2]) -> u32 {
-    (SplitMix64::for_slot(one, other).next_u64() as u32).max(1)
-}
 
 /// Why a test may not use the tables. Nothing has been changed.
 #[derive(Debug, thiserror::Error)]
@@ -465,23 +429,6 @@ fn rows(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = &tokio_postgres
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shares_with_one_start_are_one_test_and_all_others_are_not() {
-        let start = Some(1_800_000_000_000_000_000);
-        assert_eq!(test_of_shares(start, 2), test_of_shares(start, 2));
-        let all = [
-            test_of_shares(start, 2),
-            test_of_shares(start, 3),
-            test_of_shares(Some(1_800_000_000_000_000_001), 2),
-            test_of_shares(None, 2),
-            random_test(),
-            random_test(),
-        ];
-        for (at, one) in all.iter().enumerate() {
-            assert!(*one != 0 && !all[at + 1..].contains(one), "{all:?}");
-        }
-    }
 
     #[test]
     fn the_holder_is_named_with_what_is_known_of_it() {
