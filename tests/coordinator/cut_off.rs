@@ -29,18 +29,24 @@ fn server_at(address: &str) -> TestServer {
     server
 }
 
-/// Cuts the VM off while it holds what the others need: nobody writes any more.
-fn cut_off_with_locks(namespace: &Namespace, fleet: &TestFleet) {
-    for _ in 0..20 {
+/// Cuts the VM, which the server knows as `client`, off while it holds what the others need.
+fn cut_off_with_locks(namespace: &Namespace, fleet: &TestFleet, client: &str) {
+    let holding = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE client_addr = '{client}' AND state = 'idle in transaction' \
+         AND query LIKE 'INSERT INTO resource_bucket%'"
+    );
+    let holds = || {
+        std::thread::sleep(Duration::from_millis(150));
+        fleet.psql(&holding) != "0"
+    };
+    for _ in 0..40 {
         namespace.lose_link();
-        std::thread::sleep(Duration::from_millis(700));
-        let before = fleet.rows("chat_inference");
-        std::thread::sleep(Duration::from_millis(700));
-        if fleet.rows("chat_inference") == before {
+        // What was on its way has arrived by the second look.
+        if holds() && holds() {
             return;
         }
         namespace.find_link();
-        std::thread::sleep(Duration::from_millis(531));
+        std::thread::sleep(Duration::from_millis(731));
     }
     panic!("it was never cut off while it held a lock");
 }
@@ -66,9 +72,9 @@ fn a_vm_that_is_cut_off_from_the_database_holds_the_others_up_only_for_seconds()
         String::from_utf8_lossy(&found.stdout).trim() == "t"
     });
     std::thread::sleep(Duration::from_millis(2_500));
-    cut_off_with_locks(&namespace, &fleet);
-    let since = Instant::now();
     let client = namespace.address().replace("10.77.", "10.78.");
+    cut_off_with_locks(&namespace, &fleet, &client);
+    let since = Instant::now();
     let left = format!("SELECT count(*) FROM pg_stat_activity WHERE client_addr = '{client}'");
     assert_ne!(fleet.psql(&left), "0", "its sessions are still there");
     wait_until("the server has ended its sessions", || fleet.psql(&left) == "0");

@@ -57,13 +57,6 @@ impl Ran {
         self
     }
 
-    /// It ended with one of these codes.
-    #[track_caller]
-    pub fn expect_any(self, codes: &[i32]) -> Self {
-        assert!(self.code.is_some_and(|code| codes.contains(&code)), "{self:?}");
-        self
-    }
-
     /// The run took place. Whether it passed is up to the machine, which may be busy, and not judged here.
     #[track_caller]
     pub fn expect_measured(self) -> Self {
