@@ -474,7 +474,8 @@ mod tests {
         let (status, reason) = judged(unverified, &criteria());
         assert_eq!(status, Status::Interrupted);
         assert!(reason.ends_with("achieved. The rows could not be verified: it was interrupted"), "{reason}");
-        let cases: [(fn(&mut RunResult), Status); 6] = [
+        type Change = fn(&mut RunResult);
+        let cases: [(Change, Status); 6] = [
             (|r| (r.throughput.failed_writes, r.throughput.total_requests) = (1, 100), Status::Failed),
             (|r| r.throughput.target_achieved_pct = Some(40.0), Status::Failed),
             (|r| r.throughput.target_achieved_pct = Some(80.0), Status::Degraded),
