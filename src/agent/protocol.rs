@@ -34,7 +34,7 @@ use crate::result::{ClockVsDatabase, Config, EncodedHistogram, RunResult, Server
 use crate::schedule::Share;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// How often each side says something.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);

@@ -217,7 +217,8 @@ pub fn hear(lines: &[u8]) -> Result<Part, String> {
         }
     }
     let lost = member.lost.clone().unwrap_or_else(|| "it delivered nothing".to_owned());
-    let part = member.part(schedule(), T0_UNIX_NS).ok_or(lost)?;
+    let mut part = member.part(schedule(), T0_UNIX_NS).ok_or_else(|| lost.clone())?;
+    part.lost = part.lost.or_else(|| member.result.is_none().then_some(lost));
     // Whatever was taken in until then has to be fit for merging, or what was checked on the way was not enough.
     merge::check_whole(&part).map_err(|error| error.to_string())?;
     Ok(part)

@@ -172,12 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn the_database_is_not_suspected_of_what_the_generator_did() {
+    fn workers_are_not_suspected_of_what_the_generator_did() {
         let behind = |r: &mut RunResult| {
             r.wait_for_connection_ms.count = 900;
+            r.service_time_ms.avg = Some(500.0);
             r.throughput.target_achieved_pct = Some(98.0);
         };
-        let suspected = |result: RunResult| result.advice.iter().any(|line| line.contains("the server paused"));
+        let suspected = |result: RunResult| result.advice.iter().any(|line| line.contains("all workers were busy"));
         assert!(suspected(judged(0.0, 0, false, &[], |r| {
             r.generator.stood_still = Stalls::default();
             behind(r);

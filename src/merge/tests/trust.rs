@@ -6,6 +6,7 @@ use super::*;
 use crate::docker::ContainerUsage;
 use crate::outages::Outage;
 use crate::result::{TableRows, Verification};
+use crate::stalls::{Stall, Stalls};
 
 /// A document with something in every field.
 fn rich(index: u64) -> Part {
@@ -58,6 +59,10 @@ fn rich(index: u64) -> Part {
         tickets_taken: None,
         error: None,
     });
+    result.run.clock_vs_database = Some(ClockVsDatabase { offset_ms: -0.4, bound_ms: 0.2 });
+    let stall = Stall { hostname: None, started_s: 2.0, seconds: 0.5, asleep: false };
+    result.generator.stood_still =
+        Stalls { stalls: vec![stall], stall_count: 1, stalled_seconds: 0.5, stalled_requests: 4 };
     result.generator.busiest_thread_pct = 10.0;
     result.generator.run_queue_wait_pct = Some(5.0);
     result.generator.occupied_pct = Some(14.0);
@@ -171,7 +176,12 @@ fn figures(result: &RunResult) -> Value {
     let mut value = serde_json::to_value(result).unwrap();
     for vm in value["per_vm_results"].as_array_mut().unwrap() {
         vm["hostname"].take();
+        // These follow from the clocks, of which each VM tells its own.
+        vm["clock"].take();
+        vm["start_skew_ms"].take();
     }
+    value["start_skew_ms"].take();
+    ["started_at", "started_unix_ns"].map(|name| value["run"][name].take());
     without_claims(&mut value, "");
     value
 }
