@@ -101,7 +101,7 @@ class Hosts:
         scheduled = round(options.rps * hosts * options.duration)
         if not result["success"] or abs(result["accounting"]["scheduled"] - scheduled) > 1:
             raise BenchError(f"not all of {hosts} hosts ran: {result['reason']}")
-        t0 = result["run"]["started_unix_ns"] / 1e9
+        t0 = int(result["run"]["started_unix_ns"]) / 1e9
         return {
             "start_skew_ms": result["start_skew_ms"],
             "worst_start_ms": max((vm["start_skew_ms"] for vm in result["per_vm_results"]), key=abs),
@@ -120,7 +120,8 @@ class Hosts:
         deadline = time.monotonic() + 1
         while True:
             found = [name for pid, name in processes() if pid != self.sshd.process.pid and self.belongs(pid)]
-            found += self.server.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'postgres_load_test'")
+            found += self.server.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'postgres_load_test' "
+                                     "OR application_name LIKE 'load_test %'")
             if not found or time.monotonic() > deadline:
                 return found
             time.sleep(0.05)

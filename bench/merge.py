@@ -47,12 +47,18 @@ def spread(seed, count, digits, median_us):
 
 
 def summary(histogram):
-    ms = lambda value: value / 1000
-    at = lambda percentile: ms(histogram.get_value_at_percentile(percentile))
-    figures = {"min": ms(histogram.get_min_value()), "avg": ms(histogram.get_mean_value()), "p50": at(50), "p90": at(90),
-               "p95": at(95), "p99": at(99), "p99_9": at(99.9), "max": ms(histogram.get_max_value())}
-    return {"count": histogram.get_total_count(), **figures,
-            **{f"{name}_is_lower_bound": False for name in figures if name != "min"}}
+    ms, count = (lambda value: value / 1000), histogram.get_total_count()
+    least, most = histogram.get_min_value(), histogram.get_max_value()
+
+    def at(per_mille):
+        # The nearest rank; the library rounds to ranks itself, and a quarter less is safe from that.
+        rank = -(-per_mille * count // 1000)
+        return ms(min(max(histogram.get_value_at_percentile(100 * (rank - 0.25) / count), least), most))
+
+    percentiles = {"p50": at(500), "p90": at(900), "p95": at(950), "p99": at(990), "p99_9": at(999)}
+    figures = {"min": ms(least), "avg": ms(histogram.get_mean_value()), **percentiles, "max": ms(most)}
+    return {"count": count, **figures, **{f"{name}_is_lower_bound": False for name in figures if name != "min"},
+            **{f"{name}_is_max": False for name in percentiles}, "requests": count}
 
 
 def real_document(load_test, pg_bin):
@@ -91,6 +97,9 @@ def kinds(template, requests):
                                       completed_in_window=requests, timeline={"bin_seconds": 1, "completed": bins})
         document["run"].update(window_start_s=0.0, window_seconds=float(WINDOW_SECONDS), interrupted=False)
         document["config"].update(duration_seconds=float(WINDOW_SECONDS))
+        generator = document["generator"]
+        generator.update(cpu_us_per_request=generator["cpu_seconds"] * 1e6 / requests, stalls=[], stall_count=0,
+                         stalled_seconds=0.0, stalled_requests=0)
         document.update(errors=[], warnings=[], advice=[], data_written_mb=requests * 4.5 / 1024)
         yield document, figures["latency"][1]
 
@@ -102,7 +111,7 @@ def write_documents(folder, template, options):
         document, own_latency = made[index % KINDS]
         document["hostname"] = f"host-{index + 1}"
         document["run"]["share"] = {"index": index, "of": options.hosts}
-        document["config"]["target_rps"] = options.requests / WINDOW_SECONDS * options.hosts
+        document["config"]["target_rps"] = float(options.requests // WINDOW_SECONDS * options.hosts)
         latency.add(own_latency)
         files.append(os.path.join(folder, f"r{index + 1}.json"))
         with open(files[-1], "w", encoding="utf-8") as file:
@@ -143,12 +152,14 @@ def main():
     add = parser.add_argument
     add("--binary", default="target/release/coordinator", metavar="FILE", help="coordinator; load_test is beside it")
     add("--hosts", type=int, default=1000, metavar="N", help="results to merge")
-    add("--requests", type=int, default=1_000_000, metavar="N", help="requests in each of them")
+    add("--requests", type=int, default=600_000, metavar="N", help="requests in each of them")
     add("--repetitions", type=int, default=5, metavar="N", help="how often each way is measured")
     add("--pg-bin", metavar="FOLDER", help="where PostgreSQL's programs are (default: the newest found)")
     options = parser.parse_args()
     if min(options.hosts, options.requests, options.repetitions) < 1:
         parser.error("--hosts, --requests and --repetitions must be at least 1")
+    if options.requests % WINDOW_SECONDS or options.requests // WINDOW_SECONDS * options.hosts > 10_000_000:
+        parser.error(f"--requests must be a multiple of {WINDOW_SECONDS}, and at most ten million a second of all hosts")
     coordinator = os.path.abspath(options.binary)
     load_test = os.path.join(os.path.dirname(coordinator), "load_test")
     for program in (coordinator, load_test):

@@ -228,9 +228,16 @@ pub fn merge_closed(
         part.result = result;
     }
     clocks::compare(&mut parts);
-    if parts.iter().any(|part| !part.result.run.interrupted && part.lost.is_none()) {
+    // One that is stopped while it waits for its last answers has a whole window.
+    let is_cut = |part: &Part| {
+        let run = &part.result.run;
+        let whole_s = part.result.config.warmup_seconds + part.result.config.duration_seconds;
+        run.interrupted && run.window_start_s + run.window_seconds < whole_s - 1e-8
+    };
+    // A test that was stopped as a whole reaches some VMs before the end of their windows, and others after it.
+    if closed_ns.is_none() && parts.iter().any(|part| !is_cut(part) && part.lost.is_none()) {
         // Of a test that went on to its end, a part that was stopped is missing from then on.
-        for part in parts.iter_mut().filter(|part| part.result.run.interrupted && part.lost.is_none()) {
+        for part in parts.iter_mut().filter(|part| is_cut(part) && part.lost.is_none()) {
             part.lost = Some("it was stopped before its time".to_owned());
         }
     }

@@ -119,8 +119,9 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
     let mut options = plan.engine.clone();
     options.session.idle_in_transaction = database.idle_in_transaction;
     let mut prepared = engine::prepare(options.clone(), database.connector.clone(), maker.clone()).await;
-    if let Err(PrepareError::Open(error)) = &prepared
-        && is_for_want_of_connections(error)
+    let is_pooled = database.is_pooled;
+    if let Err(error) = &prepared
+        && is_for_want_of_connections(error, is_pooled)
         && let Some(mark) = database.mark.take()
     {
         // The load needs the mark's connection.
@@ -145,10 +146,12 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
 }
 
 /// Whether there may be too few connections; a pooler in session mode does not answer then.
-fn is_for_want_of_connections(error: &OpenError) -> bool {
+fn is_for_want_of_connections(error: &PrepareError, is_pooled: bool) -> bool {
     match error {
-        OpenError::Connect(error) => error.kind() == ConnectErrorKind::TooManyConnections,
-        error => matches!(error, OpenError::PrepareTimeout),
+        PrepareError::TooManyWorkers { .. } => true,
+        PrepareError::Open(OpenError::Connect(error)) => error.kind() == ConnectErrorKind::TooManyConnections,
+        PrepareError::Open(OpenError::PrepareTimeout) => is_pooled,
+        _ => false,
     }
 }
 

@@ -167,7 +167,8 @@ impl Conversation {
                         true => live.unverified(&record),
                         false => self.verify(&live, &record).await?,
                     };
-                    if self.tickets.is_none() {
+                    // Who is told to end at once ends its connections by ending.
+                    if self.tickets.is_none() && !is_aborted {
                         live.release().await;
                     }
                     // An order to stop that came after this VM's window cost its share nothing.
@@ -203,11 +204,14 @@ impl Conversation {
                 Some(order) = self.channel.orders.recv() => order,
             };
             // All others came too late to matter.
-            let (Order::CountTickets, Some(counter)) = (order, &self.tickets) else { continue };
-            let taken = tokio::select! {
-                biased;
-                reason = gone(&mut self.channel.gone) => break reason,
-                taken = counter.count() => taken,
+            let Order::CountTickets = order else { continue };
+            let taken = match &self.tickets {
+                None => None,
+                Some(counter) => tokio::select! {
+                    biased;
+                    reason = gone(&mut self.channel.gone) => break reason,
+                    taken = counter.count() => taken,
+                },
             };
             self.channel.outbox.say(Event::Tickets { taken });
         };

@@ -44,6 +44,8 @@ pub struct SessionLimits {
     pub session_sql: String,
     /// What each transaction sets for itself behind a pooler (`idle_in_transaction_session_timeout`).
     pub idle_in_transaction: Option<Duration>,
+    /// Whether a pooler stands between.
+    pub is_pooled: bool,
 }
 
 /// Finds out which limits our sessions still lack: a stricter one, as of `ALTER ROLE` or `options`, is left alone. Where
@@ -72,7 +74,7 @@ pub async fn lacking(link: &mut Link) -> Result<SessionLimits, LinkError> {
     }
     if !is_direct {
         let limit = wanted.contains(&IDLE_IN_TRANSACTION).then(|| Duration::from_millis(IDLE_IN_TRANSACTION.most));
-        return Ok(SessionLimits { idle_in_transaction: limit, ..SessionLimits::default() });
+        return Ok(SessionLimits { idle_in_transaction: limit, is_pooled: true, ..SessionLimits::default() });
     }
     Ok(SessionLimits { session_sql: accepted(link, &wanted).await, ..SessionLimits::default() })
 }

@@ -57,6 +57,11 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// How long the set-up connection may take to answer while the mark is held. A pool of one connection cannot.
 const SECOND_CONNECTION: Duration = Duration::from_secs(5);
 
+/// How long the gate is waited for, and for each share of the test more: all of them may come at once, and each takes
+/// some round trips.
+const GATE_WITHIN: Duration = Duration::from_secs(10);
+const GATE_WITHIN_PER_SHARE: Duration = Duration::from_millis(500);
+
 /// Why a test may not use the tables. Nothing has been changed.
 #[derive(Debug, thiserror::Error)]
 pub enum MarkError {
@@ -88,7 +93,7 @@ pub enum MarkError {
     },
     /// The gate stayed closed.
     #[error(
-        "another load test is being set up in this database and did not finish within 10 s; wait for it, or end the session \
+        "another load test is being set up in this database and did not finish in time; wait for it, or end the session \
          that holds the advisory lock {GATE} (see pg_locks)"
     )]
     Gate,
@@ -168,6 +173,7 @@ pub async fn take(
             return unmarked(link, &keys, &chain(&error)).await;
         }
     }
+    let is_pooled = is_pooled(&mut own).await;
     let answer = link.run_within(Some(SECOND_CONNECTION), async |client| client.simple_query("SELECT 1").await).await;
     if answer.is_err() {
         roll_back(&mut own).await;
@@ -179,7 +185,14 @@ pub async fn take(
         );
         return unmarked(link, &keys, &cause).await;
     }
-    Ok(Marking::Held(Mark::hold(connector.clone(), own, keys)))
+    Ok(Marking::Held(Mark::hold(connector.clone(), own, keys, is_pooled)))
+}
+
+/// Whether a pooler stands between: then the server's process is not the one that it named at the login.
+async fn is_pooled(link: &mut Link) -> bool {
+    let asked = link.run(async |client| client.simple_query("SELECT pg_backend_pid()").await).await;
+    let told = asked.ok().and_then(|messages| rows(&messages).next()?.get(0)?.parse::<i32>().ok());
+    told.is_none() || told != link.process_id()
 }
 
 /// The run goes on without a mark, unless another test has one.
@@ -250,8 +263,15 @@ async fn attempt(link: &mut Link, keys: &Keys) -> Result<Attempt, LinkError> {
 }
 
 async fn attempt_within(link: &mut Link, keys: &Keys) -> Result<Attempt, LinkError> {
-    let begin = format!("{}SELECT pg_advisory_lock({GATE}); SAVEPOINT look", keys.begin());
-    link.run_within(Some(Duration::from_secs(15)), async |client| client.batch_execute(&begin).await).await?;
+    let within =
+        GATE_WITHIN + GATE_WITHIN_PER_SHARE.saturating_mul(u32::try_from(keys.claim.share.of).unwrap_or(u32::MAX));
+    let within = within.min(Duration::from_secs(300));
+    let begin = format!(
+        "{}SET LOCAL lock_timeout = {}; SELECT pg_advisory_lock({GATE}); SAVEPOINT look",
+        keys.begin(),
+        within.as_millis()
+    );
+    link.run_within(Some(within + Duration::from_secs(5)), async |client| client.batch_execute(&begin).await).await?;
     let holders = look(link, keys).await?;
     if !holders.is_empty() {
         return Ok(Attempt::Taken(holders));
@@ -287,7 +307,13 @@ async fn attempt_within(link: &mut Link, keys: &Keys) -> Result<Attempt, LinkErr
 
 /// Lets a new transaction take the place of the last one, and returns whether that took so long that a newcomer may have
 /// come between. There is no time limit: a pooler that pauses or a server that stands still is waited for.
-async fn renew(link: &mut Link, keys: &Keys) -> Result<bool, LinkError> {
+async fn renew(link: &mut Link, keys: &Keys, is_pooled: bool) -> Result<bool, LinkError> {
+    if !is_pooled {
+        // In one message, so that the gap does not grow with the distance.
+        let again = format!("COMMIT; {}{}", keys.begin(), keys.lock_all());
+        link.run_within(None, async |client| client.batch_execute(&again).await).await?;
+        return Ok(false);
+    }
     link.run_within(None, async |client| client.batch_execute("COMMIT").await).await?;
     let since = Instant::now();
     let begin = keys.begin() + &keys.lock_all();

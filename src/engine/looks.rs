@@ -36,6 +36,10 @@ pub struct Looks {
     known: AtomicUsize,
     /// The end of the latest stall, while slots that came due meanwhile are still waiting; 0 otherwise.
     backlog_of_ns: AtomicU64,
+    /// Stalls that ended before this have none.
+    backlogs_from_ns: AtomicU64,
+    /// How long the generator stood still in the stalls whose backlog it is.
+    backlog_stood_ns: AtomicU64,
     /// Whether a worker was idle when that stall began: then the whole backlog comes from it.
     had_idle: AtomicBool,
     notes: Mutex<Notes>,
@@ -77,6 +81,8 @@ impl Default for Looks {
             spans: (0..MAX_SPANS).map(|_| Default::default()).collect(),
             known: AtomicUsize::new(0),
             backlog_of_ns: AtomicU64::new(0),
+            backlogs_from_ns: AtomicU64::new(0),
+            backlog_stood_ns: AtomicU64::new(0),
             had_idle: AtomicBool::new(false),
             notes: Mutex::default(),
         }
@@ -109,6 +115,8 @@ impl Looks {
         end.store(end_ns, Ordering::Relaxed);
         // A stall while a backlog is being worked off lengthens it; another cause does not come to it.
         let goes_on = self.backlog_of_ns.load(Ordering::Relaxed) != 0 && self.had_idle.load(Ordering::Relaxed);
+        let before_ns = if goes_on { self.backlog_stood_ns.load(Ordering::Relaxed) } else { 0 };
+        self.backlog_stood_ns.store(before_ns.saturating_add(end_ns.saturating_sub(start_ns)), Ordering::Relaxed);
         self.had_idle.store(goes_on, Ordering::Relaxed);
         self.backlog_of_ns.store(end_ns, Ordering::Relaxed);
         self.known.store(at + 1, Ordering::Release);
@@ -139,9 +147,20 @@ impl Looks {
         self.known.load(Ordering::Acquire) > 0
     }
 
+    /// A stall that ended before `from_ns` left no slot waiting: there were none to wait.
+    pub fn have_backlogs_from(&self, from_ns: u64) {
+        self.backlogs_from_ns.store(from_ns, Ordering::Relaxed);
+    }
+
+    /// When the stall ended whose backlog is being worked off; 0 where there is none.
+    fn backlog_of_ns(&self) -> u64 {
+        let of_ns = self.backlog_of_ns.load(Ordering::Relaxed);
+        if of_ns > self.backlogs_from_ns.load(Ordering::Relaxed) { of_ns } else { 0 }
+    }
+
     /// A worker claimed a slot before it was due, so no slot waits any more.
     pub fn caught_up(&self, claimed_ns: u64) {
-        let backlog_of_ns = self.backlog_of_ns.load(Ordering::Relaxed);
+        let backlog_of_ns = self.backlog_of_ns();
         if backlog_of_ns != 0 && claimed_ns >= backlog_of_ns {
             let _ = self.backlog_of_ns.compare_exchange(backlog_of_ns, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -149,7 +168,7 @@ impl Looks {
 
     /// A worker that had claimed a slot before it was due sends it at `sent_ns`.
     pub fn was_idle(&self, claimed_ns: u64, sent_ns: u64) {
-        let backlog_of_ns = self.backlog_of_ns.load(Ordering::Relaxed);
+        let backlog_of_ns = self.backlog_of_ns();
         if backlog_of_ns != 0 && claimed_ns < backlog_of_ns && sent_ns >= backlog_of_ns {
             self.had_idle.store(true, Ordering::Relaxed);
         }
@@ -162,9 +181,11 @@ impl Looks {
         if !self.any() {
             return false;
         }
-        let backlog_of_ns = self.backlog_of_ns.load(Ordering::Relaxed);
+        let backlog_of_ns = self.backlog_of_ns();
         if backlog_of_ns != 0 && due_ns >= backlog_of_ns {
-            return self.had_idle.load(Ordering::Relaxed);
+            // Whatever is later than the stall was long has another cause as well.
+            let is_within = claimed_ns.saturating_sub(due_ns) <= self.backlog_stood_ns.load(Ordering::Relaxed);
+            return is_within && self.had_idle.load(Ordering::Relaxed);
         }
         let mut stood_ns = 0u64;
         for span in self.spans() {
@@ -193,7 +214,7 @@ impl Looks {
             spans: self.spans().collect(),
             count: notes.count,
             sleeps: notes.sleeps.clone(),
-            has_backlog: self.backlog_of_ns.load(Ordering::Relaxed) != 0 && self.had_idle.load(Ordering::Relaxed),
+            has_backlog: self.backlog_of_ns() != 0 && self.had_idle.load(Ordering::Relaxed),
         }
     }
 

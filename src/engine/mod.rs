@@ -44,6 +44,9 @@ pub use worker::Incident;
 /// A stall of the generator that is so long is told while the run goes on, nanoseconds.
 const TOLD_AT_ONCE_NS: u64 = 1_000_000_000;
 
+/// How long the connections of a run that cannot begin may take to be closed.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
+
 /// How load is driven.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineOptions {
@@ -187,11 +190,22 @@ pub async fn prepare(
         threads.push(std::thread::Builder::new().name(format!("load-{index}")).spawn(|| thread::run(setup))?);
     }
     drop(sender);
+    let mut ready = Ok(());
     for _ in 0..options.threads {
-        match events.recv().await {
-            Some(ThreadEvent::Ready(ready)) => ready.map_err(|error| error.of_workers(options.workers))?,
-            _ => return Err(std::io::Error::other("a generator thread ended before it was ready").into()),
+        ready = ready.and(match events.recv().await {
+            Some(ThreadEvent::Ready(ready)) => ready.map_err(|error| error.of_workers(options.workers)),
+            _ => Err(std::io::Error::other("a generator thread ended before it was ready").into()),
+        });
+        if ready.is_err() {
+            break;
         }
+    }
+    if let Err(error) = ready {
+        // Connections that are open are closed, so that they are free for another attempt.
+        drop(starts);
+        let ended = async { while events.recv().await.is_some() {} };
+        let _ = tokio::time::timeout(CLOSED_WITHIN, ended).await;
+        return Err(error);
     }
     let outages = Outages::new(matches!(options.schedule.pace, Pace::Closed));
     let running = Running {
@@ -223,6 +237,9 @@ impl Prepared {
 
     /// Begins at T0, which should not have passed yet.
     pub fn start(self, epoch: Epoch) -> Running {
+        let is_closed = matches!(self.running.options.schedule.pace, Pace::Closed);
+        // What comes due in a closed loop never waits for what came before.
+        self.running.shared.looks.have_backlogs_from(if is_closed { u64::MAX } else { epoch.mono_ns });
         for start in self.starts {
             // A thread that is gone is noticed when its record does not come.
             let _ = start.send(epoch);

@@ -215,7 +215,14 @@ async fn drive(setup: ThreadSetup) {
     }
     tasks.shutdown().await;
     drop(abandoned);
-    let _ = tokio::time::timeout(CANCELLED_WITHIN, cancelling.for_each(async |()| ())).await;
+    let mut cancelled = std::pin::pin!(tokio::time::timeout(CANCELLED_WITHIN, cancelling.for_each(async |()| ())));
+    // The generator does not stand still meanwhile.
+    loop {
+        tokio::select! {
+            _ = look.tick() => looks.tick(),
+            _ = &mut cancelled => break,
+        }
+    }
     reports.send(seconds.index);
     let Usage { cpu_ns, run_queue_ns, start_delay_ns } = match used {
         Some(used) => used,

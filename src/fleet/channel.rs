@@ -311,8 +311,8 @@ mod tests {
     #[tokio::test]
     async fn other_versions_and_rubbish_end_the_conversation() {
         for (line, part) in [
-            (&b"{\"agent\":3,\"event\":\"alive\"}\n"[..], "version 3"),
-            (b"{\"agent\":3,\"event\":\"sing\"}\n", "another version"),
+            (&b"{\"agent\":4,\"event\":\"alive\"}\n"[..], "version 4"),
+            (b"{\"agent\":4,\"event\":\"sing\"}\n", "another version"),
             (b"{\"agent\":3,\"event\":\"sing\"}\n", "not understood"),
             (&[b'x'; MAX_LINE_BYTES + 1][..], "more than"),
             (&[b"{\"agent\":3,\"event\":\"", &[b'\x9b'; 9_000][..], b"\"}\n"].concat(), "not understood"),

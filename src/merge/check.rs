@@ -97,10 +97,18 @@ pub(super) fn check(part: &Part) -> Result<(RunResult, Figures), MergeError> {
     }
     let figures = result.histograms.decode();
     let figures = figures.map_err(|(histogram, source)| MergeError::Histogram { host: host(), histogram, source })?;
+    if all(&figures).into_iter().any(|durations| count(durations).is_none()) {
+        return Err(refused("its histograms hold more requests than there can be".to_owned()));
+    }
     let mut right = result.clone();
     right.derive(&figures);
     let wrong = histograms_disagree(&right, &figures).or_else(|| difference(result, &right));
     wrong.map_or(Ok((right, figures)), |what| Err(refused(what)))
+}
+
+fn all(figures: &Figures) -> Vec<&Durations> {
+    let Figures { latency, service, lateness, wait, phases } = figures;
+    [latency, service, lateness, wait].into_iter().chain(phases).collect()
 }
 
 /// Whether [`check`] finds nothing.
@@ -193,7 +201,8 @@ fn times_disagree(part: &Part) -> Option<String> {
     let is_whole = is_begun && alike(run.window_seconds, config.duration_seconds);
     // One that is stopped in the warm-up has an empty window.
     let is_cut = (is_begun || run.window_seconds == 0.0) && end < config.warmup_seconds + config.duration_seconds;
-    if !(if run.interrupted { is_cut } else { is_whole }) {
+    // A run that is stopped while it waits for its last answers has a whole window.
+    if !(is_whole || run.interrupted && is_cut) {
         return Some(format!(
             "its window is {} s from {} s on, of {} s from {} s on, and it was {}interrupted",
             run.window_seconds,

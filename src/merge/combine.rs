@@ -57,7 +57,7 @@ pub(super) fn combine(
         reconnects: sums.reconnects,
         retried: sums.retried.0,
         retries: sums.retried.1,
-        outages: outages(&parts, |part| (t0_ns(part) - time.t0_ns) as f64 / 1e9),
+        outages: outages(&parts, |part| later_s(part, time)),
         verification: verification(&parts),
         generator: Generator::default(),
         container,
@@ -75,7 +75,7 @@ pub(super) fn combine(
     let (actual_rps, offered_rps) = rates(&parts, time, unreported);
     let Throughput { completed_in_window, timeline, .. } = result.throughput;
     result.throughput = Throughput::new(&sums.accounting, actual_rps, offered_rps, completed_in_window, timeline);
-    result.generator = generator(&parts);
+    result.generator = generator(&parts, time);
     Ok(RunResult { fleet: Some(fleet(parts, missing, unreported)), ..result })
 }
 
@@ -203,7 +203,12 @@ fn uncounted(result: &RunResult) -> Verification {
 
 /// CPU of all machines, the rest of the worst-off one. What a lost machine used is not known, so that its requests do
 /// not count either.
-fn generator(parts: &[Part]) -> Generator {
+/// How long after the test's T0 a part's own T0 was, seconds.
+fn later_s(part: &Part, time: &CommonTime) -> f64 {
+    (t0_ns(part) - time.t0_ns) as f64 / 1e9
+}
+
+fn generator(parts: &[Part], time: &CommonTime) -> Generator {
     let known = || parts.iter().filter(|part| part.lost.is_none()).map(|part| &part.result);
     let answered: u64 = known().map(RunResult::answered_with_warmup).sum();
     let cpu_seconds: f64 = known().map(|result| result.generator.cpu_seconds).sum();
@@ -213,7 +218,7 @@ fn generator(parts: &[Part]) -> Generator {
         busiest_thread_pct: known().map(|result| result.generator.busiest_thread_pct).fold(0.0, f64::max),
         run_queue_wait_pct: known().filter_map(|result| result.generator.run_queue_wait_pct).reduce(f64::max),
         occupied_pct: known().filter_map(|result| result.generator.occupied_pct).reduce(f64::max),
-        stood_still: stood_still(parts),
+        stood_still: stood_still(parts, |part| later_s(part, time)),
     }
 }
 

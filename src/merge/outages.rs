@@ -1,5 +1,6 @@
 //! Outages of several VMs at one time are one outage of the test. Pure.
 
+use super::stalls::end_s;
 use super::{Part, stalls};
 use crate::outages::Outage;
 
@@ -14,7 +15,7 @@ pub(super) fn outages(parts: &[Part], t0_s: impl Fn(&Part) -> f64) -> Vec<Outage
     let of = |(index, part): (usize, &Part)| {
         let shift = t0_s(part);
         let shifted = move |seconds: f64| (seconds + shift).max(0.0);
-        let unexplained = part.result.outages.iter().filter(|outage| !stalls::explain(parts, part, outage));
+        let unexplained = part.result.outages.iter().filter(|outage| !stalls::explain(parts, part, outage, &t0_s));
         let outages = unexplained.map(move |outage| Outage {
             started_s: shifted(outage.started_s),
             first_error_s: outage.first_error_s.map(shifted),
@@ -46,10 +47,6 @@ pub(super) fn outages(parts: &[Part], t0_s: impl Fn(&Part) -> f64) -> Vec<Outage
         Outage { hostname, vms: Some(vms.len() as u64), ..outage }
     });
     named.collect()
-}
-
-fn end_s(outage: &Outage) -> f64 {
-    outage.started_s + outage.seconds
 }
 
 #[cfg(test)]

@@ -2,13 +2,20 @@
 
 use super::Part;
 use crate::outages::Outage;
+use crate::outcome::ErrorOrigin;
 use crate::stalls::{MAX_LISTED, Stall, Stalls};
 
 /// When the VMs' generators stood still, in the order of their beginning.
-pub(super) fn stood_still(parts: &[Part]) -> Stalls {
+/// `t0_s` tells how long after the test's T0 each part's own T0 was, seconds.
+pub(super) fn stood_still(parts: &[Part], t0_s: impl Fn(&Part) -> f64) -> Stalls {
     let of = |part: &Part| {
         let named = part.result.generator.stood_still.stalls.iter().take(MAX_LISTED);
-        let name = |stall: &Stall| Stall { hostname: Some(part.hostname.clone()), ..stall.clone() };
+        let started_s = |stall: &Stall| (stall.started_s + t0_s(part)).max(0.0);
+        let name = |stall: &Stall| Stall {
+            hostname: Some(part.hostname.clone()),
+            started_s: started_s(stall),
+            ..stall.clone()
+        };
         named.map(name).collect::<Vec<_>>()
     };
     let each = || parts.iter().map(|part| &part.result.generator.stood_still);
@@ -23,15 +30,31 @@ pub(super) fn stood_still(parts: &[Part]) -> Stalls {
 }
 
 /// Whether another VM stood still for so long during an outage of `part` that less than a second of it is left: it may
-/// have held locks that the others waited for, which is not the database's fault.
-pub(super) fn explain(parts: &[Part], part: &Part, outage: &Outage) -> bool {
-    parts.iter().filter(|other| !std::ptr::eq(*other, part)).any(|other| explains(other, outage))
+/// have held locks that the others waited for, which is not the database's fault. No lock breaks a connection, and
+/// without rate limiting there are no rows that two VMs write.
+pub(super) fn explain(parts: &[Part], part: &Part, outage: &Outage, t0_s: impl Fn(&Part) -> f64) -> bool {
+    let end_s = end_s(outage);
+    let broke = part.result.errors.iter().filter(|error| error.origin == ErrorOrigin::Connection).any(|error| {
+        error.first_s.is_none_or(|first_s| first_s <= end_s)
+            && error.last_s.is_none_or(|last_s| last_s >= outage.started_s)
+    });
+    let others = || parts.iter().filter(|other| !std::ptr::eq(*other, part));
+    part.result.config.rate_limiting
+        && !broke
+        && others().any(|other| explains(other, outage, t0_s(other) - t0_s(part)))
 }
 
-fn explains(other: &Part, outage: &Outage) -> bool {
-    let end_s = outage.recovered_s.unwrap_or(outage.started_s + outage.seconds);
-    let common_s =
-        |stall: &Stall| (end_s.min(stall.started_s + stall.seconds) - outage.started_s.max(stall.started_s)).max(0.0);
+/// When an outage was over, seconds after T0.
+pub(super) fn end_s(outage: &Outage) -> f64 {
+    outage.recovered_s.unwrap_or(outage.started_s + outage.seconds)
+}
+
+/// `later_s` is how long the other's T0 was after that of the outage's VM.
+fn explains(other: &Part, outage: &Outage, later_s: f64) -> bool {
+    let common_s = |stall: &Stall| {
+        let started_s = stall.started_s + later_s;
+        (end_s(outage).min(started_s + stall.seconds) - outage.started_s.max(started_s)).max(0.0)
+    };
     let stalls = other.result.generator.stood_still.stalls.iter().filter(|stall| !stall.asleep);
     let stood_still_s: f64 = stalls.map(common_s).sum();
     stood_still_s > 0.0 && outage.seconds - stood_still_s < 1.0

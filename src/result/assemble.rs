@@ -275,7 +275,11 @@ fn stood_still(record: &RunRecord, accounting: &Accounting) -> Stalls {
         stalls: all,
         stall_count,
         stalled_seconds: seconds(within_ns(0).saturating_add(asleep_ns)),
-        stalled_requests: (record.recorder.stalled + not_started).min(accounting.scheduled),
+        stalled_requests: match stall_count {
+            // What ended before T0 held nothing up.
+            0 => 0,
+            _ => (record.recorder.stalled + not_started).min(accounting.scheduled),
+        },
     }
 }
 

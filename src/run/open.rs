@@ -52,6 +52,8 @@ pub struct Database {
     pub(super) tickets_before: Option<u64>,
     /// [`SessionLimits::idle_in_transaction`]
     pub(super) idle_in_transaction: Option<Duration>,
+    /// [`SessionLimits::is_pooled`]
+    pub(super) is_pooled: bool,
     /// What the tables are before the load, where all processes of the test have emptied them by then.
     pub(super) before: Option<(Form, Evidence)>,
     /// That the tables are this test's; absent where they could not be marked.
@@ -129,11 +131,12 @@ impl Reached {
 /// Tables are missing or not ours, the role may not, or `--start-at` passed.
 pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Tell<'_>) -> Result<Database, RunError> {
     let Reached { connector, server, found } = reached;
-    let connector = match &found {
-        Some(found) => connector.with_session_settings(&found.limits.session_sql),
-        None => connector,
-    };
     let mut link = schema::connect(&connector, plan.setup.is_some()).await?;
+    let Found { mut info, identity, limits, clock } = match found {
+        Some(found) => found,
+        None => look(plan, &mut link, &connector).await?,
+    };
+    let connector = connector.with_session_settings(&limits.session_sql);
     tell("marking the tables as in use");
     let claim = Claim::new(plan.test, plan.engine.schedule.share);
     let (mark, unmarked) = match mark::take(&connector, &mut link, claim, plan.setup.is_some()).await? {
@@ -148,11 +151,6 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     }
     let checked = schema::check(&mut link, plan.workload.server_side_data).await;
     let kind = foreign::explained(&mut link, checked).await?;
-    let Found { mut info, identity, limits, clock } = match found {
-        Some(found) => found,
-        None => look(plan, &mut link, &connector).await?,
-    };
-    let connector = connector.with_session_settings(&limits.session_sql);
     info.tables = Some(kind.name().to_owned());
     if pool.is_some() {
         rights::check(&mut link, &plan.workload, plan.reset, plan.verify).await?;
@@ -199,6 +197,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
         warnings,
         tickets_before,
         idle_in_transaction: limits.idle_in_transaction,
+        is_pooled: limits.is_pooled,
         before: None,
         mark,
     })

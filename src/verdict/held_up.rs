@@ -89,7 +89,8 @@ fn cut_off(vm: &VmResult) -> Option<(f64, f64)> {
 fn stood_still(vm: &VmResult, from_s: f64, until_s: f64) -> Option<f64> {
     let follows = |outage: &&Outage| {
         outage.first_error_s.is_none()
-            && outage.recovered_s.is_some_and(|recovered_s| recovered_s < until_s)
+            // In a pause of the database all go on at once.
+            && outage.recovered_s.is_some_and(|recovered_s| recovered_s + BEFORE_S < until_s)
             && (from_s - BEFORE_S..=from_s + FOLLOW_WITHIN_S).contains(&outage.started_s)
     };
     vm.result.outages.iter().find(follows).map(|outage| outage.seconds)

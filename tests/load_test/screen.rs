@@ -136,7 +136,7 @@ fn errors_have_the_times_of_the_first_and_the_last() {
     let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let error = &json["errors"][0];
     assert_eq!((&error["sqlstate"], json["errors"].as_array().unwrap().len()), (&"23514".into(), 1), "{json}");
-    let t0 = json["run"]["started_unix_ns"].as_u64().unwrap() as f64 / 1e9;
+    let t0 = json["run"]["started_unix_ns"].as_str().unwrap().parse::<f64>().unwrap() / 1e9;
     let [first, last] = ["first_s", "last_s"].map(|name| error[name].as_f64().unwrap());
     assert!(refused_from <= t0 + first && first < last && t0 + last <= refused_until + 1.0, "{error} {t0}");
     // Fifty requests a second were due all the time.

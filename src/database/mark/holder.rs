@@ -68,10 +68,10 @@ impl Shared {
 }
 
 impl Mark {
-    pub(super) fn hold(connector: Connector, link: Link, keys: Keys) -> Self {
+    pub(super) fn hold(connector: Connector, link: Link, keys: Keys, is_pooled: bool) -> Self {
         let shared = Arc::new(Shared::default());
         let lock = format!("SET LOCAL {TEST_SETTING} = '{}'; {}", keys.claim.test, keys.lock_shared());
-        let task = tokio::spawn(hold(connector, link, keys, Arc::clone(&shared)));
+        let task = tokio::spawn(hold(connector, link, keys, is_pooled, Arc::clone(&shared)));
         Self { lock, shared, task: Mutex::new(Some(task)) }
     }
 
@@ -142,12 +142,12 @@ impl Drop for Mark {
     }
 }
 
-async fn hold(connector: Connector, mut link: Link, keys: Keys, shared: Arc<Shared>) {
+async fn hold(connector: Connector, mut link: Link, keys: Keys, is_pooled: bool, shared: Arc<Shared>) {
     let released = shared.released.notified();
     tokio::pin!(released);
     loop {
         let cause = tokio::select! {
-            Err(cause) = watch(&mut link, &keys, &shared) => cause,
+            Err(cause) = watch(&mut link, &keys, is_pooled, &shared) => cause,
             () = &mut released => {
                 roll_back(&mut link).await;
                 return link.close().await;
@@ -172,7 +172,7 @@ async fn hold(connector: Connector, mut link: Link, keys: Keys, shared: Arc<Shar
 }
 
 /// Renews the mark until it is lost: why.
-async fn watch(link: &mut Link, keys: &Keys, shared: &Shared) -> Result<Infallible, String> {
+async fn watch(link: &mut Link, keys: &Keys, is_pooled: bool, shared: &Shared) -> Result<Infallible, String> {
     let in_words = |error: LinkError| chain(&error);
     let mut renewals: u32 = 0;
     loop {
@@ -202,10 +202,16 @@ async fn watch(link: &mut Link, keys: &Keys, shared: &Shared) -> Result<Infallib
         if is_emptied {
             shared.state().emptied_until = None;
         }
-        if renew(link, keys).await.map_err(in_words)? {
-            // A newcomer that sees this mark gives up by then.
-            tokio::time::sleep(2 * SETTLE).await;
-            let holders = look(link, keys).await.map_err(in_words)?;
+        if renew(link, keys, is_pooled).await.map_err(in_words)? {
+            // A newcomer that sees this mark gives up by then, one that is far away a little later.
+            let mut holders = Vec::new();
+            for pause in [2 * SETTLE, 4 * SETTLE] {
+                tokio::time::sleep(pause).await;
+                holders = look(link, keys).await.map_err(in_words)?;
+                if holders.is_empty() {
+                    break;
+                }
+            }
             if !holders.is_empty() {
                 shared.state().invaded.get_or_insert_with(|| describe(&holders));
             }
