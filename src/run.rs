@@ -127,7 +127,14 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
         // The load needs the mark's connection.
         mark.release().await;
         database.warnings.push(mark::impossible("all connections that can be had are needed for --workers"));
-        prepared = engine::prepare(options, database.connector.clone(), maker.clone()).await;
+        // Other processes of the test give theirs up at the same time.
+        for _ in 0..GIVEN_UP_TRIES {
+            tokio::time::sleep(GIVEN_UP_PAUSE).await;
+            prepared = engine::prepare(options.clone(), database.connector.clone(), maker.clone()).await;
+            if !prepared.as_ref().is_err_and(|error| is_for_want_of_connections(error, is_pooled)) {
+                break;
+            }
+        }
     }
     let prepared = prepared?;
     // Without a coordinator, other shares may empty the tables until the common start.
@@ -144,6 +151,10 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
     let config = plan.config(target);
     Ok(Ready { plan, database, config, maker, prepared, container })
 }
+
+/// How often the load's connections are tried once the mark has been given up for them, and the pause before.
+const GIVEN_UP_TRIES: usize = 4;
+const GIVEN_UP_PAUSE: Duration = Duration::from_millis(300);
 
 /// Whether there may be too few connections; a pooler in session mode does not answer then.
 fn is_for_want_of_connections(error: &PrepareError, is_pooled: bool) -> bool {

@@ -35,7 +35,7 @@ pub enum FleetError {
 
 fn told(phase: &str, failures: &[FailedVm]) -> String {
     let said = failures.iter().map(|vm| (vm.hostname.as_str(), vm.error.as_str()));
-    let line = |sentence: String| format!("\n  {}", sentence.replace('\n', "\n    "));
+    let line = |sentence: String| format!("\n{}", sentence.replace('\n', "\n  "));
     let lines: Vec<String> = grouped::sentences(said).into_iter().map(line).collect();
     let machines = if failures.len() == 1 { "a machine".to_owned() } else { format!("{} machines", failures.len()) };
     let outcome = match phase {

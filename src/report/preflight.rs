@@ -91,7 +91,9 @@ fn notes(members: &[Member]) -> Vec<String> {
         (member.clock, preflight.and_then(|preflight| preflight.clock_vs_database))
     });
     let compared = comparisons(&known.collect::<Vec<_>>());
-    for (member, error) in present.iter().zip(clocks::errors(&compared)) {
+    // Where a VM has failed before, clocks have not been compared.
+    let are_compared = present.iter().all(|member| member.preflight.is_some());
+    for (member, error) in present.iter().zip(clocks::errors(&compared)).filter(|_| are_compared) {
         if let Some(error) = error {
             notes.push(format!(
                 "{}: its clock against those of the other VMs: {error}, so the verdict will be INVALID; synchronise it \

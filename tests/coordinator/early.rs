@@ -200,7 +200,7 @@ fn an_installed_program_of_another_build_is_turned_away_and_hears_no_secret() {
             r#"{{"agent":{protocol},"event":"hello","build":"{build}","tool_version":"0.0.1","pid":1,"hostname":"h","processors":1,"open_files":null}}"#
         )
     };
-    for (line, word) in [(hello(2, "another"), "another"), (hello(77, BUILD), "version 77")] {
+    for (line, word) in [(hello(3, "another"), "another"), (hello(77, BUILD), "version 77")] {
         let heard = trio.prey.home().with_file_name("heard");
         install_script(&trio.prey.home(), &format!("echo '{line}'\nexec cat > '{}'", heard.display()));
         let arguments = ["--deploy", "never", "--remote-path", "~/installed"];
@@ -266,19 +266,21 @@ fn the_others_go_on_where_that_was_asked_for() {
     fleet.assert_nothing_left();
 }
 
-/// What a connection string leaves out may mean something else on every machine.
+/// A connection string may mean something else on every VM: here the folder of the socket does.
 #[test]
 fn machines_that_reach_different_servers_are_refused() {
-    let fleet = TestFleet::start();
-    let other = TestServer::start_on_tcp();
-    let ports = [fleet.server.server().port(), other.server().port()];
-    let machines = ports.map(|port| {
-        let sshd = TestSshd::start_with(&format!("ForceCommand PGPORT={port} /bin/sh -c \"$SSH_ORIGINAL_COMMAND\""));
+    let (fleet, servers) = (TestFleet::start(), [TestServer::start(), TestServer::start()]);
+    let machines = servers.each_ref().map(|server| {
+        let folder = server.server().socket_dir().display().to_string();
+        let sshd =
+            TestSshd::start_with(&format!("ForceCommand cd '{folder}' && exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\""));
         let_in(&sshd, &fleet.sshd);
         sshd
     });
     let vms = format!("127.0.1.1:{},127.0.1.2:{}", machines[0].port(), machines[1].port());
-    let url = fleet.server.url().replace(&format!(":{}/", ports[0]), "/");
+    let (user, rest) = servers[0].url().split_once('@').map(|(user, rest)| (user.to_owned(), rest.to_owned())).unwrap();
+    let place = &rest[rest.find([':', '/']).unwrap()..];
+    let url = format!("{user}@%2Fproc%2Fself%2Fcwd{place}");
     for setup in [&[][..], &["--setup"]] {
         let mut command = fleet.command(&vms, &[&["--rps", "10", "--duration", "1"], setup].concat());
         if !setup.is_empty() {

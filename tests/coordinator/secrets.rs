@@ -120,7 +120,7 @@ fn what_is_wrong_is_said_without_the_password() {
     let (url, _) = role(&fleet, "wrongly", &secret);
     for (postgres_url, code, part) in [
         (url.replace("wrongly:", "wrongly:not-"), 3, "127.0.1.1"),
-        (format!("{url}?sslmode=nonsense"), 2, "--postgres-url"),
+        (format!("{url}?sslmode=nonsense"), 2, "POSTGRES_URL: sslmode"),
     ] {
         let mut command = fleet.command("127.0.1.[1-2]", &RUN);
         let ran: crate::tool::Ran = command.env("POSTGRES_URL", postgres_url).output().unwrap().into();
