@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::tool::{SMALL, assert_rows_match, clean, count, merge, parsed, run_shares, server_with_tables, soon, text};
 
 #[test]
@@ -173,8 +175,17 @@ fn stopped_shares_make_an_interrupted_test() {
     assert_eq!((report.code, report.stderr.as_str()), (Some(130), ""));
     assert!(report.stdout.lines().last().unwrap().starts_with("INTERRUPTED: "), "{}", report.stdout);
 
-    let mut whole = parsed(&two);
+    // As if the one that was stopped last had come to its end.
+    let mut parts = [parsed(&one), parsed(&two)];
+    let window = |part: &Value| part["run"]["window_seconds"].as_f64().unwrap();
+    parts.sort_by(|one, other| window(one).total_cmp(&window(other)));
+    let [mut cut, mut whole] = parts;
     whole["run"]["interrupted"] = false.into();
+    let planned = window(&whole);
+    for part in [&mut cut, &mut whole] {
+        part["config"]["duration_seconds"] = planned.into();
+    }
+    std::fs::write(&one, cut.to_string()).unwrap();
     let changed = file("whole.json".to_owned());
     std::fs::write(&changed, whole.to_string()).unwrap();
     let ran = merge(&["--json-output", text(&one), text(&changed)], b"");
