@@ -372,7 +372,7 @@ async fn each_refusal_is_one_sentence_with_a_remedy() {
     expect_failure(&format!("{base} user=crowded dbname=app password=x"), Kind::TooManyConnections, "connections")
         .await;
     expect_failure(&format!("{base} user=nobody password=hunter2"), Kind::WrongPassword, "nobody").await;
-    expect_failure(&format!("{app} options='-c nonsense=1'"), Kind::Other, "nonsense").await;
+    expect_failure(&format!("{app} options='-c nonsense=1'"), Kind::Setting, "nonsense").await;
     expect_failure("host=no..such.host", Kind::Dns, "no..such.host").await;
     expect_failure(&format!("host=127.0.0.1 port={}", free_port()), Kind::Refused, "127.0.0.1:").await;
     expect_failure("postgresql://u:hunter2@h:x/db", Kind::InvalidString, "port must be").await;

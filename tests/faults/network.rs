@@ -232,8 +232,8 @@ fn bytes_that_nobody_takes_are_bounded_by_tcp_user_timeout() {
     let large = ["--output-size-kb", "20000", "--raw-response-size-kb", "1"];
     proxy.set(|rules| rules.takes = Some(1 << 20));
     let started = start_at(&url, &[&["--rps", "5", "--workers", "1", "--duration", "6"], &large[..]].concat());
-    // Two are for what is to be known and made ready before, and one is the worker's.
-    wait_until("a connection is replaced", || proxy.connections() > 3);
+    // Two are for what is to be known and made ready before, one is the mark's, and one is the worker's.
+    wait_until("a connection is replaced", || proxy.connections() > 4);
     proxy.set(|rules| rules.takes = None);
     let json = conclude(started, &server, 30, 1);
     let timed_out = of_class(&json, "request", "connection lost (timed out)");

@@ -81,7 +81,9 @@ fn an_immediate_restart(version: Version) {
 
 /// Requests and idle workers whose connection ended without an error of the server.
 fn lost(json: &Value) -> u64 {
-    ["request", "connection"].iter().map(|origin| of_class(json, origin, "connection lost")).sum()
+    // Of idle connections the server says that it ends them.
+    let told = of_class(json, "connection", "terminated by an administrator");
+    told + ["request", "connection"].iter().map(|origin| of_class(json, origin, "connection lost")).sum::<u64>()
 }
 
 fn restarted(version: Version, signal: Signal) -> Option<Value> {
