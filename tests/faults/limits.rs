@@ -80,7 +80,10 @@ fn behind_a_pooler_a_limit_is_set_for_the_transaction_alone() {
     for mode in ["transaction", "session"] {
         let bouncer = Bouncer::before(&server, mode, 10);
         let ten = Some(Duration::from_secs(10));
-        assert_eq!(limits_of(&bouncer.url()), SessionLimits { session_sql: String::new(), idle_in_transaction: ten });
+        assert_eq!(
+            limits_of(&bouncer.url()),
+            SessionLimits { session_sql: String::new(), idle_in_transaction: ten, is_pooled: true }
+        );
     }
     let bouncer = Bouncer::before(&server, "transaction", 1);
     let load = ["--rps", "20", "--workers", "1", "--duration", "1", "--no-prepared-statements"];
