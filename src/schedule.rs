@@ -188,7 +188,7 @@ enum CursorKind {
     Constant(Rate),
     /// Slots are drawn a block at a time and in order, so this one needs a lock; it is held for some nanoseconds, and for
     /// about a microsecond once a block.
-    Poisson(Mutex<PoissonArrivals>),
+    Poisson(Box<Mutex<PoissonArrivals>>),
     Closed,
 }
 
@@ -199,7 +199,7 @@ impl Cursor {
             Pace::Closed => CursorKind::Closed,
             Pace::Open { rate, arrival: Arrival::Constant } => CursorKind::Constant(rate),
             Pace::Open { rate, arrival: Arrival::Poisson } => {
-                CursorKind::Poisson(Mutex::new(PoissonArrivals::new(rate, schedule.share, schedule.seed)))
+                CursorKind::Poisson(Box::new(Mutex::new(PoissonArrivals::new(rate, schedule.share, schedule.seed))))
             }
         };
         Self { share: schedule.share, claimed: AtomicU64::new(0), kind }

@@ -19,7 +19,7 @@ use crate::workload::TABLES;
 
 /// What a document says and nothing in it can prove or refute: the VM's own words and measurements. `merge` hands them on,
 /// and computes none of its other figures from them. All else is refused where it was changed.
-pub const CLAIMS: [&str; 30] = [
+pub const CLAIMS: [&str; 31] = [
     // Who and where.
     "hostname",
     "config.workers",
@@ -30,6 +30,8 @@ pub const CLAIMS: [&str; 30] = [
     "run.warmup.skipped",
     "run.warmup.unfinished",
     "run.aborted",
+    // Of a whole window: that it was stopped while it waited for its last answers.
+    "run.interrupted",
     "reconnects",
     "retried",
     "outages",
