@@ -6,14 +6,14 @@
 //! transaction ID, so it does not hold back vacuum, and it costs nothing per request.
 //!
 //! Every second a new transaction takes the place of the last one, because a pooler's PAUSE waits for the end of all
-//! transactions. For the moment between the two the tables are not marked, so a newcomer looks twice, [`SETTLE`] apart.
+//! transactions. For the moment between the two the tables are not marked, so a newcomer looks twice, `SETTLE` apart.
 //!
 //! | key (two 32-bit numbers) | mode | who |
 //! |---|---|---|
-//! | [`CLASS`] xor the schema's oid, the test's number | shared | every process of the test, and its set-up transactions |
-//! | [`SHARE_CLASS`] xor the schema's oid, a number for test and share | exclusive | the process with that share |
+//! | `CLASS` xor the schema's oid, the test's number | shared | every process of the test, and its set-up transactions |
+//! | `SHARE_CLASS` xor the schema's oid, a number for test and share | exclusive | the process with that share |
 //!
-//! `schema.sql` knows the first one. While a process looks for other marks and sets its own first one, it holds [`GATE`].
+//! `schema.sql` knows the first one. While a process looks for other marks and sets its own first one, it holds `GATE`.
 
 mod claim;
 mod holder;
