@@ -224,6 +224,7 @@ fn last_words(said: &str) -> Option<String> {
         line.is_empty()
             || line.starts_with("@plt ended ")
             || line.starts_with("note: run with")
+            || line.starts_with("skipping backtrace printing")
             || line.starts_with("stack backtrace:")
             || ["Killed", "Aborted", "Segmentation fault", "Terminated"]
                 .iter()
