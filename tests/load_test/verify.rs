@@ -180,7 +180,10 @@ fn sessions_that_outlive_the_run_are_waited_for() {
     assert_eq!(count(&json, "unfinished"), 3, "{}", json["accounting"]);
     let found = &json["verification"];
     assert_eq!((found["error"].as_str(), &found["tickets_taken"]), (None, &Value::Null), "{found}");
-    assert_eq!((verified(&json, "unsettled"), verified(&json, "committed")), (3, 3), "{found}");
+    // The server may find that its client has left before one of them commits.
+    let (committed, not_committed) = (verified(&json, "committed"), verified(&json, "not_committed"));
+    assert_eq!((verified(&json, "unsettled"), committed + not_committed), (3, 3), "{found}");
+    assert!(committed > 0, "{found}");
     assert_ne!(json["status"], "LOST WRITES", "{}", json["reason"]);
     other.kill().unwrap();
     other.wait().unwrap();
