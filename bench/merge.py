@@ -85,7 +85,7 @@ def kinds(template, requests):
             document[figure] = summary(histogram)
             document["histograms"][name] = {"base64": histogram.encode().decode(), "past_range": 0}
         for number, phase in enumerate(document["phases_ms"]):
-            histogram = spread(seed + 10 + number, requests, 2, 1_000)
+            histogram = spread(seed + 10 + number, requests, 2, 900)
             phase.update(summary(histogram))
             document["histograms"]["phases"][number] = {"base64": histogram.encode().decode(), "past_range": 0}
         document["accounting"].update(dict.fromkeys(document["accounting"], 0), scheduled=requests, ok=requests)
