@@ -37,7 +37,7 @@ struct Limit {
     needs_tcp: bool,
 }
 
-/// What is to be set, and where.
+/// The limits that a session lacks, and how to set them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionLimits {
     /// SQL for each new session; empty behind a pooler.

@@ -40,7 +40,7 @@ pub struct Mark {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// The tables are to be looked at.
+    /// Asks the task to look at the tables.
     look: Notify,
     released: Notify,
 }
