@@ -9,7 +9,7 @@ use base64::Engine;
 use libfuzzer_sys as _;
 use postgres_load_test::agent::protocol::{Event, Order, PlanOrder};
 use postgres_load_test::fleet::hostile::{honest, lines, spoken};
-use postgres_load_test::options::LoadTestOptions;
+use postgres_load_test::cli::options::LoadTestOptions;
 use postgres_load_test::schedule::Share;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -8,10 +8,12 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::outcome::chain;
-use crate::plan::Fault;
+use crate::cli::plan::Fault;
+use crate::measure::outcome::chain;
+use crate::report::outputs::OutputError;
 use crate::report::text;
 use crate::result::{Accounting, RunResult, Status};
+use crate::text::terminal;
 
 pub mod lines;
 
@@ -97,7 +99,7 @@ fn write_out(text: &str) -> io::Result<bool> {
 /// # Errors
 /// As [`say`].
 pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
-    let verdict = format!("STATUS: {} - {}", result.status, text::printable(&result.reason));
+    let verdict = format!("STATUS: {} - {}", result.status, terminal::printable(&result.reason));
     // A person who sends the document to a file sees nothing else. Said before the document: where both streams go to one
     // file, as in the logs of a container, nothing may stand behind it.
     let is_told = json && result.status != Status::Passed;
@@ -105,7 +107,7 @@ pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
         note(&verdict);
     }
     let is_read = if json {
-        write_out(&format!("{}\n", text::printable_json(&serde_json::to_string(result)?)))?
+        write_out(&format!("{}\n", terminal::printable_json(&serde_json::to_string(result)?)))?
     } else {
         let mut report = Vec::new();
         text::report(&mut report, result)?;
@@ -133,9 +135,17 @@ pub fn code_of(result: &RunResult, was_stopped: bool) -> u8 {
     }
 }
 
+/// The code for an output that cannot be had.
+pub fn code_of_output(error: &OutputError) -> u8 {
+    match error {
+        OutputError::System { .. } => COULD_NOT_RUN,
+        OutputError::SameFile { .. } => WRONG_USE,
+    }
+}
+
 /// Tells all that is wrong with a command line. Returns the code.
 pub fn refuse(faults: &[Fault], program: &str) -> u8 {
-    faults.iter().for_each(|fault| note(&format!("error: {}", text::printable_lines(&fault.to_string()))));
+    faults.iter().for_each(|fault| note(&format!("error: {}", terminal::printable_lines(&fault.to_string()))));
     note(&format!("\nFor all options, try '{program} --help'."));
     WRONG_USE
 }
@@ -181,14 +191,14 @@ fn not_utf8(arguments: &[OsString]) -> String {
         _ => before.filter(|before| before.starts_with("--") && !before.contains('=')),
     };
     match name {
-        Some(name) => format!("the value of {} is", text::printable(name)),
+        Some(name) => format!("the value of {} is", terminal::printable(name)),
         None => "an argument is".to_owned(),
     }
 }
 
 /// An error with its causes, each once, on as many lines as they have.
 pub fn say_error(error: &anyhow::Error) {
-    note(&format!("error: {}", text::printable_lines(&chain(error.as_ref()))));
+    note(&format!("error: {}", terminal::printable_lines(&chain(error.as_ref()))));
 }
 
 #[cfg(test)]

@@ -1,60 +1,56 @@
-//! The map of the crate: what stands where, which way data goes, and who may know whom.
+//! The map of the crate: what stands where, which way data flows, and who may know whom.
 //!
 //! ```text
-//! options ─→ plan ─┬─→ schedule ─┐
-//!                  ├─→ workload ─┼─→ engine ─→ recorder ─→ result ─┬─→ verdict ─→ report
-//!                  └─→ database ─┘                                 └─→ JSON
+//! cli (options → plan) ─┬─→ schedule ─┐
+//!                       ├─→ workload ─┼─→ engine ─→ measure ─→ result ─┬─→ verdict ─→ report
+//!                       └─→ postgres ─┘                                └─→ JSON
 //!
-//! many machines: coordinator's options ─→ fleet ⇄ (SSH) ⇄ agent ─→ run, on each machine
+//! many VMs: cli (coordinator's options) ─→ fleet ⇄ (SSH) ⇄ agent ─→ run, on each VM
 //!                                           └─→ merge ─→ result ─→ verdict ─→ report
 //! ```
 //!
-//! - [`options`]: the command lines as typed. [`plan`]: what they mean, or all that is wrong with them.
-//! - [`schedule`]: when each request is due; shares of one schedule. Pure.
-//! - [`workload`]: what a request writes, as a function of (seed, slot); the SQL. Pure.
-//! - [`database`]: connection strings, TLS, connections, tables, the throwaway server.
-//! - [`engine`]: the only thing that drives load: threads, workers, pacing, drain.
-//! - [`clock`]: monotonic time, and T0 on the wall clock.
-//! - [`recorder`]: a thread's histograms and counters. [`outcome`]: database errors in classes. [`outages`]: times in
-//!   which something was due and nothing acknowledged. [`stalls`]: times in which the generator stood still. Pure.
-//! - [`result`]: the versioned JSON document, of one machine or of many. [`merge`]: many of them → one. Pure.
-//! - [`verdict`]: status, reason, warnings, advice. Pure.
-//! - [`report`]: result → text, live lines, the interval log.
-//! - [`docker`]: CPU and memory of a container, from the Docker Engine.
-//! - [`run`]: one run from a plan to a result, in order; what the binary calls. [`signals`]: being asked to stop.
-//! - [`agent`]: the same run, led by a coordinator through standard input and output; the protocol between both.
-//! - [`fleet`]: many machines: which, SSH to them, how the program gets there, and the phases that all go through
-//!   together. SSH lives only here; nothing here knows Postgres.
-//! - [`console`]: what both programs say, and the codes that they exit with.
-//! - [`number`]: decimal numbers as people type them. Pure.
-//! - [`machine`]: what this machine has of open files and memory, and whether a run gets by with it.
-//! - [`handover`]: takes passwords out of a process's arguments and environment.
+//! From the ground up; each module knows only modules above it in this list:
 //!
-//! Pure modules know no tokio, no clock and no socket. `engine` knows nothing of options and reports. Only the binaries
-//! print and exit. Times are nanoseconds of the monotonic clock inside, microseconds in histograms, milliseconds in
-//! what people and scripts read; names say which.
+//! - [`text`]: values as words and words as values. [`clock`]: monotonic time, and T0 on the wall clock. [`random`]: numbers
+//!   that are a function of a seed. [`signals`]: requests to stop. [`version`]: which program this is.
+//! - [`schedule`]: when each request is due; shares of one schedule. Pure.
+//! - [`workload`]: what a request writes, as a function of (seed, slot), and the messages that carry it. Pure.
+//! - [`measure`]: a thread's histograms and counters, errors in classes, outages and stalls. Pure.
+//! - [`monitor`]: what is watched next to a run: a Docker container.
+//! - [`postgres`]: connection strings, TLS, connections. [`throwaway`]: a server for one run.
+//! - [`engine`]: drives load: threads, workers, pacing, drain.
+//! - [`result`]: the versioned JSON document of one VM or of many. Pure.
+//! - [`verdict`]: status, reason, warnings, advice. Pure.
+//! - [`database`]: what a run asks of the database before and after the load: tables, rights, marks, verification.
+//! - [`cli`]: options as typed, and the plan that they mean. [`machine`]: open files and memory of this machine.
+//! - [`merge`]: many results → one. Pure, except that it reads the files.
+//! - [`run`]: one run from a plan to a result. [`agent`]: the same run, led by a coordinator; the protocol between both.
+//! - [`fleet`]: the coordinator's side: which VMs, SSH to them, how the program gets there, the phases of a test.
+//! - [`report`]: result → text, live lines, files. [`console`]: what both programs say, and their exit codes.
+//!
+//! Pure modules know no tokio, no clock and no socket. Only the binaries print and exit. Times are nanoseconds of the
+//! monotonic clock inside, microseconds in histograms, milliseconds in what people and scripts read; names say which.
 
 pub mod agent;
+pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod database;
-pub mod docker;
 pub mod engine;
 pub mod fleet;
-pub mod handover;
 pub mod machine;
+pub mod measure;
 pub mod merge;
-pub mod number;
-pub mod options;
-pub mod outages;
-pub mod outcome;
-pub mod plan;
-pub mod recorder;
+pub mod monitor;
+pub mod postgres;
+pub mod random;
 pub mod report;
 pub mod result;
 pub mod run;
 pub mod schedule;
 pub mod signals;
-pub mod stalls;
+pub mod text;
+pub mod throwaway;
 pub mod verdict;
+pub mod version;
 pub mod workload;

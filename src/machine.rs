@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::database::conninfo::{Host, HostSpec};
+use crate::cli::plan::{Plan, Target};
 use crate::engine::EngineOptions;
-use crate::plan::{Plan, Target};
+use crate::postgres::conninfo::{Host, HostSpec};
 pub use memory::Memory;
 
 /// Descriptors of a worker: its socket and its timer.

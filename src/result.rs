@@ -18,13 +18,13 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
-use crate::docker::ContainerUsage;
-use crate::engine::script::Isolation;
-use crate::outages::Outage;
-use crate::outcome::ErrorCount;
-use crate::recorder::{COARSE_DIGITS, Durations, Timeline};
+use crate::measure::outages::Outage;
+use crate::measure::outcome::ErrorCount;
+use crate::measure::recorder::{COARSE_DIGITS, Durations, Timeline};
+use crate::measure::stalls::Stalls;
+use crate::monitor::docker::ContainerUsage;
 use crate::schedule::{Arrival, Share};
-use crate::stalls::Stalls;
+use crate::workload::script::Isolation;
 use crate::workload::{Workload, payload};
 
 /// What [`RunResult::format`] says.
@@ -555,18 +555,10 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// An instant of the wall clock as RFC 3339 in UTC, to the microsecond, or to the nanosecond where it is not a whole one.
-pub fn rfc3339(unix_ns: u64) -> String {
-    match jiff::Timestamp::from_nanosecond(i128::from(unix_ns)) {
-        Ok(timestamp) if unix_ns.is_multiple_of(1_000) => format!("{timestamp:.6}"),
-        Ok(timestamp) => format!("{timestamp:.9}"),
-        Err(_) => format!("{unix_ns} ns after 1970"),
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::text::words::rfc3339;
 
     /// A run in which all went well: the seed's example.
     pub(crate) fn sample() -> RunResult {
@@ -673,7 +665,7 @@ pub(crate) mod tests {
     /// A million requests whose times spread over three decades, in every histogram of the document.
     #[test]
     fn the_document_stays_small_however_many_requests_there_were() {
-        let mut random = crate::workload::random::SplitMix64::new(1);
+        let mut random = crate::random::SplitMix64::new(1);
         let mut spread = |encode: fn(&Durations) -> EncodedHistogram| {
             let mut wide = Durations::default();
             for _ in 0..1_000_000 {

@@ -11,21 +11,22 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cli::plan::{Plan, Target};
 use crate::clock::Epoch;
-use crate::database::connect::{ConnectError, ConnectErrorKind, Connector};
-use crate::database::ephemeral::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
 use crate::database::evidence::{Evidence, Form};
-use crate::database::link::{Link, LinkError};
 use crate::database::mark::{self, Mark, MarkError};
 use crate::database::preflight::PoolerError;
 use crate::database::schema::SchemaError;
 use crate::database::verify;
-use crate::docker::{ContainerError, ContainerMonitor, ContainerSample, ContainerUsage};
 use crate::engine::session::OpenError;
 use crate::engine::{self, EngineDied, Event, PrepareError, Prepared, Running};
-use crate::plan::{Plan, Target};
+use crate::monitor::docker::{ContainerError, ContainerMonitor, ContainerSample, ContainerUsage};
+use crate::postgres::connect::{ConnectError, ConnectErrorKind, Connector};
+use crate::postgres::link::{Link, LinkError};
 use crate::result::{self, AccountingError, ClockVsDatabase, Config, Context, RunResult, ServerInfo, Verification};
 use crate::schedule::Share;
+use crate::text::words::thousands;
+use crate::throwaway::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
 use crate::verdict;
 use crate::workload::payload::Pool;
 use crate::workload::request::RequestMaker;
@@ -176,14 +177,8 @@ async fn evidence(database: &Database) -> Result<Option<(Form, Evidence)>, RunEr
 
 impl Ready {
     /// What is about to be run.
-    pub fn header(&self) -> crate::report::text::Header<'_> {
-        crate::report::text::Header {
-            config: &self.config,
-            server: &self.database.info,
-            share: self.plan.engine.schedule.share,
-            container: self.plan.docker_container.as_deref(),
-            target_from: self.plan.target_from.as_deref(),
-        }
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// What was asked for.
@@ -248,7 +243,7 @@ impl Ready {
 /// Why a test ends early in which `failed` requests have failed, where `--abort-on-errors` says so.
 pub fn aborts(limit: Option<u64>, failed: u64) -> Option<String> {
     let limit = limit.filter(|limit| failed >= *limit)?;
-    let failed = verdict::thousands(failed);
+    let failed = thousands(failed);
     Some(format!("Ended early by --abort-on-errors {limit}: {failed} requests had failed"))
 }
 

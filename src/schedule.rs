@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 mod poisson;
 
-use crate::number::{Decimal, Misfit};
+use crate::text::number::{Decimal, Misfit};
 use poisson::PoissonArrivals;
 
 /// Nanoseconds in a second.

@@ -6,14 +6,14 @@
 mod advice;
 pub mod clocks;
 pub mod fleet;
-pub mod grouped;
 mod held_up;
 mod lateness;
 mod stalls;
 
-use crate::number::Decimal;
-use crate::outcome::{ErrorCount, ErrorOrigin};
+use crate::measure::outcome::{ErrorCount, ErrorOrigin};
 use crate::result::{Bounded, RunResult, ServerInfo, Status, Verification};
+use crate::text::number::Decimal;
+use crate::text::words::{capitalised, thousands};
 
 /// A thread that computed for more than this part of the window had nothing left, percent.
 const THREAD_CPU_LIMIT_PCT: f64 = 90.0;
@@ -193,7 +193,7 @@ fn status(result: &RunResult, criteria: &Criteria) -> (Status, String) {
     let (explained, violations): (Vec<_>, Vec<_>) = violations.partition(|(is_explained, _)| *is_explained);
     let list = |of: Vec<(bool, String)>| of.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("; ");
     if !violations.is_empty() {
-        return (Status::Failed, sentence(&list(violations)));
+        return (Status::Failed, capitalised(&list(violations)));
     }
     if !explained.is_empty() {
         return (Status::Invalid, stalls::hides(&list(explained), result));
@@ -346,37 +346,10 @@ fn durability(server: &ServerInfo) -> Option<String> {
         .then(|| format!("Acknowledged writes may be lost in a crash ({list}); durable ones are slower."))
 }
 
-fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
-}
-
-/// `a, b, c and 5 more`: at most `most` names.
-pub fn name_list(names: &[&str], most: usize) -> String {
-    let named = names.iter().take(most).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(most) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
-}
-
-/// A number with commas between groups of three digits.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recorder::Durations;
+    use crate::measure::recorder::Durations;
     use crate::result::tests::{durations, sample};
     use crate::result::{Accounting, Summary, TableRows};
 

@@ -12,8 +12,8 @@ mod server;
 
 use certificates::{Authority, encrypted, self_signed, version_1};
 use fake::Then;
-use postgres_load_test::database::connect::{ConnectError, ConnectErrorKind as Kind, Connector, Driver};
-use postgres_load_test::database::conninfo::{ConnectionSpec, Environment};
+use postgres_load_test::postgres::connect::{ConnectError, ConnectErrorKind as Kind, Connector, Driver};
+use postgres_load_test::postgres::conninfo::{ConnectionSpec, Environment};
 use server::{Bouncer, Server, free_port};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -146,7 +146,8 @@ async fn versions_and_channel_binding() {
 
 #[tokio::test]
 async fn a_connection_goes_on_without_the_driver_whatever_it_is_encrypted_with() {
-    use postgres_load_test::engine::{batch::Outgoing, wire::Wire};
+    use postgres_load_test::engine::wire::Wire;
+    use postgres_load_test::workload::batch::Outgoing;
     let server = Server::shared();
     let base = format!("host=localhost port={} user=app {PASSWORD}", server.port);
     let tls_12 = "sslmode=require ssl_max_protocol_version=TLSv1.2";
@@ -485,7 +486,7 @@ async fn through_pgbouncer() {
 /// On a connection of its own, encrypted as the first one is.
 #[tokio::test]
 async fn what_the_server_does_for_a_connection_can_be_cancelled() {
-    use postgres_load_test::database::connect::Connection;
+    use postgres_load_test::postgres::connect::Connection;
     let server = Server::shared();
     let base = format!("host=localhost port={} user=app {PASSWORD}", server.port);
     for mode in ["sslmode=disable", "sslmode=prefer", "sslmode=require"] {

@@ -7,7 +7,7 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use postgres_load_test::docker::{ContainerError, ContainerMonitor};
+use postgres_load_test::monitor::docker::{ContainerError, ContainerMonitor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;

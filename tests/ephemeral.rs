@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use postgres_load_test::database::ephemeral::{Signal, ThrowawayError, ThrowawayOptions, ThrowawayServer};
+use postgres_load_test::throwaway::{Signal, ThrowawayError, ThrowawayOptions, ThrowawayServer};
 use rustix::process::{Pid, getpgid, getpgrp, kill_process_group, test_kill_process};
 use support::TestServer;
 

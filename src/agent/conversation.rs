@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 
 use super::channel::Channel;
 use super::protocol::{Event, Order, PlanOrder, Preflight, Ready, Snapshot};
+use crate::cli::plan::{Plan, Target};
 use crate::clock::{self, Epoch};
-use crate::database::conninfo::Environment;
 use crate::engine::{self, Incident};
 use crate::machine::{self, Room};
-use crate::outcome::chain;
-use crate::plan::{Plan, Target};
+use crate::measure::outcome::chain;
+use crate::postgres::conninfo::Environment;
 use crate::result::Verification;
 use crate::run::{self, Live, RunError, TicketCounter};
 use crate::signals::Stops;

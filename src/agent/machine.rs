@@ -1,7 +1,7 @@
 //! The machine that the agent runs on: who it is.
 
 use super::protocol::Hello;
-use crate::options::BUILD;
+use crate::version::BUILD;
 
 /// Says who this is. `open_files` is how many files the process may open.
 pub(super) fn introduce(open_files: Option<u64>) -> Hello {

@@ -27,9 +27,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::options::LoadTestOptions;
-use crate::outcome::ErrorCount;
-use crate::recorder::{Counts, Recorder};
+use crate::cli::options::LoadTestOptions;
+use crate::measure::outcome::ErrorCount;
+use crate::measure::recorder::{Counts, Recorder};
 use crate::result::{ClockVsDatabase, Config, EncodedHistogram, RunResult, ServerInfo};
 use crate::schedule::Share;
 
@@ -152,7 +152,7 @@ pub enum Event {
 /// Who the agent is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`crate::options::BUILD`]
+    /// [`crate::version::BUILD`]
     pub build: String,
     /// The crate's version.
     pub tool_version: String,

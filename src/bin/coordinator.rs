@@ -8,25 +8,28 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
+use postgres_load_test::cli::options::{CoordinatorOptions, MergeOptions, json_to};
+use postgres_load_test::cli::{handover, options};
 use postgres_load_test::console::lines::{self, Lines};
 use postgres_load_test::console::{
-    self, BUG, COULD_NOT_RUN, INTERRUPTED, SECONDS_BETWEEN_LINES, Stopped, WRONG_USE, code_of, note, say, say_result,
+    self, BUG, COULD_NOT_RUN, INTERRUPTED, SECONDS_BETWEEN_LINES, Stopped, WRONG_USE, code_of, code_of_output, note,
+    say, say_result,
 };
-use postgres_load_test::database::conninfo::Environment;
 use postgres_load_test::fleet::plan::FleetPlan;
 use postgres_load_test::fleet::{Fleet, FleetError, FleetEvent, HOST_KEYS_OFF};
 use postgres_load_test::merge::command::{self, CommandError};
 use postgres_load_test::merge::files::ReadError;
-use postgres_load_test::options::{CoordinatorOptions, MergeOptions, json_to};
+use postgres_load_test::postgres::conninfo::Environment;
 use postgres_load_test::report::fleet::{FleetHeader, fleet_header};
 use postgres_load_test::report::live;
 use postgres_load_test::report::live_fleet::{FleetProgress, waiting};
-use postgres_load_test::report::outputs::{OutputError, Outputs, all_written};
-use postgres_load_test::report::{preflight, text};
+use postgres_load_test::report::outputs::{Outputs, all_written};
+use postgres_load_test::report::preflight;
 use postgres_load_test::result::RunResult;
 use postgres_load_test::run::aborts;
 use postgres_load_test::signals::Stops;
-use postgres_load_test::{clock, handover, machine, options};
+use postgres_load_test::text::terminal;
+use postgres_load_test::{clock, machine};
 use tokio::time::MissedTickBehavior;
 
 const PROGRAM: &str = "coordinator";
@@ -117,7 +120,7 @@ fn merge(arguments: Vec<OsString>) -> u8 {
         Err(error) => return console::wrong_use(&error, "coordinator merge"),
     };
     let told = |error: &dyn std::fmt::Display, code| {
-        note(&format!("error: {}", text::printable_lines(&error.to_string())));
+        note(&format!("error: {}", terminal::printable_lines(&error.to_string())));
         code
     };
     let (json_output, output) = json_to(options.json_output, options.output.as_deref());
@@ -131,7 +134,7 @@ fn merge(arguments: Vec<OsString>) -> u8 {
     // Opened only now, so that a refusal leaves no empty file.
     let mut outputs = match Outputs::open_files(output.as_deref(), None) {
         Ok(outputs) => outputs,
-        Err(error) => return told(&error, error.exit_code()),
+        Err(error) => return told(&error, code_of_output(&error)),
     };
     let written = outputs.write(&result);
     match all_written(written, say_result(&result, json_output)) {
@@ -404,7 +407,7 @@ impl Screen {
     fn incident(&mut self, fleet: &Fleet, host: usize, class: &str, message: &str) {
         if self.verbose {
             let name = &fleet.members()[host].host.name;
-            self.print(&text::printable(&format!("{name}: first error of its kind: {class}: {message}")));
+            self.print(&terminal::printable(&format!("{name}: first error of its kind: {class}: {message}")));
         }
     }
 
@@ -412,7 +415,7 @@ impl Screen {
         self.progress.gone(host, "lost");
         let member = &fleet.members()[host];
         let reason = member.lost.as_deref().unwrap_or("nothing is known");
-        self.print(&text::printable_lines(&format!("LOST {}: {reason}", member.host.name)));
+        self.print(&terminal::printable_lines(&format!("LOST {}: {reason}", member.host.name)));
     }
 
     fn stopping(&mut self, signals: u32) {
@@ -440,6 +443,6 @@ fn failure(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(match error.downcast_ref::<FleetError>() {
         Some(FleetError::Merge(error)) if error.is_bug() => BUG,
         None if error.is::<Stopped>() => INTERRUPTED,
-        _ => error.downcast_ref().map_or(COULD_NOT_RUN, OutputError::exit_code),
+        _ => error.downcast_ref().map_or(COULD_NOT_RUN, code_of_output),
     })
 }

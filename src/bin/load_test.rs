@@ -10,22 +10,25 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::CommandFactory;
 use postgres_load_test::agent::{self, Ending};
+use postgres_load_test::cli::options::LoadTestOptions;
+use postgres_load_test::cli::plan::Plan;
+use postgres_load_test::cli::{handover, options};
 use postgres_load_test::console::lines::{self, Lines};
 use postgres_load_test::console::{
-    self, BUG, COULD_NOT_RUN, INTERRUPTED, SECONDS_BETWEEN_LINES, Stopped, code_of, note, say, say_result,
+    self, BUG, COULD_NOT_RUN, INTERRUPTED, SECONDS_BETWEEN_LINES, Stopped, code_of, code_of_output, note, say,
+    say_result,
 };
-use postgres_load_test::database::conninfo::Environment;
-use postgres_load_test::docker::ContainerSample;
 use postgres_load_test::engine::{Event, Incident, RunRecord};
-use postgres_load_test::options::LoadTestOptions;
-use postgres_load_test::plan::Plan;
+use postgres_load_test::monitor::docker::ContainerSample;
+use postgres_load_test::postgres::conninfo::Environment;
 use postgres_load_test::report::live::Progress;
-use postgres_load_test::report::outputs::{OutputError, Outputs, all_written};
+use postgres_load_test::report::outputs::{Outputs, all_written};
 use postgres_load_test::report::text;
 use postgres_load_test::run::{self, Live, RunError};
 use postgres_load_test::signals::Stops;
+use postgres_load_test::text::terminal;
 use postgres_load_test::workload::payload::Pool;
-use postgres_load_test::{clock, handover, machine, options};
+use postgres_load_test::{clock, machine};
 
 const PROGRAM: &str = "load_test";
 const AGENT: &str = "--agent";
@@ -170,7 +173,7 @@ async fn make_ready(plan: &Plan, stops: &mut Stops) -> Result<Option<Live>> {
         let ready = run::prepare(plan.clone(), database, pool, &mut tell).await?;
         if !plan.json_output {
             let mut header = Vec::new();
-            text::header(&mut header, &ready.header())?;
+            text::header(&mut header, &text::Header::new(&ready))?;
             say(&String::from_utf8_lossy(&header))?;
         }
         ready.clock_warning().iter().for_each(|warning| note(&format!("warning: {warning}")));
@@ -258,7 +261,7 @@ impl Screen {
             }
         };
         if self.verbose {
-            self.print(&text::printable(&format!("error ({what}): {}: {}", failure.class, failure.message)));
+            self.print(&terminal::printable(&format!("error ({what}): {}: {}", failure.class, failure.message)));
         }
     }
 
@@ -296,6 +299,6 @@ fn failure(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(match error.downcast_ref::<RunError>() {
         Some(error) if error.is_bug() => BUG,
         None if error.is::<Stopped>() => INTERRUPTED,
-        _ => error.downcast_ref().map_or(COULD_NOT_RUN, OutputError::exit_code),
+        _ => error.downcast_ref().map_or(COULD_NOT_RUN, code_of_output),
     })
 }

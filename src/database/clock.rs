@@ -1,9 +1,9 @@
 //! How far this VM's wall clock is from the database's. Every VM of a test can see the database, so its clock is a common
 //! reference for theirs.
 
-use super::link::Link;
 use super::preflight::first_value;
 use crate::clock::{Epoch, now_ns};
+use crate::postgres::link::Link;
 use crate::result::ClockVsDatabase;
 
 /// The round trip that took least counts.

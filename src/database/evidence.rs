@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::link::{Link, LinkError};
+use crate::postgres::link::{Link, LinkError};
 use crate::workload::TABLES;
 
 /// What one server said of the tables at one moment.

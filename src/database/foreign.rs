@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use super::link::Link;
 use super::schema::SchemaError;
-use crate::verdict::thousands;
+use crate::postgres::link::Link;
+use crate::text::words::thousands;
 
 /// Rows of a table that are counted; beyond that the planner's estimate is told.
 const MOST_COUNTED: i64 = 10_000;

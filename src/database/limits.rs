@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio_postgres::SimpleQueryMessage;
 
-use super::link::{Link, LinkError};
+use crate::postgres::link::{Link, LinkError};
 
 /// How long a session may be idle within a transaction. This program pauses there only when its process stands still.
 const IDLE_IN_TRANSACTION: Limit =

@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
-use super::connect::{ConnectError, Connector};
-use super::link::{Link, LinkError};
-use crate::outcome::chain;
+use crate::measure::outcome::chain;
+use crate::postgres::connect::{ConnectError, Connector};
+use crate::postgres::link::{Link, LinkError};
 use crate::workload::TABLES;
 
 pub use claim::{Claim, random_test, test_of_shares};
@@ -437,7 +437,7 @@ fn application_name() -> String {
     let host = gethostname::gethostname();
     let host: String =
         host.to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c)).take(14).collect();
-    let since: String = crate::result::rfc3339(crate::clock::unix_ns()).chars().take(19).collect();
+    let since: String = crate::text::words::rfc3339(crate::clock::unix_ns()).chars().take(19).collect();
     format!("load_test {host} pid {} since {since}Z", std::process::id())
 }
 

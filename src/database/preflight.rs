@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
-use super::connect::{ConnectError, Connector};
-use super::link::{Link, LinkError, may_be_ending};
-use crate::outcome::chain;
+use crate::measure::outcome::chain;
+use crate::postgres::connect::{ConnectError, Connector};
+use crate::postgres::link::{Link, LinkError, may_be_ending};
 use crate::result::ServerInfo;
 
 /// Asks for the settings that explain the figures. What the server does not tell is left out.

@@ -2,8 +2,8 @@
 
 use tokio_postgres::types::Type;
 
-use super::link::Link;
 use super::schema::{self, SchemaError};
+use crate::postgres::link::Link;
 use crate::workload::sql::{Write, statements};
 use crate::workload::{POOL_TABLE, TABLES, Workload};
 

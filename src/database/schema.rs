@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
-use super::connect::{ConnectError, ConnectErrorKind, Connector};
-use super::link::{Link, LinkError};
 use super::writable;
-use crate::outcome::chain;
+use crate::measure::outcome::chain;
+use crate::postgres::connect::{ConnectError, ConnectErrorKind, Connector};
+use crate::postgres::link::{Link, LinkError};
 use crate::workload::payload::Pool;
 use crate::workload::{POOL_TABLE, TABLES};
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::connect::Connector;
 use super::evidence::{Doubt, Evidence, Form};
-use super::link::{Link, LinkError};
-use crate::outcome::chain;
+use crate::measure::outcome::chain;
+use crate::postgres::connect::Connector;
+use crate::postgres::link::{Link, LinkError};
 use crate::result::{TableRows, Verification};
 use crate::workload::request::TAG_BYTES;
 

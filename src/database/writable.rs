@@ -2,7 +2,7 @@
 
 use tokio_postgres::SimpleQueryMessage;
 
-use super::link::{Link, LinkError};
+use crate::postgres::link::{Link, LinkError};
 
 /// Why transactions are read-only, and what to do: a sentence for [`super::schema::SchemaError::ReadOnly`].
 ///

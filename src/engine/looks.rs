@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock;
-use crate::stalls::{LEAST_NS, Span, stood_still_ns};
+use crate::measure::stalls::{LEAST_NS, Span, stood_still_ns};
 
 /// How often a thread looks where it has nothing else to do.
 pub const EVERY: Duration = Duration::from_millis(25);

@@ -10,15 +10,15 @@ use std::time::Duration;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
-use super::batch::{Batch, Outgoing};
 use super::looks::ThreadLooks;
-use super::script::{MAX_ROUND_TRIPS, Script, Step};
 use super::wire::{Answer, Wire};
 use crate::clock;
-use crate::database::connect::{Canceller, ConnectError, Connector};
-use crate::database::link::may_be_ending;
-use crate::outcome::{Failure, Outcome, readable_state};
+use crate::measure::outcome::{Failure, Outcome, readable_state};
+use crate::postgres::connect::{Canceller, ConnectError, Connector};
+use crate::postgres::link::may_be_ending;
+use crate::workload::batch::{Batch, Outgoing};
 use crate::workload::payload::Pool;
+use crate::workload::script::{MAX_ROUND_TRIPS, Script, Step};
 
 /// A connection with the statements of its workload.
 pub struct Session {

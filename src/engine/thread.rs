@@ -19,9 +19,9 @@ use super::session::{OpenError, Session};
 use super::timer::Timer;
 use super::worker::{Incident, OfThread, Shared, Worker};
 use crate::clock::{self, Epoch};
-use crate::database::connect::{ConnectError, ConnectErrorKind};
-use crate::outages::Asked;
-use crate::recorder::Recorder;
+use crate::measure::outages::Asked;
+use crate::measure::recorder::Recorder;
+use crate::postgres::connect::{ConnectError, ConnectErrorKind};
 
 /// How many sessions are cancelled at once.
 const CANCELLED_AT_ONCE: usize = 16;

@@ -15,10 +15,10 @@ use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-use super::batch::{MAX_SLICES, Outgoing};
 use super::readiness::watch;
-use crate::database::connect::Stream;
-use crate::outcome::Failure;
+use crate::measure::outcome::Failure;
+use crate::postgres::connect::Stream;
+use crate::workload::batch::{MAX_SLICES, Outgoing};
 
 /// Answers without rows are some hundred bytes.
 const INPUT_BYTES: usize = 4096;

@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::batch::Batch;
 use super::looks::{Looks, ThreadLooks};
-use super::script::{MAX_ROUND_TRIPS, Script};
 use super::session::Session;
 use super::timer::Timer;
 use crate::clock::{self, Epoch};
-use crate::database::connect::Connector;
-use crate::outages::Asked;
-use crate::outcome::{Failure, Outcome};
-use crate::recorder::{Instants, Recorder, Unsettled, Window};
+use crate::measure::outages::Asked;
+use crate::measure::outcome::{Failure, Outcome};
+use crate::measure::recorder::{Instants, Recorder, Unsettled, Window};
+use crate::postgres::connect::Connector;
+use crate::random::SplitMix64;
 use crate::schedule::{Cursor, Slot};
-use crate::workload::random::SplitMix64;
+use crate::workload::batch::Batch;
 use crate::workload::request::{Request, RequestMaker};
+use crate::workload::script::{MAX_ROUND_TRIPS, Script};
 
 /// What all workers of a run share. Nothing here is locked on the way of a request.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::agent::protocol::{Event, Line, MAX_LINE_BYTES, Order, VERSION};
 use crate::clock::now_ns;
-use crate::report::text::{brief, printable};
+use crate::text::terminal::{brief, printable};
 
 /// How much of the agent's standard error is kept, bytes: its end tells why it ended.
 const STDERR_BYTES: usize = 2_000;
@@ -321,7 +321,7 @@ mod tests {
         ] {
             let (events, reason) = hear(line, b"").await;
             assert!(events.is_empty() && reason.contains(part), "{reason}");
-            assert!(reason.len() < 1_000 && !reason.chars().any(crate::report::text::steers), "{reason:?}");
+            assert!(reason.len() < 1_000 && !reason.chars().any(crate::text::terminal::steers), "{reason:?}");
         }
     }
 
@@ -340,7 +340,7 @@ mod tests {
             ].concat();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let (_, reason) = runtime.block_on(hear(&whole, &line));
-            proptest::prop_assert!(!reason.chars().any(crate::report::text::steers), "{:?}", reason);
+            proptest::prop_assert!(!reason.chars().any(crate::text::terminal::steers), "{:?}", reason);
         }
     }
 }

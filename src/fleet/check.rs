@@ -3,10 +3,10 @@
 
 use super::member::Member;
 use crate::agent::protocol::{Event, Hello, Ready};
-use crate::engine::script::MAX_ROUND_TRIPS;
 use crate::merge::{self, MAX_COUNT, Part, out_of_bounds};
 use crate::result::RunResult;
 use crate::schedule::Schedule;
+use crate::workload::script::MAX_ROUND_TRIPS;
 
 /// What a machine warns of before the load.
 const MAX_WARNINGS: usize = 100;

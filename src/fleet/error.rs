@@ -4,7 +4,7 @@ use super::binary::BinaryError;
 use super::ssh::SshError;
 use crate::merge::MergeError;
 use crate::result::FailedVm;
-use crate::verdict::grouped;
+use crate::text::grouped;
 
 /// The phase in which some machines may be running already.
 pub(super) const STARTING: &str = "starting";

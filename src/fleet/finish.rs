@@ -11,9 +11,9 @@ use super::member::{self, Link, Member};
 use super::{Fleet, FleetError, ssh};
 use crate::agent::protocol::Order;
 use crate::merge;
-use crate::report::text::brief_lines;
 use crate::result::{FailedVm, RunResult};
 use crate::run::TicketCounter;
+use crate::text::terminal::brief_lines;
 use crate::verdict;
 
 /// How long an agent may take to end when its input has ended.

@@ -11,17 +11,19 @@ use super::hosts::Host;
 use super::member::Member;
 use super::totals::Totals;
 use crate::agent::protocol::{Event, Hello, Line, Preflight, Ready, Snapshot, VERSION};
-use crate::database::conninfo::Environment;
-use crate::engine::script;
+use crate::cli::options::LoadTestOptions;
+use crate::cli::plan::Plan;
+use crate::measure::outcome::{Failure, Outcome};
+use crate::measure::recorder::{Instants, Recorder, Timeline, Window};
 use crate::merge::{self, Part};
-use crate::options::{BUILD, LoadTestOptions};
-use crate::outcome::{Failure, Outcome};
-use crate::plan::Plan;
-use crate::recorder::{Instants, Recorder, Timeline, Window};
-use crate::report::text::{brief, report, steers};
+use crate::postgres::conninfo::Environment;
+use crate::report::text::report;
 use crate::result::{ClockVsDatabase, Config, Context, FailedVm, RunResult, ServerInfo, assemble_lost};
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
+use crate::text::terminal::{brief, steers};
 use crate::verdict::{Criteria, judge};
+use crate::version::BUILD;
+use crate::workload::script;
 
 /// T0 of this test, nanoseconds since 1970.
 pub const T0_UNIX_NS: u64 = 1_800_000_000_000_000_000;

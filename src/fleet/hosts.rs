@@ -10,7 +10,7 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::path::Path;
 
-use crate::report::text::printable;
+use crate::text::terminal::printable;
 
 /// More machines than this are taken for a slip of the keyboard.
 pub const MOST_HOSTS: usize = 10_000;

@@ -12,7 +12,7 @@ use super::plan::OnHostLoss;
 use super::{Fleet, FleetEvent};
 use crate::agent::protocol::{Event, HEARTBEAT, Order};
 use crate::clock::now_ns;
-use crate::report::text::brief_lines;
+use crate::text::terminal::brief_lines;
 
 /// How long after the end of the drain a result may take.
 pub(super) const RESULT_WITHIN: Duration = Duration::from_secs(20);

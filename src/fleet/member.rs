@@ -14,12 +14,12 @@ use super::hosts::Host;
 use super::totals::Totals;
 use crate::agent::protocol::{AGENT_SILENCE, Event, Hello, Order, Preflight, Ready};
 use crate::clock::{duration_ns, now_ns};
+use crate::measure::recorder::Interval;
 use crate::merge::{self, Part};
-use crate::options::BUILD;
-use crate::recorder::Interval;
-use crate::report::text::brief;
 use crate::result::{ClockComparison, ClockReference, ClockVsDatabase, Context, RunResult, assemble_lost};
 use crate::schedule::Schedule;
+use crate::text::terminal::brief;
+use crate::version::BUILD;
 
 /// How long a program that was told to start may take to say its first word.
 const FIRST_WORD: Duration = Duration::from_secs(30);

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::database::conninfo::{ConnectionSpec, Environment};
-use crate::handover::Secrets;
-use crate::number::{Decimal, Misfit};
-use crate::options::{CoordinatorOptions, FleetOptions, LoadTestOptions};
-use crate::plan::{self, Fault, Plan};
+use crate::cli::handover::Secrets;
+use crate::cli::options::{CoordinatorOptions, FleetOptions, LoadTestOptions};
+use crate::cli::plan::{self, Fault, Plan};
+use crate::postgres::conninfo::{ConnectionSpec, Environment};
 use crate::schedule::{Rate, Share};
+use crate::text::number::{Decimal, Misfit};
 
 use super::deploy::DeployMode;
 use super::hosts::{self, Host};
@@ -211,7 +211,7 @@ fn ssh(fleet: &FleetOptions, add: &mut impl FnMut(&'static str, String, &str)) -
         add("--ssh-concurrency", format!("'{}' {problem}", fleet.ssh_concurrency), "give a number from 1 to 1000");
         1
     });
-    let connect_timeout = crate::plan::parse_duration(&fleet.connect_timeout);
+    let connect_timeout = crate::cli::plan::parse_duration(&fleet.connect_timeout);
     let connect_timeout = connect_timeout.and_then(|timeout| match timeout < Duration::from_secs(1) {
         true => Err("is shorter than a second".to_owned()),
         false => Ok(timeout),

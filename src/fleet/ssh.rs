@@ -32,7 +32,7 @@ use self::key::KeyFile;
 use self::master::{Attempt, Master};
 use self::route::Route;
 use crate::fleet::hosts::Host;
-use crate::report::text::printable;
+use crate::text::terminal::printable;
 
 /// Each server that drops connections lowers the number of those that connect at once, but not below this.
 const LEAST_CONCURRENCY: usize = 2;

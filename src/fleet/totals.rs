@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use crate::agent::protocol::Snapshot;
+use crate::measure::outcome::ErrorTable;
+use crate::measure::recorder::{Counts, Durations, Interval, Recorder, Timeline, connection_errors};
 use crate::merge::{self, MAX_COUNT, errors_disagree, out_of_bounds};
-use crate::outcome::ErrorTable;
-use crate::recorder::{Counts, Durations, Interval, Recorder, Timeline, connection_errors};
 use crate::result::{EncodedHistogram, HistogramError};
 
 /// Why a second cannot be used.
@@ -222,8 +222,8 @@ fn decode(encoded: &EncodedHistogram) -> Result<Option<Durations>, HistogramErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Failure, Outcome};
-    use crate::recorder::{Instants, Window};
+    use crate::measure::outcome::{Failure, Outcome};
+    use crate::measure::recorder::{Instants, Window};
     use crate::result::encode;
     use proptest::prelude::*;
 

@@ -219,9 +219,9 @@ fn mib(bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::script::SessionOptions;
     use crate::schedule::{Pace, Schedule, Share};
     use crate::workload::payload::{MAX_BYTES, Sizes};
+    use crate::workload::script::SessionOptions;
 
     const MEMINFO: &str = "MemTotal:       24682612 kB\nMemFree:         1672000 kB\nMemAvailable:   2000 kB\n";
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::short;
-use crate::report::text::steers;
+use crate::text::terminal::steers;
 
 /// No count of a document is greater. So many requests take years at the greatest rate, and the sum over as many
 /// VMs as there can be shares still fits into 64 bits.

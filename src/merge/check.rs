@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use super::bounds::{MAX_COUNT, out_of_bounds, wrong_name};
 use super::{MergeError, Part, short};
-use crate::engine::script;
-use crate::outages::Outage;
-use crate::outcome::{ErrorCount, ErrorOrigin};
-use crate::recorder::{Durations, Figures, Timeline};
+use crate::measure::outages::Outage;
+use crate::measure::outcome::{ErrorCount, ErrorOrigin};
+use crate::measure::recorder::{Durations, Figures, Timeline};
+use crate::measure::stalls::{self, Stalls};
 use crate::result::{Accounting, FORMAT, RunResult, Summary, VERSION, Verification, WarmupCounts};
 use crate::schedule::{Arrival, Rate};
-use crate::stalls::{self, Stalls};
 use crate::workload::TABLES;
+use crate::workload::script;
 
 /// What a document says and nothing in it can prove or refute: the VM's own words and measurements. `merge` hands them on,
 /// and computes none of its other figures from them. All else is refused where it was changed.

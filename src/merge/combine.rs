@@ -15,7 +15,9 @@ use crate::result::{
     Throughput, VERSION, Verification, VmResult,
 };
 use crate::schedule::Share;
-use crate::verdict::{self, grouped};
+use crate::text::grouped;
+use crate::text::words::name_list;
+use crate::verdict;
 
 /// Hosts that are named before "and N more".
 const NAMED: usize = 3;
@@ -41,7 +43,7 @@ pub(super) fn combine(
         version: VERSION,
         tool_version: first.tool_version.clone(),
         tool_build: first.tool_build.clone(),
-        hostname: verdict::name_list(&names, NAMED),
+        hostname: name_list(&names, NAMED),
         run: run(&parts, time, sums),
         config: config(&parts),
         server: server(&parts),
@@ -253,7 +255,7 @@ fn warnings(parts: &[Part], time: &CommonTime) -> Vec<String> {
     warnings.extend(server_differences(parts));
     let further = texts.len().saturating_sub(MAX_WARNINGS);
     warnings.extend(texts.into_iter().take(MAX_WARNINGS).map(|text| match hosts.get(&text) {
-        Some(having) if having.len() < parts.len() => format!("{}: {text}", verdict::name_list(having, NAMED)),
+        Some(having) if having.len() < parts.len() => format!("{}: {text}", name_list(having, NAMED)),
         _ => text,
     }));
     if further > 0 {

@@ -4,8 +4,8 @@ use std::io::Read;
 
 use super::MergeError;
 use super::files::{self, ReadError};
-use crate::options::MergeOptions;
-use crate::plan::{Fault, resolve_criteria};
+use crate::cli::options::MergeOptions;
+use crate::cli::plan::{Fault, resolve_criteria};
 use crate::result::RunResult;
 use crate::verdict;
 

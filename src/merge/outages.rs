@@ -2,7 +2,7 @@
 
 use super::stalls::end_s;
 use super::{Part, stalls};
-use crate::outages::Outage;
+use crate::measure::outages::Outage;
 
 /// Outages that are kept.
 const MAX_OUTAGES: usize = 100;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::unreported::Unreported;
 use super::{MergeError, Part};
-use crate::recorder::Timeline;
+use crate::measure::recorder::Timeline;
 
 /// Windows whose edges differ by less are one window.
 const ALIKE_NS: i128 = 50_000_000;

@@ -1,9 +1,9 @@
 //! When the generators of several VMs stood still, and what that explains of the others. Pure.
 
 use super::Part;
-use crate::outages::Outage;
-use crate::outcome::ErrorOrigin;
-use crate::stalls::{MAX_LISTED, Stall, Stalls};
+use crate::measure::outages::Outage;
+use crate::measure::outcome::ErrorOrigin;
+use crate::measure::stalls::{MAX_LISTED, Stall, Stalls};
 
 /// When the VMs' generators stood still, in the order of their beginning.
 /// `t0_s` tells how long after the test's T0 each part's own T0 was, seconds.

@@ -1,8 +1,8 @@
 //! Sums of histograms, counts and errors. Pure.
 
 use super::MergeError;
-use crate::outcome::ErrorTable;
-use crate::recorder::{Durations, Figures, coarse_histogram};
+use crate::measure::outcome::ErrorTable;
+use crate::measure::recorder::{Durations, Figures, coarse_histogram};
 use crate::result::{Accounting, RunResult, WarmupCounts};
 
 /// What all VMs recorded together.

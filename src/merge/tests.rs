@@ -6,8 +6,8 @@ mod trust;
 use proptest::prelude::*;
 
 use super::*;
-use crate::outcome::{ErrorCount, ErrorOrigin};
-use crate::recorder::{Figures, Timeline};
+use crate::measure::outcome::{ErrorCount, ErrorOrigin};
+use crate::measure::recorder::{Figures, Timeline};
 use crate::result::tests::sample;
 use crate::result::{
     Accounting, ClockReference, ClockVsDatabase, Config, EncodedHistogram, Histograms, Status, Summary,

@@ -4,11 +4,14 @@
 
 use std::io::{self, Write};
 
-use super::text::{Header, marked, number, section, shortened, title, wrapped};
+use super::text::{Header, marked, section, title, wrapped};
 use crate::result::{Bounded, ClockComparison, ClockReference, Config, Fleet, ServerInfo, Summary, VmResult};
 use crate::schedule::Share;
+use crate::text::grouped;
+use crate::text::terminal::shortened;
+use crate::text::words::name_list;
+use crate::text::words::number;
 use crate::verdict::fleet::{at_fault, clock_errors, differing};
-use crate::verdict::{grouped, name_list};
 
 /// Characters of a host's name in the table.
 const NAME: usize = 15;

@@ -5,8 +5,9 @@
 
 use std::io::{self, Write};
 
-use crate::recorder::Interval;
-use crate::result::{encode, rfc3339};
+use crate::measure::recorder::Interval;
+use crate::result::encode;
+use crate::text::words::rfc3339;
 
 /// Writes an interval log, line by line.
 #[derive(Debug)]

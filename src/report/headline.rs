@@ -1,8 +1,8 @@
 //! The last line of a report: what a person wants to know at a glance. Pure.
 
-use crate::outcome::ErrorOrigin;
+use crate::measure::outcome::ErrorOrigin;
 use crate::result::{Bounded, RunResult};
-use crate::verdict::thousands;
+use crate::text::words::thousands;
 
 /// Characters that it may have, so that a terminal of eighty columns shows it in one line.
 const COLUMNS: usize = 79;
@@ -70,7 +70,7 @@ fn compact(figure: Option<Bounded>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::ErrorCount;
+    use crate::measure::outcome::ErrorCount;
     use crate::result::Status;
     use crate::result::tests::sample;
 

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use hdrhistogram::Histogram;
 
-use crate::docker::ContainerSample;
-use crate::recorder::{Interval, coarse_histogram};
-use crate::verdict::thousands;
+use crate::measure::recorder::{Interval, coarse_histogram};
+use crate::monitor::docker::ContainerSample;
+use crate::text::words::thousands;
 
 /// The longest bar.
 const BAR: usize = 20;

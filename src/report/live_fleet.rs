@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::live::{Progress, cut};
-use super::text::{printable, shortened};
-use crate::recorder::Interval;
+use crate::measure::recorder::Interval;
 use crate::run::VERIFIED_WITHIN;
-use crate::verdict::name_list;
+use crate::text::terminal::{printable, shortened};
+use crate::text::words::name_list;
 
 /// VMs that are named before "and N more".
 const NAMED: usize = 3;

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::outputs::OutputError;
-use crate::options::descriptor_of;
+use crate::cli::options::descriptor_of;
 
 /// A file that is open and still as it was found.
 #[derive(Debug)]

@@ -6,11 +6,10 @@ use std::path::Path;
 
 use super::hdr_log::HdrLog;
 use super::output_file::{OutputFile, same_file};
-use crate::console::{COULD_NOT_RUN, WRONG_USE};
-use crate::plan::Plan;
-use crate::recorder::Interval;
-use crate::report::text::printable_json;
+use crate::cli::plan::Plan;
+use crate::measure::recorder::Interval;
 use crate::result::RunResult;
+use crate::text::terminal::printable_json;
 
 /// A file that cannot be had or written. Names the flag.
 #[derive(Debug, thiserror::Error)]
@@ -133,16 +132,6 @@ impl Outputs {
             return Ok(());
         }
         Err(UnwrittenError(failures.iter().map(ToString::to_string).collect()))
-    }
-}
-
-impl OutputError {
-    /// The code that a program exits with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::System { .. } => COULD_NOT_RUN,
-            Self::SameFile { .. } => WRONG_USE,
-        }
     }
 }
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::text::{printable, shortened, wrapped_within};
+use super::text::wrapped_within;
 use crate::fleet::Member;
 use crate::fleet::clock::comparisons;
-use crate::verdict::{clocks, grouped};
+use crate::text::grouped;
+use crate::text::terminal::{printable, shortened};
+use crate::verdict::clocks;
 
 /// Characters of a machine's name in the table: at most, and where the terminal is narrow.
 const NAME: usize = 18;

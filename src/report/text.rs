@@ -4,11 +4,14 @@
 use std::io::{self, Write};
 
 use super::headline::headline;
-use crate::outcome::{ErrorCount, ErrorOrigin};
+use crate::measure::outcome::{ErrorCount, ErrorOrigin};
+use crate::measure::stalls::Stalls;
 use crate::result::{Bounded, RunResult, Summary, TableRows};
+use crate::run::Ready;
 use crate::schedule::Share;
-use crate::stalls::Stalls;
-use crate::verdict::{name_list, thousands};
+use crate::text::terminal::{lines_of, printable};
+use crate::text::words::{capitalised, number};
+use crate::text::words::{name_list, thousands};
 
 /// Lost VMs that are named before "and N more".
 const NAMED_VMS: usize = 3;
@@ -51,7 +54,19 @@ pub struct Header<'a> {
     pub target_from: Option<&'a str>,
 }
 
-impl Header<'_> {
+impl<'a> Header<'a> {
+    /// Of a run that is ready to begin.
+    pub fn new(ready: &'a Ready) -> Self {
+        let plan = ready.plan();
+        Self {
+            config: ready.config(),
+            server: ready.server(),
+            share: plan.engine.schedule.share,
+            container: plan.docker_container.as_deref(),
+            target_from: plan.target_from.as_deref(),
+        }
+    }
+
     pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
         let config = self.config;
         let on = |on: bool| if on { "enabled" } else { "disabled" }.to_owned();
@@ -364,105 +379,6 @@ pub(super) fn marked(text: String, summary: &Summary, name: &str) -> String {
     if summary.is_max(name) { text + "*" } else { text }
 }
 
-fn capitalised(name: &str) -> String {
-    let mut chars = name.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
-}
-
-/// A number without needless decimals.
-pub(super) fn number(value: f64) -> String {
-    let text = format!("{value:.6}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// A name in as many characters as a column has, with its middle left out where it is longer.
-pub(super) fn shortened(name: &str, width: usize) -> String {
-    let name: Vec<char> = printable(name).chars().collect();
-    if name.len() <= width {
-        return name.into_iter().collect();
-    }
-    let head = width / 2;
-    let tail = width - head - 1;
-    name[..head].iter().chain(&['…']).chain(&name[name.len() - tail..]).collect()
-}
-
-/// Text from a server, with what could steer a terminal made visible.
-pub fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if steers(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
-}
-
-/// Lines of a text from another machine: a cause has some, and no more are worth reading.
-const MAX_LINES: usize = 30;
-
-/// The lines of a text, such as a log or a server's DETAIL and HINT, each as [`printable`] shows it.
-fn lines_of(text: &str) -> Vec<String> {
-    let lines = text.trim_end().lines().map(|line| line.trim_end().replace('\t', "    "));
-    lines.filter(|line| !line.is_empty()).map(|line| printable(&line)).collect()
-}
-
-/// The same as [`printable`], but lines stay lines; those after the first are indented.
-pub fn printable_lines(text: &str) -> String {
-    lines_of(text).join("\n  ")
-}
-
-/// The same as [`brief`], but lines stay lines.
-pub fn brief_lines(text: &str, most: usize) -> String {
-    let lines: Vec<String> = lines_of(text).iter().map(|line| brief(line, most)).collect();
-    let mut left = most;
-    let fits = |line: &&String| {
-        let fits = left > 0;
-        left = left.saturating_sub(line.chars().count());
-        fits
-    };
-    lines.iter().take(MAX_LINES).take_while(fits).map(String::as_str).collect::<Vec<_>>().join("\n")
-}
-
-/// JSON in which what could steer a terminal is written as an escape. It may stand within texts only, and means the
-/// same there.
-pub fn printable_json(json: &str) -> String {
-    let mut shown = String::with_capacity(json.len());
-    for c in json.chars() {
-        // A line of its own is between texts.
-        if steers(c) && c != '\n' {
-            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| shown.push_str(&format!("\\u{unit:04x}")));
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-/// The same as [`printable`], cut after so many characters: text from another machine may be of any length.
-pub fn brief(text: &str, most: usize) -> String {
-    let mut brief: String = text.chars().take(most).collect();
-    if brief.len() < text.len() {
-        brief.push('…');
-    }
-    printable(&brief)
-}
-
-/// Whether a character could steer a terminal, or show a text as what it is not: control characters, and those that
-/// turn the direction of writing, break lines or show nothing.
-pub fn steers(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{ad}'
-                | '\u{61c}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -520,14 +436,6 @@ mod tests {
     }
 
     #[test]
-    fn json_on_a_terminal_steers_nothing_and_means_the_same() {
-        let value = "a\u{1b}[31m \u{7f}\u{9b}2J \u{202e} \u{e0041} ü€𝄞\n\\";
-        let json = printable_json(&serde_json::to_string_pretty(&[value]).unwrap());
-        assert!(!json.chars().any(|c| steers(c) && c != '\n') && json.lines().count() == 3, "{json}");
-        assert_eq!(serde_json::from_str::<[String; 1]>(&json).unwrap(), [value]);
-    }
-
-    #[test]
     fn lines_fit_a_terminal_of_eighty_columns() {
         let mut result = sample();
         result.reason = "word ".repeat(50);
@@ -541,14 +449,5 @@ mod tests {
         result.latency_ms.p99 = Some(12_340.0);
         result.latency_ms.p99_is_lower_bound = true;
         assert!(reported(&result).contains("P99:                > 12340.00"), "{}", reported(&result));
-    }
-
-    #[test]
-    fn a_server_cannot_steer_the_terminal() {
-        assert_eq!(printable("a\u{1b}[31mb\r\nc"), "a\\u{1b}[31mb\\r\\nc");
-        // An escape sequence in one character, and text that reads backwards.
-        assert_eq!(printable("\u{9b}2J\u{202e}DESSAP\u{2028}"), "\\u{9b}2J\\u{202e}DESSAP\\u{2028}");
-        assert_eq!(printable_lines("one\r\n\u{1b}two\n\tthree\n"), "one\n  \\u{1b}two\n      three");
-        assert_eq!((brief("\u{1b}abc", 2), brief("ab", 2)), ("\\u{1b}a…".to_owned(), "ab".to_owned()));
     }
 }

@@ -6,12 +6,12 @@ use super::{
     Accounting, ClockVsDatabase, Config, FORMAT, Generator, Histograms, RunInfo, RunResult, ServerInfo, Status,
     Summary, Throughput, VERSION, Verification, WarmupCounts,
 };
-use crate::docker::ContainerUsage;
 use crate::engine::RunRecord;
-use crate::outages::Outage;
-use crate::recorder::{Recorder, Timeline};
+use crate::measure::outages::Outage;
+use crate::measure::recorder::{Recorder, Timeline};
+use crate::measure::stalls::{self, Stall, Stalls};
+use crate::monitor::docker::ContainerUsage;
 use crate::schedule::{Pace, Schedule};
-use crate::stalls::{self, Stall, Stalls};
 
 /// Slots do not add up: a bug of this program.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +167,7 @@ fn document(measured: Measured<'_>, accounting: Accounting, context: Context) ->
         format: FORMAT.to_owned(),
         version: VERSION,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        tool_build: crate::options::BUILD.to_owned(),
+        tool_build: crate::version::BUILD.to_owned(),
         hostname: context.hostname,
         run: RunInfo {
             started_at: String::new(),
@@ -286,8 +286,8 @@ fn stood_still(record: &RunRecord, accounting: &Accounting) -> Stalls {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Outcome;
-    use crate::recorder::{Instants, Window};
+    use crate::measure::outcome::Outcome;
+    use crate::measure::recorder::{Instants, Window};
     use crate::result::tests::sample;
     use crate::schedule::{Arrival, Rate, Share};
 

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 
 use super::HistogramError;
-use crate::recorder::{Durations, MAX_VALUE_US, SIGNIFICANT_DIGITS, coarse_histogram};
+use crate::measure::recorder::{Durations, MAX_VALUE_US, SIGNIFICANT_DIGITS, coarse_histogram};
 
 /// Cookie of the V2 format with deflate, and of what is inside it.
 const V2_DEFLATE: u32 = 0x1c84_9314;

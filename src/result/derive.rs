@@ -4,9 +4,10 @@
 //! says with what its histograms and counts say. A new field that follows from others needs one line here, and none
 //! in `merge`.
 
-use super::{EncodedHistogram, HistogramError, Histograms, Phase, RunResult, Summary, Throughput, rfc3339};
-use crate::engine::script;
-use crate::recorder::{Durations, Figures};
+use super::{EncodedHistogram, HistogramError, Histograms, Phase, RunResult, Summary, Throughput};
+use crate::measure::recorder::{Durations, Figures};
+use crate::text::words::rfc3339;
+use crate::workload::script;
 
 impl RunResult {
     /// Computes anew everything that follows from counts, times, options and histograms. `figures` is what the histograms

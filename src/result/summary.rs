@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::recorder::Durations;
+use crate::measure::recorder::Durations;
 
 /// A distribution in milliseconds.
 ///

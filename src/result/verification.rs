@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::verdict::{name_list, thousands};
+use crate::text::words::{name_list, thousands};
 
 /// What was found in the database after the drain (`--verify`). The warm-up is part of all counts. Where there are
 /// several VMs: acknowledged and unsettled requests of all, and the rows of those that could be verified.

@@ -5,23 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{RunError, Tell};
+use crate::cli::plan::{Plan, Target};
 use crate::database::clock;
-use crate::database::connect::{ConnectErrorKind, Connector};
-use crate::database::conninfo::{ConnectionSpec, Environment};
-use crate::database::ephemeral::ThrowawayServer;
 use crate::database::evidence::{Evidence, Form};
 use crate::database::foreign;
 use crate::database::limits::{self, SessionLimits};
-use crate::database::link::Link;
 use crate::database::mark::{self, Claim, Mark, Marking};
 use crate::database::preflight;
 use crate::database::rights;
 use crate::database::schema::{self, SchemaError};
 use crate::database::verify;
 use crate::database::writable;
-use crate::plan::{Plan, Target};
+use crate::postgres::connect::{ConnectErrorKind, Connector};
+use crate::postgres::conninfo::{ConnectionSpec, Environment};
+use crate::postgres::link::Link;
 use crate::result::{ClockVsDatabase, ServerInfo};
 use crate::schedule::Share;
+use crate::throwaway::ThrowawayServer;
 use crate::verdict::clocks::LIMIT_MS as CLOCK_LIMIT_MS;
 use crate::workload::payload::Pool;
 

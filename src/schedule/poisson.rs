@@ -10,7 +10,7 @@
 //! The logarithm and cosine come from `libm`, which gives the same bits on every platform.
 
 use super::{Rate, Share, Slot};
-use crate::workload::random::SplitMix64;
+use crate::random::SplitMix64;
 
 /// Arrivals that are expected in a block.
 const PER_BLOCK: u64 = 64;

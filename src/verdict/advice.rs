@@ -73,7 +73,7 @@ fn shows_the_limit(result: &RunResult, criteria: &Criteria, status: Status) -> b
     let may_fail = criteria.max_error_rate_pct / 100.0 * result.throughput.total_requests as f64;
     let connections_broke = result.reconnects > 0
         || !result.outages.is_empty()
-        || result.errors.iter().any(|error| error.origin == crate::outcome::ErrorOrigin::Connection);
+        || result.errors.iter().any(|error| error.origin == crate::measure::outcome::ErrorOrigin::Connection);
     let held_up = result.fleet.as_ref().and_then(held_up::find).is_some();
     !matches!(status, Status::Invalid | Status::LostWrites)
         && result.run.aborted.is_none()

@@ -1,8 +1,10 @@
 //! What can be wrong with a test only where several machines ran it: one is missing, clocks are off, one is unlike the
 //! others. Pure.
 
-use super::{clocks, generator_at_fault, grouped, held_up, name_list};
+use super::{clocks, generator_at_fault, held_up};
 use crate::result::{Bounded, ClockComparison, Fleet, VmResult};
+use crate::text::grouped;
+use crate::text::words::name_list;
 
 /// Machines that begin further apart are told of, milliseconds.
 const SKEW_LIMIT_MS: f64 = 20.0;
@@ -208,9 +210,9 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::stalls::Stall;
     use crate::result::tests::sample;
     use crate::result::{ClockReference, FailedVm, RunResult, Status, TableRows, Verification};
-    use crate::stalls::Stall;
     use crate::verdict::{Criteria, judge};
 
     fn fleet(vms: u64) -> Fleet {

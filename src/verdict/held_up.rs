@@ -2,9 +2,9 @@
 //! `resource_bucket` behind, and whoever needs these rows waits. The VMs that wait are healthy, and so is the database.
 //! Pure.
 
-use super::name_list;
-use crate::outages::Outage;
+use crate::measure::outages::Outage;
 use crate::result::{Fleet, VmResult};
+use crate::text::words::name_list;
 
 /// The others run out of free rows within so many seconds after the VM was cut off …
 const FOLLOW_WITHIN_S: f64 = 5.0;

@@ -1,7 +1,7 @@
 //! A generator that sent requests late although a worker was waiting: whether it matters. Pure.
 
-use super::thousands;
 use crate::result::RunResult;
+use crate::text::words::thousands;
 
 /// Lateness (p99) from which the generator is suspected, milliseconds …
 const LATENESS_LIMIT_MS: f64 = 5.0;

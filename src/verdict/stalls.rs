@@ -1,8 +1,9 @@
 //! A generator that stood still: what to say of it, and whether the figures still describe the database. Pure.
 
-use super::{Slo, thousands};
+use super::Slo;
+use crate::measure::stalls::Stall;
 use crate::result::{Bounded, RunResult};
-use crate::stalls::Stall;
+use crate::text::words::thousands;
 
 /// From this part of the measured window on a stall matters, whatever was due meanwhile.
 const PART_OF_WINDOW: f64 = 0.05;
@@ -102,9 +103,9 @@ fn remedy(result: &RunResult) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::stalls::Stalls;
     use crate::result::tests::sample;
     use crate::result::{Status, Summary};
-    use crate::stalls::Stalls;
     use crate::verdict::{Criteria, judge};
 
     /// A minute at 100/s in which the generator stood still once.

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::random::SplitMix64;
+use crate::random::SplitMix64;
 
 /// What stands before the content of every document.
 pub const HEAD: &str = r#"{"messages":[{"role":"user","content":""#;

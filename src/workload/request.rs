@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Workload;
 use super::payload::{Cut, Pool};
-use super::random::SplitMix64;
+use crate::random::SplitMix64;
 
 const FUNCTIONS: [&str; 10] = [
     "function_1",

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use postgres_load_test::agent::protocol::{Event, Hello, Line, Order, PlanOrder, Preflight, Ready, Snapshot, VERSION};
+use postgres_load_test::cli::options::LoadTestOptions;
 use postgres_load_test::clock;
-use postgres_load_test::options::LoadTestOptions;
 use postgres_load_test::result::RunResult;
 use postgres_load_test::schedule::Share;
 

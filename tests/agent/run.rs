@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use postgres_load_test::agent::protocol::{Order, Snapshot};
 use postgres_load_test::clock;
-use postgres_load_test::options::BUILD;
-use postgres_load_test::recorder::Recorder;
+use postgres_load_test::measure::recorder::Recorder;
 use postgres_load_test::result::{EncodedHistogram, RunResult};
+use postgres_load_test::version::BUILD;
 use rustix::process::Signal;
 
 use crate::driver::{Agent, connections, plan, rows, server_with_tables, wait_until};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use postgres_load_test::agent::protocol::Order;
-use postgres_load_test::database::ephemeral::ThrowawayOptions;
+use postgres_load_test::throwaway::ThrowawayOptions;
 
 use crate::driver::{Agent, Ended, command, options, plan};
 use crate::support::TestServer;

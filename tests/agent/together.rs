@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use postgres_load_test::agent::protocol::Order;
 use postgres_load_test::clock;
-use postgres_load_test::database::ephemeral::ThrowawayOptions;
 use postgres_load_test::schedule::Share;
+use postgres_load_test::throwaway::ThrowawayOptions;
 
 use crate::driver::{Agent, options, rows, server_with_tables, share_of, wait_until};
 use crate::support::TestServer;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use postgres_load_test::database::ephemeral::ThrowawayOptions;
+use postgres_load_test::throwaway::ThrowawayOptions;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use postgres_load_test::database::ephemeral::ThrowawayOptions;
-use postgres_load_test::options::BUILD;
+use postgres_load_test::throwaway::ThrowawayOptions;
+use postgres_load_test::version::BUILD;
 
 use crate::program::small_binary;
 use crate::sshd::{TestSshd, generate_key};

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use postgres_load_test::options::BUILD;
+use postgres_load_test::version::BUILD;
 
 use crate::early::install_script;
 use crate::program::small_binary;

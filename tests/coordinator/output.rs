@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use postgres_load_test::recorder::{Durations, coarse_histogram};
+use postgres_load_test::measure::recorder::{Durations, coarse_histogram};
 use postgres_load_test::result::{EncodedHistogram, RunResult, encode};
 
 use crate::tool::{Ran, TestFleet, assert_adds_up, count};

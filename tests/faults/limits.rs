@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use postgres_load_test::database::connect::Connector;
-use postgres_load_test::database::conninfo::{ConnectionSpec, Environment};
 use postgres_load_test::database::limits::{SessionLimits, lacking};
-use postgres_load_test::database::link::Link;
+use postgres_load_test::postgres::connect::Connector;
+use postgres_load_test::postgres::conninfo::{ConnectionSpec, Environment};
+use postgres_load_test::postgres::link::Link;
 use rustix::process::Signal;
 use tokio_postgres::SimpleQueryMessage;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use postgres_load_test::database::ephemeral::Signal;
+use postgres_load_test::throwaway::Signal;
 
 use crate::support::{TestServer, Version};
 use crate::tool::{Started, assert_rows_match, count, ms, run, wait_for_rows, wait_until};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use postgres_load_test::database::ephemeral::{Signal, ThrowawayOptions};
+use postgres_load_test::throwaway::{Signal, ThrowawayOptions};
 use serde_json::Value;
 
 use crate::support::{TestServer, Version};

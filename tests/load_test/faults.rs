@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postgres_load_test::database::ephemeral::ThrowawayOptions;
+use postgres_load_test::throwaway::ThrowawayOptions;
 
 use crate::support::TestServer;
 use crate::tool::{assert_rows_match, count, run, run_on, server_with_tables, start_on, wait_for_rows};

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use postgres_load_test::database::ephemeral::ThrowawayOptions;
+use postgres_load_test::throwaway::ThrowawayOptions;
 
 use crate::support::TestServer;
 use crate::tool::{SMALL, assert_rows_match, count, run, start, wait_for_rows, wait_until};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use postgres_load_test::database::ephemeral::ThrowawayOptions;
+use postgres_load_test::throwaway::ThrowawayOptions;
 use serde_json::Value;
 
 use crate::support::TestServer;

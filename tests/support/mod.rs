@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use postgres_load_test::database::ephemeral::{Signal, ThrowawayOptions, ThrowawayServer};
+use postgres_load_test::throwaway::{Signal, ThrowawayOptions, ThrowawayServer};
 
 /// A version of PostgreSQL to test with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use crate::random::SplitMix64;
 use crate::schedule::Share;
-use crate::workload::random::SplitMix64;
 
 /// Which test a process belongs to, and which share of it the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

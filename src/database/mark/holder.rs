@@ -8,10 +8,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::{Attempt, Keys, SETTLE, TEST_SETTING, attempt, describe, look, renew, roll_back, rows};
-use crate::database::connect::Connector;
 use crate::database::evidence::{Doubt, Evidence, Form};
-use crate::database::link::{Link, LinkError};
-use crate::outcome::chain;
+use crate::measure::outcome::chain;
+use crate::postgres::connect::Connector;
+use crate::postgres::link::{Link, LinkError};
 use crate::workload::TABLES;
 
 /// How often the mark is renewed. It also keeps firewalls and poolers from closing the connection as idle.

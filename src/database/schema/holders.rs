@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::database::link::Link;
+use crate::postgres::link::Link;
 use crate::workload::{POOL_TABLE, TABLES};
 
 /// Sessions that are named; the one whose transaction is the oldest first.

@@ -13,7 +13,7 @@ use super::error::{Cause, Stage};
 use super::script::{COMMAND, MARK};
 use crate::fleet::binary::AgentBinary;
 use crate::fleet::ssh::words_of;
-use crate::report::text::printable;
+use crate::text::terminal::printable;
 
 /// For the shell to start and the script to look around.
 const FIRST_ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ impl Channel {
         let mut child = match spawned {
             Ok(Ok(child)) => child,
             Ok(Err(error)) => {
-                let words = words_of(&session).unwrap_or_else(|| crate::outcome::chain(&error));
+                let words = words_of(&session).unwrap_or_else(|| crate::measure::outcome::chain(&error));
                 return Err(Cause::NoChannel(printable(&words)));
             }
             Err(_) => return Err(Cause::Silent(FIRST_ANSWER_WITHIN, String::new())),

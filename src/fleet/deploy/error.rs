@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::fleet::hosts::Host;
-use crate::report::text::printable;
+use crate::text::terminal::printable;
 
 /// Of a host's words more is not repeated.
 const LONGEST_WORDS_CHARS: usize = 300;

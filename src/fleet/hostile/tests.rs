@@ -127,7 +127,7 @@ fn what_is_said_again_or_too_early_is_refused() {
 /// As many values as there are in the heaviest histogram that a line holds.
 #[test]
 fn a_histogram_of_endless_counts_is_refused() {
-    let mut durations = crate::recorder::Durations::default();
+    let mut durations = crate::measure::recorder::Durations::default();
     durations.histogram.record_n(1, u64::MAX / 2).unwrap();
     durations.histogram.record_n(1_000, u64::MAX / 2).unwrap();
     let mut lines = lines(&honest());

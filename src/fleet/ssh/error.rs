@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::fleet::hosts::Host;
-use crate::report::text::printable;
+use crate::text::terminal::printable;
 
 pub(super) use self::words::last_words;
 use self::words::{SAID_NOTHING, guilty_hop, kind_of};

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::fleet::hostile::{spoil, told};
-use crate::report::text::steers;
 use crate::result::{THROWAWAY_TARGET, TableRows, Verification};
+use crate::text::terminal::steers;
 
 /// What is done to the second of two documents, and what is said of it.
 type Refusal = (&'static str, fn(&mut Vec<Part>), fn(&MergeError) -> bool, &'static [&'static str]);

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::docker::ContainerUsage;
-use crate::outages::Outage;
+use crate::measure::outages::Outage;
+use crate::measure::stalls::{Stall, Stalls};
+use crate::monitor::docker::ContainerUsage;
 use crate::result::{TableRows, Verification};
-use crate::stalls::{Stall, Stalls};
 
 /// A document with something in every field.
 fn rich(index: u64) -> Part {
@@ -21,7 +21,7 @@ fn rich(index: u64) -> Part {
     result.config.max_tries = 3;
     result.config.max_lag_seconds = Some(2.5);
     result.config.statement_timeout_seconds = Some(5.0);
-    result.config.isolation = Some(crate::engine::script::Isolation::Serializable);
+    result.config.isolation = Some(crate::workload::script::Isolation::Serializable);
     result.run.window_start_s = 1.0;
     result.run.warmup = crate::result::WarmupCounts { ok: 12, failed: 2, unknown: 1, skipped: 1, unfinished: 1 };
     (result.retried, result.retries, result.reconnects) = (4, 6, 2);
@@ -274,8 +274,10 @@ fn histograms_in_each_others_place_are_refused() {
         if said.starts_with("values") {
             // A request that failed at its second statement.
             let mut figures = parts[1].result.histograms.decode().unwrap();
-            figures.phases[4] =
-                crate::recorder::Durations { past_range: 199, histogram: crate::recorder::coarse_histogram() };
+            figures.phases[4] = crate::measure::recorder::Durations {
+                past_range: 199,
+                histogram: crate::measure::recorder::coarse_histogram(),
+            };
             parts[1].result.histograms.phases = Histograms::new(&figures).phases;
         }
         swap(&mut parts[1].result.histograms);

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::outages::Outage;
-use crate::outcome::{ErrorCount, ErrorOrigin};
+use crate::measure::outages::Outage;
+use crate::measure::outcome::{ErrorCount, ErrorOrigin};
 use crate::result::tests::{durations, sample};
 use crate::result::{Phase, Summary};
 use crate::verdict::judge;

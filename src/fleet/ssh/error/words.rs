@@ -1,7 +1,7 @@
 //! Reading what ssh says: what kind of failure it is, which of several ssh says it, and what of it is worth repeating. Pure.
 
 use super::SshErrorKind as Kind;
-use crate::report::text::printable;
+use crate::text::terminal::printable;
 
 /// Of ssh's own words more is not repeated.
 const LONGEST_WORDS_CHARS: usize = 300;

@@ -1,0 +1,412 @@
+//! The only thing that drives load: threads, workers, pacing, drain.
+//!
+//! [`prepare`] opens every connection; [`Prepared::start`] begins at T0; [`Running::next`] tells what happens until
+//! [`RunRecord`] comes. Knows the schedule, the workload and sessions; nothing of options, reports or other hosts.
+//!
+//! Each thread has a single-threaded runtime on which its workers, their connections and their timers live; nothing of
+//! a request crosses threads but the atomic cursor that hands out slots.
+
+pub mod lead;
+pub mod looks;
+mod readiness;
+pub mod session;
+mod thread;
+pub mod timer;
+pub mod wire;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::{self, Epoch};
+use crate::measure::outages::{Outage, Outages};
+use crate::measure::recorder::{Recorder, Timeline};
+use crate::measure::stalls::Span;
+use crate::postgres::connect::Connector;
+use crate::schedule::{Cursor, Pace, Schedule};
+use crate::workload::request::RequestMaker;
+use crate::workload::script::{self, Script, SessionOptions};
+use looks::Seen;
+use thread::{ThreadEvent, ThreadRecord, ThreadSetup};
+use worker::Shared;
+
+pub use thread::PrepareError;
+pub use worker::Incident;
+
+/// A stall of the generator that is so long is told while the run goes on, nanoseconds.
+const TOLD_AT_ONCE_NS: u64 = 1_000_000_000;
+
+/// How long the connections of a run that cannot begin may take to be closed.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How load is driven.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineOptions {
+    /// When requests are due.
+    pub schedule: Schedule,
+    /// Connections, at least 1.
+    pub workers: usize,
+    /// Threads, at least 1 and at most `workers`.
+    pub threads: usize,
+    /// How long requests in flight are waited for after the window has closed.
+    pub drain: Duration,
+    /// Slots later than this are given up.
+    pub max_lag: Option<Duration>,
+    /// How often a request is tried at most, at least 1.
+    pub max_tries: u32,
+    /// How requests are put on the wire.
+    pub session: SessionOptions,
+}
+
+/// Every connection open, every statement prepared, every thread waiting for T0.
+pub struct Prepared {
+    running: Running,
+    starts: Vec<oneshot::Sender<Epoch>>,
+}
+
+/// A run under way.
+pub struct Running {
+    options: EngineOptions,
+    shared: Arc<Shared>,
+    phase_names: Vec<String>,
+    threads: Vec<JoinHandle<()>>,
+    events: mpsc::UnboundedReceiver<ThreadEvent>,
+    closing: watch::Sender<bool>,
+    abort: watch::Sender<bool>,
+    epoch: Epoch,
+    outages: Outages,
+    stalls_told: usize,
+    /// An empty recorder goes back for each full one.
+    spares: Vec<mpsc::UnboundedSender<Box<Recorder>>>,
+    seconds: BTreeMap<u64, (usize, Box<Recorder>)>,
+    total: Recorder,
+    completed: Timeline,
+    finished: Vec<ThreadRecord>,
+    interrupted_at_ns: Option<u64>,
+}
+
+/// What a run tells while it goes on.
+#[derive(Debug)]
+pub enum Event {
+    /// Second `index` since T0 has ended.
+    Second {
+        /// Counted from 0.
+        index: u64,
+        /// What all threads recorded in it.
+        recorded: Box<Recorder>,
+    },
+    /// News to show.
+    Incident(Incident),
+    /// The run is over.
+    Finished(Box<RunRecord>),
+}
+
+/// What a run leaves behind: raw counts, not yet judged.
+#[derive(Debug)]
+pub struct RunRecord {
+    /// All threads' recordings, added.
+    pub recorder: Recorder,
+    /// When requests of the window were completed.
+    pub completed: Timeline,
+    /// Times in which something was due and nothing was acknowledged.
+    pub outages: Vec<Outage>,
+    /// When the generator stood still, on the monotonic clock.
+    pub seen: Seen,
+    /// The names of the recorded round trips, in order.
+    pub phase_names: Vec<String>,
+    /// T0.
+    pub epoch: Epoch,
+    /// End of the warm-up, nanoseconds after T0.
+    pub window_start_ns: u64,
+    /// End of the measured window, nanoseconds after T0: as planned, or when the run was interrupted.
+    pub window_end_ns: u64,
+    /// Whether it ended early.
+    pub interrupted: bool,
+    /// Slots that the cursor handed out.
+    pub claimed: u64,
+    /// CPU time of the whole process from T0 to the end of the drain, nanoseconds.
+    pub process_cpu_ns: u64,
+    /// The same span on the clock, nanoseconds.
+    pub process_wall_ns: u64,
+    /// CPU time of each thread in the window, nanoseconds.
+    pub thread_cpu_ns: Vec<u64>,
+    /// Time in the run queue of each thread, nanoseconds; absent where the system does not tell.
+    pub thread_run_queue_ns: Option<Vec<u64>>,
+    /// How long after T0 the first thread began, nanoseconds; absent where none did.
+    pub start_delay_ns: Option<u64>,
+}
+
+/// Opens all connections. Nothing is written to the database.
+///
+/// # Errors
+/// The first connection or statement that could not be had; the rest are closed.
+pub async fn prepare(
+    options: EngineOptions,
+    connector: Connector,
+    maker: RequestMaker,
+) -> Result<Prepared, PrepareError> {
+    let script = Script::new(&options.session, maker.workload(), maker.nonce());
+    let phase_names = script::phase_names(options.session.pipeline, maker.workload());
+    let shared = Arc::new(Shared {
+        connector,
+        script,
+        maker,
+        cursor: Cursor::new(&options.schedule),
+        looks: Arc::default(),
+        warmup_ns: options.schedule.warmup_ns,
+        end_ns: AtomicU64::new(options.schedule.end_ns()),
+        process_cpu_at_t0_ns: AtomicU64::new(0),
+        max_lag_ns: options.max_lag.map(clock::duration_ns),
+        max_tries: options.max_tries,
+    });
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let (closing, abort) = (watch::Sender::new(false), watch::Sender::new(false));
+    let (mut threads, mut starts, mut spares) = (Vec::new(), Vec::new(), Vec::new());
+    for index in 0..options.threads {
+        let (start, started) = oneshot::channel();
+        let (spare, spares_of_thread) = mpsc::unbounded_channel();
+        let _ = spare.send(Box::new(Recorder::new(phase_names.len())));
+        spares.push(spare);
+        let setup = ThreadSetup {
+            index,
+            shared: Arc::clone(&shared),
+            workers: options.workers / options.threads + usize::from(index < options.workers % options.threads),
+            phases: phase_names.len(),
+            events: sender.clone(),
+            spares: spares_of_thread,
+            start: started,
+            closing: closing.subscribe(),
+            abort: abort.subscribe(),
+        };
+        starts.push(start);
+        threads.push(std::thread::Builder::new().name(format!("load-{index}")).spawn(|| thread::run(setup))?);
+    }
+    drop(sender);
+    let mut ready = Ok(());
+    for _ in 0..options.threads {
+        ready = ready.and(match events.recv().await {
+            Some(ThreadEvent::Ready(ready)) => ready.map_err(|error| error.of_workers(options.workers)),
+            _ => Err(std::io::Error::other("a generator thread ended before it was ready").into()),
+        });
+        if ready.is_err() {
+            break;
+        }
+    }
+    if let Err(error) = ready {
+        // Connections that are open are closed, so that they are free for another attempt.
+        drop(starts);
+        let ended = async { while events.recv().await.is_some() {} };
+        let _ = tokio::time::timeout(CLOSED_WITHIN, ended).await;
+        return Err(error);
+    }
+    let outages = Outages::new(matches!(options.schedule.pace, Pace::Closed));
+    let running = Running {
+        options,
+        shared,
+        total: Recorder::new(phase_names.len()),
+        phase_names,
+        threads,
+        events,
+        closing,
+        abort,
+        epoch: Epoch { mono_ns: 0, unix_ns: 0 },
+        spares,
+        seconds: BTreeMap::new(),
+        completed: Timeline::default(),
+        outages,
+        stalls_told: 0,
+        finished: Vec::new(),
+        interrupted_at_ns: None,
+    };
+    Ok(Prepared { running, starts })
+}
+
+impl Prepared {
+    /// Names of the recorded round trips, in order.
+    pub fn phase_names(&self) -> &[String] {
+        &self.running.phase_names
+    }
+
+    /// Begins at T0, which should not have passed yet.
+    pub fn start(self, epoch: Epoch) -> Running {
+        let is_closed = matches!(self.running.options.schedule.pace, Pace::Closed);
+        // What comes due in a closed loop never waits for what came before.
+        self.running.shared.looks.have_backlogs_from(if is_closed { u64::MAX } else { epoch.mono_ns });
+        for start in self.starts {
+            // A thread that is gone is noticed when its record does not come.
+            let _ = start.send(epoch);
+        }
+        Running { epoch, ..self.running }
+    }
+}
+
+impl Running {
+    /// T0.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Starts no more requests: closes the window now. Those in flight are waited for.
+    pub fn interrupt(&mut self) {
+        let now_ns = clock::now_ns().saturating_sub(self.epoch.mono_ns);
+        if self.interrupted_at_ns.is_none() && now_ns < self.shared.end_ns.load(Ordering::Acquire) {
+            self.shared.end_ns.store(now_ns, Ordering::Release);
+            self.interrupted_at_ns = Some(now_ns);
+            self.closing.send_replace(true);
+        }
+    }
+
+    /// Abandons the requests in flight: they are counted as unfinished.
+    pub fn abort(&mut self) {
+        self.interrupt();
+        self.abort.send_replace(true);
+    }
+
+    /// Waits for what happens next. May be dropped and called again.
+    ///
+    /// # Errors
+    /// A generator thread has panicked, so the counts cannot be trusted.
+    pub async fn next(&mut self) -> Result<Event, EngineDied> {
+        loop {
+            if let Some(event) = self.complete_second() {
+                return Ok(event);
+            }
+            if let Some(incident) = self.new_stall() {
+                return Ok(Event::Incident(incident));
+            }
+            let left = Duration::from_nanos(self.drain_ends_ns().saturating_sub(clock::now_ns()));
+            let event = tokio::select! {
+                event = self.events.recv() => event,
+                () = tokio::time::sleep(left), if !*self.abort.borrow() => {
+                    // Answers that came while the generator stood still are yet to be read.
+                    let now_ns = clock::now_ns();
+                    self.shared.looks.look(now_ns);
+                    if now_ns >= self.drain_ends_ns() {
+                        self.abort.send_replace(true);
+                    }
+                    continue;
+                }
+            };
+            match event {
+                Some(ThreadEvent::Ready(_)) => {}
+                Some(ThreadEvent::Incident(incident)) => return Ok(Event::Incident(incident)),
+                Some(ThreadEvent::Second { thread, index, recorded }) => {
+                    let _ = self.spares[thread].send(Box::new(Recorder::new(self.phase_names.len())));
+                    self.add(index, recorded);
+                }
+                Some(ThreadEvent::Done(record)) => self.finished.push(record),
+                Some(ThreadEvent::Died) => {
+                    self.abort();
+                    return Err(EngineDied);
+                }
+                None => return self.finish().map(|record| Event::Finished(Box::new(record))),
+            }
+        }
+    }
+
+    /// When requests in flight are given up, on the monotonic clock.
+    fn drain_ends_ns(&self) -> u64 {
+        let window_ends_ns = self.epoch.mono_ns + self.shared.end_ns.load(Ordering::Acquire);
+        let stood_still_ns = self.shared.looks.stood_still_ns(window_ends_ns, u64::MAX);
+        window_ends_ns + clock::duration_ns(self.options.drain) + stood_still_ns
+    }
+
+    /// A stall that is worth a line at once, where there is a new one.
+    fn new_stall(&mut self) -> Option<Incident> {
+        let (known, latest) = self.shared.looks.latest();
+        let is_new = known > std::mem::replace(&mut self.stalls_told, known);
+        let span = latest.filter(|span| is_new && span.end_ns - span.start_ns >= TOLD_AT_ONCE_NS)?;
+        let seconds = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns) as f64 / 1e9;
+        Some(Incident::StoodStill {
+            started_s: seconds(self.epoch.mono_ns, span.start_ns),
+            seconds: seconds(span.start_ns, span.end_ns),
+        })
+    }
+
+    fn add(&mut self, index: u64, recorded: Box<Recorder>) {
+        self.total.merge(&recorded);
+        self.completed.add(index, recorded.ok_completed_in_window);
+        match self.seconds.entry(index) {
+            Entry::Vacant(vacant) => _ = vacant.insert((1, recorded)),
+            Entry::Occupied(mut occupied) => {
+                let (threads, sum) = occupied.get_mut();
+                *threads += 1;
+                sum.merge(&recorded);
+            }
+        }
+    }
+
+    /// The oldest second, where every thread has reported it or ended before it.
+    fn complete_second(&mut self) -> Option<Event> {
+        let threads = self.threads.len();
+        let entry = self.seconds.first_entry()?;
+        let ended = self.finished.iter().filter(|record| record.last_second < *entry.key()).count();
+        (entry.get().0 + ended >= threads).then(|| {
+            let (index, (_, recorded)) = entry.remove_entry();
+            self.outages.add(&recorded.pulse, recorded.measured.ok + recorded.warmup.ok);
+            Event::Second { index, recorded }
+        })
+    }
+
+    fn finish(&mut self) -> Result<RunRecord, EngineDied> {
+        for thread in self.threads.drain(..) {
+            thread.join().map_err(|_| EngineDied)?;
+        }
+        let recorder = std::mem::replace(&mut self.total, Recorder::new(0));
+        let mut window_end_ns = self.shared.end_ns.load(Ordering::Acquire);
+        if let (Some(_), Some(last_ns)) = (self.interrupted_at_ns, recorder.last_started_due_ns) {
+            // A request that started in the instant of the interrupt belongs to the window.
+            window_end_ns = window_end_ns.max(last_ns + 1);
+        }
+        let claimed = self.shared.cursor.claimed();
+        let seen = self.shared.looks.seen();
+        let outages = self.outages(&recorder, window_end_ns, &seen);
+        let run_queues: Vec<u64> = self.finished.iter().filter_map(|record| record.run_queue_ns).collect();
+        Ok(RunRecord {
+            phase_names: std::mem::take(&mut self.phase_names),
+            epoch: self.epoch,
+            window_start_ns: self.options.schedule.warmup_ns.min(window_end_ns),
+            window_end_ns,
+            interrupted: self.interrupted_at_ns.is_some(),
+            claimed,
+            process_cpu_ns: match self.shared.process_cpu_at_t0_ns.load(Ordering::Relaxed) {
+                0 => 0,
+                at_t0_ns => clock::process_cpu_ns().saturating_sub(at_t0_ns),
+            },
+            process_wall_ns: clock::now_ns().saturating_sub(self.epoch.mono_ns),
+            thread_cpu_ns: self.finished.iter().map(|record| record.cpu_ns).collect(),
+            thread_run_queue_ns: (run_queues.len() == self.finished.len()).then_some(run_queues),
+            start_delay_ns: self.finished.iter().filter_map(|record| record.start_delay_ns).min(),
+            completed: std::mem::take(&mut self.completed),
+            outages,
+            seen,
+            recorder,
+        })
+    }
+
+    /// All outages up to the end of the window. Takes a slot from the cursor.
+    fn outages(&mut self, recorder: &Recorder, window_end_ns: u64, seen: &Seen) -> Vec<Outage> {
+        let t0_ns = self.epoch.mono_ns;
+        let after_t0 = |span: &Span| Span {
+            start_ns: span.start_ns.saturating_sub(t0_ns),
+            end_ns: span.end_ns.saturating_sub(t0_ns),
+        };
+        let stalls: Vec<Span> = seen.spans.iter().map(after_t0).collect();
+        let figures = &recorder.figures;
+        let answers = [&figures.service, &recorder.warmup_latency].into_iter().find(|answers| answers.count() > 0);
+        let usual_ns = answers.map(|answers| answers.histogram.value_at_quantile(0.5).saturating_mul(1_000));
+        let next_due_ns = self.shared.cursor.claim(window_end_ns).due_ns;
+        std::mem::take(&mut self.outages).finish(window_end_ns, Some(next_due_ns), usual_ns, &stalls)
+    }
+}
+
+/// A generator thread has panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("a generator thread has panicked; its counts are lost, so there is no report. This is a bug")]
+pub struct EngineDied;
