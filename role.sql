@@ -1,29 +1,29 @@
 -- A role that may run load tests and nothing else.
 --
 --   psql "$OWNER_URL" -v role=loadtest -f role.sql    -- as the owner of the tables, after load_test --setup
---   psql "$OWNER_URL" -c '\password loadtest'         -- a password for it; not where it already has one
+--   psql "$OWNER_URL" -c '\password loadtest'         -- sets its password; not needed if it already has one
 --
--- Makes the role where it is missing (which takes CREATEROLE; otherwise have it made first), and gives it exactly
--- what a run does:
+-- Creates the role if it is missing (this needs CREATEROLE; without it, have somebody create the role first). Then it
+-- grants exactly the rights that a run needs:
 --
 --   connect, and find the tables                        CONNECT, USAGE
 --   the two large writes                                INSERT
 --   the two UPSERTs                                     INSERT, SELECT, and UPDATE of the columns that change
 --   empty the tables before a run                       TRUNCATE; not needed with --no-reset, then add -v reset=no
 --   --server-side-data                                  SELECT, INSERT and DELETE on the pool of random text
---   --verify                                            SELECT of the ids
+--   --verify                                            SELECT of the IDs
 --
--- It can neither read the documents nor delete single rows, nor make, alter or drop anything. So it cannot --setup:
--- the owner does that, and runs this file again wherever the tables have been made anew, as their rights went with them.
+-- The role cannot read the documents, delete single rows, or create, alter or drop anything. So it cannot use --setup:
+-- the owner does that. When tables are created anew, their grants are gone, and the owner runs this file again.
 --
--- A role can also do what everybody (PUBLIC) can. Therefore this file takes two rights from PUBLIC, in this database
--- alone: to make temporary tables, and to make objects in the schema of the tables (which PostgreSQL gives up to 14).
--- May be run again at any time. Everything happens in one transaction: all or nothing.
+-- Every role also has the rights of PUBLIC. Therefore this file revokes two rights from PUBLIC, in this database only:
+-- to create temporary tables, and to create objects in the schema of the tables (PostgreSQL up to 14 grants that).
+-- You can run it again at any time. Everything happens in one transaction: all or nothing.
 
 \set ON_ERROR_STOP on
 \if :{?role}
 \else
-  DO $$ BEGIN RAISE EXCEPTION 'no role is named' USING HINT = 'psql -v role=NAME -f role.sql'; END $$;
+  DO $$ BEGIN RAISE EXCEPTION 'no role was given' USING HINT = 'psql -v role=NAME -f role.sql'; END $$;
 \endif
 \if :{?reset}
 \else
@@ -34,7 +34,7 @@ BEGIN;
 
 SET LOCAL client_min_messages = warning;
 
--- Nothing is given on tables that are somebody else's.
+-- Grant nothing on tables that belong to somebody else.
 DO $guard$
 DECLARE
     wanted text;
@@ -44,7 +44,7 @@ BEGIN
     LOOP
         IF coalesce(obj_description(to_regclass(wanted), 'pg_class'), '') NOT LIKE 'postgres_load_test:%' THEN
             RAISE EXCEPTION 'table % is missing, or was not made by postgres_load_test; nothing was granted', wanted
-                USING HINT = 'Make the tables first: load_test --setup --duration 0';
+                USING HINT = 'Create the tables first: load_test --setup --duration 0';
         END IF;
     END LOOP;
 END
@@ -62,11 +62,11 @@ FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE pg_class.oid = 'chat_inference'::regclass
 \gexec
 
--- What an earlier run of this file gave, or somebody else.
+-- Remove what an earlier run of this file, or somebody else, granted.
 REVOKE ALL ON chat_inference, model_inference, resource_bucket, variant_by_episode, loadtest_payload_pool
     FROM :"role";
 
--- The ids, for --verify; they tell nothing of the documents.
+-- The IDs, for --verify. They say nothing about the documents.
 GRANT INSERT, SELECT (id) ON chat_inference, model_inference TO :"role";
 
 GRANT INSERT, SELECT, UPDATE (tickets, balance_as_of) ON resource_bucket TO :"role";

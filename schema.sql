@@ -2,11 +2,11 @@
 --
 --   psql "$POSTGRES_URL" -f schema.sql
 --
--- Needs no superuser: the right to create tables in the current schema is enough. It may be run again at any
--- time; the tables are then made anew and are empty. Everything happens in one transaction: all or nothing.
+-- No superuser is needed: the right to create tables in the current schema is enough. You can run this file again at
+-- any time: it drops the tables and creates them empty. Everything happens in one transaction: all or nothing.
 --
--- Every table made here carries a comment that begins with "postgres_load_test:". Only tables with that mark are
--- ever dropped or emptied. Where a table of the same name exists without it, this file stops and changes nothing.
+-- Every table created here has a comment that begins with "postgres_load_test:". Only tables with that mark are ever
+-- dropped or emptied. If a table of the same name exists without the mark, this file stops and changes nothing.
 
 BEGIN;
 
@@ -20,7 +20,7 @@ DECLARE
     foreign_tables text[] := '{}';
     test record;
 BEGIN
-    -- Two machines that set up the same database at once take turns.
+    -- Processes that set up the same database at the same time take turns.
     PERFORM pg_advisory_xact_lock(7021867105284);
     FOREACH wanted IN ARRAY ARRAY['chat_inference', 'model_inference', 'resource_bucket', 'variant_by_episode',
                                   'loadtest_payload_pool']
@@ -35,9 +35,9 @@ BEGIN
     END LOOP;
     IF cardinality(foreign_tables) > 0 THEN
         RAISE EXCEPTION 'not made by postgres_load_test: %; nothing was changed', array_to_string(foreign_tables, ', ')
-            USING HINT = 'Give load tests a database of their own, for example: CREATE DATABASE tensorzero_loadtest;';
+            USING HINT = 'Give load tests their own database, for example: CREATE DATABASE tensorzero_loadtest;';
     END IF;
-    -- A running test holds advisory locks: the first half of the key stands for the schema, the second for the test.
+    -- A running test holds advisory locks. The first half of the key identifies the schema, the second half the test.
     SELECT held.pid, session.application_name AS name INTO test
     FROM pg_locks AS held LEFT JOIN pg_stat_activity AS session ON session.pid = held.pid
     WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 2
@@ -47,7 +47,7 @@ BEGIN
     LIMIT 1;
     IF test.pid IS NOT NULL THEN
         RAISE EXCEPTION 'a load test uses these tables: % (server process %); nothing was changed', test.name, test.pid
-            USING HINT = format('Wait until it has ended. If it no longer runs: SELECT pg_terminate_backend(%s);', test.pid);
+            USING HINT = format('Wait until it has ended. If it is no longer running: SELECT pg_terminate_backend(%s);', test.pid);
     END IF;
     FOREACH found IN ARRAY ours LOOP
         EXECUTE format('DROP TABLE %s', found);
@@ -55,7 +55,7 @@ BEGIN
 END
 $guard$;
 
--- What an inference was asked and what it answered.
+-- The question to an inference and its answer.
 CREATE TABLE chat_inference (
     id uuid PRIMARY KEY,
     function_name text NOT NULL,
@@ -73,7 +73,7 @@ CREATE INDEX chat_inference_episode_idx ON chat_inference (episode_id);
 CREATE INDEX chat_inference_timestamp_idx ON chat_inference (timestamp DESC);
 CREATE INDEX chat_inference_tags_idx ON chat_inference USING gin (tags);
 
--- What the model was sent and what it sent back.
+-- What was sent to the model and what came back.
 CREATE TABLE model_inference (
     id uuid PRIMARY KEY,
     inference_id uuid NOT NULL,
@@ -99,7 +99,7 @@ CREATE TABLE resource_bucket (
     balance_as_of timestamptz NOT NULL
 );
 
--- Experiments: which variant an episode was given.
+-- Experimentation: the variant of an episode.
 CREATE TABLE variant_by_episode (
     function_name text NOT NULL,
     episode_id uuid NOT NULL,
@@ -107,14 +107,14 @@ CREATE TABLE variant_by_episode (
     PRIMARY KEY (function_name, episode_id)
 );
 
--- Random text from which --server-side-data cuts its documents; filled by load_test when it needs it.
+-- Random text from which --server-side-data cuts its documents. load_test fills the table when needed.
 CREATE TABLE loadtest_payload_pool (
     seed bigint NOT NULL,
     length integer NOT NULL,
     body bytea NOT NULL,
     PRIMARY KEY (seed, length)
 );
--- Uncompressed and out of line, so that a slice is read without reading the whole.
+-- Uncompressed and out of line, so that reading a slice does not read the whole value.
 ALTER TABLE loadtest_payload_pool ALTER COLUMN body SET STORAGE EXTERNAL;
 
 COMMENT ON TABLE chat_inference IS 'postgres_load_test: schema 1, logged; emptied at the start of every run';
@@ -123,7 +123,7 @@ COMMENT ON TABLE resource_bucket IS 'postgres_load_test: schema 1, logged; empti
 COMMENT ON TABLE variant_by_episode IS 'postgres_load_test: schema 1, logged; emptied at the start of every run';
 COMMENT ON TABLE loadtest_payload_pool IS 'postgres_load_test: schema 1; random text for --server-side-data';
 
--- Empties the four tables, unless a load test uses them:  SELECT reset_loadtest_tables();
+-- Empties the four tables, unless a load test is using them:  SELECT reset_loadtest_tables();
 CREATE OR REPLACE FUNCTION reset_loadtest_tables() RETURNS void LANGUAGE plpgsql AS $reset$
 DECLARE
     wanted text;
@@ -143,7 +143,7 @@ BEGIN
             )
     ) THEN
         RAISE EXCEPTION 'a load test uses these tables; nothing was emptied'
-            USING HINT = 'Wait until it has ended, or see pg_locks for the advisory lock of its session.';
+            USING HINT = 'Wait until it has ended. pg_locks shows the advisory lock of its session.';
     END IF;
     TRUNCATE chat_inference, model_inference, resource_bucket, variant_by_episode;
 END

@@ -12,11 +12,11 @@ usage='Usage: scripts/demo.sh [LOAD_TEST_OPTION...]
        scripts/demo.sh fleet [COORDINATOR_OPTION...]
 
 Installs Postgres and a C linker if they are missing (Debian, Ubuntu), builds load_test in release mode and runs
-it for ten seconds against a throwaway Postgres, which is gone afterwards. Further options are passed on to
-load_test; a repeated one replaces the one given here, as in: scripts/demo.sh --rps 500
+it for ten seconds against a throwaway Postgres, which is removed afterwards. Further options are passed on to
+load_test. A repeated option replaces the one of the demo, as in: scripts/demo.sh --rps 500
 
-With fleet, the coordinator runs the same test on three "machines", which are three addresses of this one behind
-a private SSH server with throwaway keys. It installs OpenSSH where it is missing, too, and leaves nothing behind.'
+With fleet, the coordinator runs the same test on three "VMs", which are three loopback addresses behind a
+private SSH server with throwaway keys. This also installs OpenSSH if it is missing, and leaves nothing behind.'
 
 target=${CARGO_TARGET_DIR:-target}
 load=(--setup unlogged --duration 10 --output-size-kb 10 --raw-response-size-kb 10)
@@ -40,7 +40,7 @@ if [ -z "$fleet" ]; then
 
     arguments=(--ephemeral --rps 100 --workers 8 "${load[@]}" "$@")
     say "load_test ${arguments[*]}"
-    # Paths among the options, such as --output, are meant from where the script was called.
+    # Paths in the options, such as --output, are relative to where the script was called.
     cd "$called_from"
     exec "$load_test" "${arguments[@]}"
 fi
@@ -61,7 +61,7 @@ fleet_up 127.0.1.1 127.0.1.2 127.0.1.3
 arguments=(--vms '127.0.1.[1-3]' --ssh-config "$ssh_config" --rps 20 --workers 2 "${load[@]}" "$@")
 say "coordinator ${arguments[*]}"
 cd "$called_from"
-# In the environment, where coordinator takes it out of sight at once.
+# In the environment, from which coordinator removes it at once.
 export POSTGRES_URL=$postgres_url
 status=0
 fleet_run "$coordinator" "${arguments[@]}" || status=$?

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Checks licences, bans and sources of all dependencies by deny.toml, where cargo-deny is not installed.
+"""Checks licences, bans and sources of all dependencies against deny.toml, if cargo-deny is not installed.
 
-Knows as much of that file as stands in it. What cargo says of itself in `cargo metadata` is believed; the texts of
-licences are not read. Exits with 1 and names what is not allowed.
+Knows only the settings that this deny.toml uses. It relies on `cargo metadata` and does not read the texts of licences.
+Exits with 1 and names what is not allowed.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def allowed(expression: str, licences: set[str]) -> bool:
 
 
 def faults(policy: dict, metadata: dict) -> list[str]:
-    """What is not allowed, a line each."""
+    """What is not allowed, one line each."""
     licences, banned = set(policy["licenses"]["allow"]), {ban["crate"]: ban["reason"] for ban in policy["bans"]["deny"]}
     registries = {f"registry+{url}" for url in policy["sources"]["allow-registry"]}
     members = set(metadata["workspace_members"])
@@ -85,7 +85,7 @@ def faults(policy: dict, metadata: dict) -> list[str]:
 
 
 def self_test() -> None:
-    """The expressions that crates have, and policies that must not pass."""
+    """Expressions that occur in crates, and policies that must not pass."""
     free = {"MIT", "Apache-2.0", "ISC", "Unicode-3.0"}
     for expression, expected in {
         "MIT": True,
@@ -146,7 +146,7 @@ def main() -> None:
     found = faults(policy, metadata)
     if found:
         sys.exit("\n".join(["not allowed by deny.toml:", *found]))
-    print(f"{len(metadata['packages'])} packages: licences, bans and sources as deny.toml has them")
+    print(f"{len(metadata['packages'])} packages: licences, bans and sources are as deny.toml allows")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# A fleet on one machine: a private sshd on several addresses of loopback, with throwaway keys, and a throwaway
-# PostgreSQL. Sourced after install.sh. Everything lives in one folder, which `fleet_down` removes: no file of the user,
-# of sshd or of another server is read or written. For Linux, where all of 127.0.0.0/8 is loopback. It works as any
-# user: an sshd without privileges lets in the user that runs it, which is enough here.
+# A fleet on one machine: a private sshd on several loopback addresses, with throwaway keys, and a throwaway PostgreSQL.
+# Sourced after install.sh. Everything is in one folder, which `fleet_down` removes: no file of the user, of sshd or of
+# another server is read or written. For Linux, where all of 127.0.0.0/8 is loopback. It works as any user: an sshd
+# without privileges accepts the user that runs it, which is enough here.
 
 fleet_folder=
 sshd_pid=
 pg_ctl=()
 
-# fleet_up ADDRESS...: sets `ssh_config` and `postgres_url`. To be followed by `fleet_down`, also where it fails.
+# fleet_up ADDRESS...: sets `ssh_config` and `postgres_url`. Call `fleet_down` afterwards, even if it fails.
 fleet_up() {
     fleet_folder=$(mktemp -d "${TMPDIR:-/tmp}/postgres_load_test-fleet.XXXXXX")
-    # Others may pass through, as the server's account has to, but not look around.
+    # Others may enter the folder, because the server's account must, but they may not list it.
     chmod 711 "$fleet_folder"
     fleet_sshd "$@"
     fleet_postgres
@@ -24,9 +24,9 @@ fleet_sshd() {
     ssh-keygen -q -t ed25519 -N '' -C fleet -f "$fleet_folder/host_key"
     ssh-keygen -q -t ed25519 -N '' -C fleet -f "$fleet_folder/key"
     if [ "$(id -u)" -eq 0 ]; then
-        # Where sshd separates privileges; otherwise its service makes it.
+        # sshd needs it for privilege separation. Normally its service creates it.
         mkdir -p /run/sshd
-        # Without PAM, sshd turns away accounts whose password is locked, even with a key.
+        # Without PAM, sshd rejects accounts whose password is locked, even with a key.
         case $(getent shadow root | cut -d: -f2) in '!'*) pam=yes ;; esac
     fi
     for _ in 1 2 3 4 5; do
@@ -47,7 +47,7 @@ SetEnv "HOME=$fleet_folder/home"
 CONFIG
         } >"$fleet_folder/sshd_config"
         : >"$fleet_folder/sshd.log"
-        # In a session of its own: Ctrl-C is for the program that uses the fleet, which then ends what it has begun.
+        # In a session of its own: Ctrl-C is for the program that uses the fleet, which then ends what it started.
         setsid "$sshd" -D -f "$fleet_folder/sshd_config" -E "$fleet_folder/sshd.log" &
         sshd_pid=$!
         fleet_sshd_listens $# && break
@@ -68,7 +68,7 @@ Host *
 CONFIG
 }
 
-# Whether it comes to listen on so many addresses. It goes on without those that somebody else has.
+# Whether sshd listens on that many addresses. It goes on without addresses that are in use.
 fleet_sshd_listens() {
     for _ in $(seq 100); do
         [ "$(grep -c '^Server listening' "$fleet_folder/sshd.log")" -lt "$1" ] || return 0
@@ -91,7 +91,7 @@ fleet_postgres() {
     fi
     password=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
     pg_ctl=("${as_postgres[@]}" "$programs/pg_ctl" -s -w -D "$data")
-    # Everybody on the machine can reach a port on loopback, so it asks for a password.
+    # Every user of the machine can reach a loopback port, so it needs a password.
     (umask 077 && echo "$password" >"$fleet_folder/postgres/password")
     [ "$(id -u)" -ne 0 ] || chown postgres "$fleet_folder/postgres/password"
     # From a folder that the server's account can enter.
@@ -104,7 +104,7 @@ fleet_postgres() {
         settings+=" -c synchronous_commit=off -c max_wal_size=4GB"
         if (cd "$fleet_folder/postgres" && "${pg_ctl[@]}" start -l "$fleet_folder/postgres/log" -o "$settings" 2>/dev/null)
         then
-            # shellcheck disable=SC2034 # For whoever called.
+            # shellcheck disable=SC2034 # For the caller.
             postgres_url="postgresql://postgres:$password@127.0.0.1:$port/loadtest"
             return
         fi
@@ -112,19 +112,19 @@ fleet_postgres() {
     die "PostgreSQL does not start: $(tail -n3 "$fleet_folder/postgres/log" 2>/dev/null)"
 }
 
-# fleet_run COMMAND...: runs it, hands INT, TERM and HUP on to it, and returns its exit code when it has ended.
+# fleet_run COMMAND...: runs it, passes INT, TERM and HUP on to it, and returns its exit code.
 fleet_run() {
     local pid signal status=0
-    # With job control, so that it does not begin with SIGINT ignored.
+    # With job control, so that it does not start with SIGINT ignored.
     set -m
     "$@" &
     pid=$!
     set +m
     for signal in INT TERM HUP; do
-        # shellcheck disable=SC2064 # This process id is meant.
+        # shellcheck disable=SC2064 # The current value of pid is meant.
         trap "kill -s $signal $pid 2>/dev/null || true" "$signal"
     done
-    # A signal ends the waiting, too.
+    # A signal also ends `wait`.
     while :; do
         status=0
         wait "$pid" || status=$?
@@ -133,7 +133,7 @@ fleet_run() {
     return "$status"
 }
 
-# Meant for an EXIT trap: may be called whatever is there.
+# For an EXIT trap: it works whatever was started before.
 fleet_down() {
     trap '' INT TERM HUP
     [ -n "$fleet_folder" ] || return 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Feeds what the programs read from outside to libFuzzer, each target for a bounded time. Not part of scripts/test.sh.
+# Fuzzes everything that the programs read from outside, each target for a limited time. Not part of scripts/test.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/install.sh
@@ -8,14 +8,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 all=(options conninfo hosts order event lie merge histogram server)
 usage="Usage: scripts/fuzz.sh [--seconds N] [TARGET ...]
 
-Builds the targets in fuzz/ and runs each for N seconds (60) on one processor, with 2 GB of memory at most.
-Targets: ${all[*]}; all where none is named.
+Builds the targets in fuzz/ and runs each with libFuzzer for N seconds (60) on one processor, with at most 2 GB of
+memory. Targets: ${all[*]}; without TARGET, all of them.
 
-What makes a target fail is kept in fuzz/artifacts/TARGET; to see it again:
+Input that makes a target fail is kept in fuzz/artifacts/TARGET. To run it again:
   scripts/fuzz.sh --again fuzz/artifacts/TARGET/crash-...
 
-It works with stable Rust: coverage needs no nightly, and as the program has no unsafe code, neither do we need a
-sanitizer. With cargo-fuzz installed, 'cargo fuzz run --sanitizer none TARGET' does the same."
+Stable Rust is enough: coverage needs no nightly, and the program has no unsafe code that would need a sanitizer.
+With cargo-fuzz installed, 'cargo fuzz run --sanitizer none TARGET' does the same."
 
 seconds=60 again='' targets=()
 while [ $# -gt 0 ]; do
@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[[ $seconds =~ ^[1-9][0-9]*$ ]] || die "--seconds: '$seconds' is no number of seconds"
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || die "--seconds: '$seconds' is not a number of seconds"
 if [ -n "$again" ]; then targets=("$(basename "$(dirname "$again")")"); fi
 if [ ${#targets[@]} -eq 0 ]; then targets=("${all[@]}"); fi
 for target in "${targets[@]}"; do
@@ -38,12 +38,12 @@ done
 require_rust
 case $(uname -s) in
     Linux) ;;
-    *) die "libFuzzer is only set up for Linux here; run it there, for example in a container" ;;
+    *) die "this script supports libFuzzer on Linux only; run it there, for example in a container" ;;
 esac
 install_missing gcc libc6-dev g++
 
 host=$(rustc -vV | sed -n 's/^host: //p')
-# A target of its own, so that neither build scripts nor macros are instrumented.
+# With --target, cargo does not instrument build scripts and macros.
 flags='--cfg fuzzing -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4
     -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table
     -C llvm-args=-sanitizer-coverage-trace-compares'
@@ -59,7 +59,7 @@ failed=()
 for target in "${targets[@]}"; do
     printf '\n== %s, %s s ==\n' "$target" "$seconds"
     mkdir -p "fuzz/artifacts/$target" "fuzz/corpus/$target"
-    # A document is longer than any other input; an input that takes 20 s is one that should have been refused.
+    # A document is longer than any other input. An input that takes 20 s should have been refused.
     case $target in
         event | merge) length=65536 ;;
         histogram | server) length=16384 ;;

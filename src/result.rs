@@ -1,7 +1,7 @@
 //! The versioned JSON document: what a run found, for people's scripts and for merging.
 //!
 //! Field names of the Python tool are kept. Times are milliseconds unless the name says otherwise; an absent value is
-//! `null`. What each figure means is said in the README, under "What each figure means".
+//! `null`. docs/figures.md says what each figure means.
 
 mod assemble;
 mod decode;

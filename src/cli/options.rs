@@ -42,8 +42,8 @@ pub const DEFAULT_POSTGRES_URL: &str = "postgresql://postgres:postgres@localhost
                   unit). Sizes: KB of 1,024 bytes, or with a unit: 10k, 1.5M.\n\n\
                   Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
                   Time limits: connecting and each question before the run, connect_timeout of --postgres-url (10 s); \
-                  locks on the tables 10 s, making or emptying them 10 min; a request, until --drain ends, or (writes + 2) x \
-                  --statement-timeout + 5 s; --verify 60 s. README.md, \"How long anything can take\", has all of them.\n\n\
+                  locks on the tables 15 s, making or emptying them 10 min; a request, until --drain ends, or (writes + 2) x \
+                  --statement-timeout + 5 s; --verify 60 s. docs/time-limits.md has all of them.\n\n\
                   Examples:\n  \
                   load_test --ephemeral --rps 100 --duration 10 --output-size-kb 10 --raw-response-size-kb 10\n  \
                   load_test --setup --rps 50 --workers 4 --output-size-kb 10 --raw-response-size-kb 10\n  \

@@ -188,7 +188,7 @@ fn remedy(kind: MismatchKind, probe: &Probe) -> String {
         _ => format!("{machine}-unknown-linux-gnu.2.17"),
     };
     format!(
-        "build one for it with cargo zigbuild --release --target {target} (see \"Building for other machines\" in the README) \
+        "build one for it with cargo zigbuild --release --target {target} (see \"Building for other systems\" in docs/distributed.md) \
          and give it with --agent-binary FILE"
     )
 }

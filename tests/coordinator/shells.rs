@@ -41,16 +41,16 @@ fn dash() {
     run_through("/bin/dash");
 }
 
-/// The lines of the README from the one that begins so to the end of its block, with a smaller load that begins sooner.
+/// The lines of docs/distributed.md from the one that starts with `begin` to the end of its block, with less load.
 fn recipe(begin: &str) -> String {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let at = readme.find(begin).unwrap_or_else(|| panic!("{begin} is not in the README"));
-    let block = readme[at..].split("```").next().unwrap();
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/distributed.md")).unwrap();
+    let at = page.find(begin).unwrap_or_else(|| panic!("{begin} is not in docs/distributed.md"));
+    let block = page[at..].split("```").next().unwrap();
     let small = "--rps 20 --duration 2 --workers 2 --output-size-kb 1 --raw-response-size-kb 1";
     block.replace("--rps 1000 --workers 16", small).replace("+1 minute", "+12 seconds")
 }
 
-/// The README's commands for runs started by other means, where the machines' login shell is this one.
+/// The commands of docs/distributed.md for runs started by other means, if the VMs' login shell is this one.
 fn run_recipes(shell: &str) {
     if !Path::new(shell).exists() {
         let _ = writeln!(std::io::stderr(), "SKIPPED: {shell} is not installed");
@@ -97,11 +97,11 @@ fn run_recipes(shell: &str) {
 }
 
 #[test]
-fn the_recipes_of_the_readme_under_fish() {
+fn the_documented_commands_under_fish() {
     run_recipes("/usr/bin/fish");
 }
 
 #[test]
-fn the_recipes_of_the_readme_under_csh() {
+fn the_documented_commands_under_csh() {
     run_recipes("/usr/bin/tcsh");
 }

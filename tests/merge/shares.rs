@@ -98,7 +98,7 @@ fn a_missing_share_makes_the_test_invalid() {
     assert!(report.contains("MISSING") && report.contains("* share 3 of 4: "), "{report}");
 }
 
-/// The very commands of the README, with GNU parallel to launch the shares.
+/// The commands of docs/distributed.md, with GNU parallel to launch the shares.
 #[test]
 fn gnu_parallel_may_launch_the_shares() {
     if Command::new("parallel").arg("--version").output().is_err() {

@@ -28,7 +28,7 @@ use super::{
                   Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
                   Time limits: to log in, --connect-timeout and 20 s; what a machine does before the load, 30 min a phase; \
                   one from which nothing is heard, 5 s; its result, 20 s after --drain (with --verify 80 s). Those of the \
-                  database are load_test's. README.md, \"How long anything can take\", has all of them.\n\n\
+                  database are load_test's. docs/time-limits.md has all of them.\n\n\
                   Results of runs that were started by other means are merged with: coordinator merge FILE... (see \
                   coordinator merge --help)\n\n\
                   Examples:\n  \
