@@ -27,7 +27,7 @@ async fn a_real_container() {
             return;
         }
     };
-    let burner = engine.run_cpu_burner().await;
+    let burner = engine.run_cpu_burner();
     an_unknown_container_is_an_error_that_names_it(&engine, &burner).await;
     a_busy_container_is_seen_to_be_busy(&engine, &burner).await;
     a_run_reports_the_container(&engine, &burner);
@@ -91,7 +91,7 @@ fn a_run_reports_the_container(engine: &Engine, burner: &str) {
 async fn a_container_that_stops_midway_is_a_warning(engine: &Engine, burner: &str) {
     let monitor = ContainerMonitor::attach_at(engine.address(), burner).await.unwrap();
     sleep(Duration::from_millis(2500)).await;
-    engine.stop(burner).await;
+    engine.stop(burner);
     sleep(Duration::from_millis(2500)).await;
     assert_eq!(monitor.latest(), None);
     let usage = monitor.usage();

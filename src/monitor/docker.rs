@@ -6,30 +6,23 @@
 //! An engine takes a reading a second, and a sample needs two. What goes wrong before the run is a [`ContainerError`];
 //! what goes wrong during it never stops the run: it becomes the warning of the [`ContainerUsage`].
 
+mod engine;
 mod follower;
 mod usage;
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use bollard::Docker;
-use bollard::errors::Error as EngineError;
-use bollard::models::ContainerStatsResponse;
-use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions, StatsOptionsBuilder};
-use futures::{Stream, StreamExt};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use engine::{Engine, Lines, PATIENCE};
 use follower::Follower;
 use usage::Reading;
 pub use usage::{ContainerSample, ContainerUsage};
 
 /// Where docker's own CLI looks when `DOCKER_HOST` is not set.
 const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
-
-/// How long an engine may take over each of its answers, and over the first reading.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Names listed in an error before the rest is only counted.
 const NAMES_SHOWN: usize = 10;
@@ -115,13 +108,12 @@ impl ContainerMonitor {
     /// # Errors
     /// Any [`ContainerError`].
     pub async fn attach_at(address: &str, container: &str) -> Result<Self, ContainerError> {
-        let engine = connect(address).await?;
+        let engine = Engine::at(address).ok_or_else(|| ContainerError::Address { address: address.to_owned() })?;
         let (id, name) = find_running(&engine, address, container).await?;
+        let no_statistics = |reason| ContainerError::NoStatistics { name: name.clone(), reason };
         // By id, so that another container that takes over the name is not mistaken for this one.
-        let mut readings = engine.stats(&id, Some(StatsOptionsBuilder::new().stream(true).build())).boxed();
-        let first = first_reading(&mut readings)
-            .await
-            .map_err(|reason| ContainerError::NoStatistics { name: name.clone(), reason })?;
+        let mut readings = engine.statistics(&id).await.map_err(no_statistics)?;
+        let first = first_reading(&mut readings).await.map_err(no_statistics)?;
         let follower = Arc::new(Mutex::new(Follower::starting_with(first)));
         let task = tokio::spawn(follow(readings, Arc::clone(&follower)));
         Ok(Self { name, follower, task })
@@ -155,47 +147,20 @@ fn lock(follower: &Mutex<Follower>) -> MutexGuard<'_, Follower> {
     follower.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn connect(address: &str) -> Result<Docker, ContainerError> {
-    let fault = |error: EngineError| match error {
-        EngineError::UnsupportedURISchemeError { .. } => ContainerError::Address { address: address.to_owned() },
-        error => ContainerError::Engine { address: address.to_owned(), reason: root_cause(&error) },
-    };
-    let engine = Docker::connect_with_host(address).map_err(fault)?.with_timeout(PATIENCE);
-    in_time(address, engine.negotiate_version()).await?.map_err(fault)
-}
-
-/// A whole answer: the client's own limit is for its beginning.
-async fn in_time<T>(address: &str, answer: impl Future<Output = T>) -> Result<T, ContainerError> {
-    timeout(PATIENCE, answer).await.map_err(|_| ContainerError::Engine {
-        address: address.to_owned(),
-        reason: format!("no whole answer within {} s", PATIENCE.as_secs()),
-    })
-}
-
 /// The id and the name of a container that is running.
-async fn find_running(engine: &Docker, address: &str, asked: &str) -> Result<(String, String), ContainerError> {
-    let fault = |error: EngineError| ContainerError::Engine { address: address.to_owned(), reason: root_cause(&error) };
-    // The client puts a name into the path of a URL as it stands: one that no container can have stays here.
-    let found = if is_container_name(asked) {
-        match in_time(address, engine.inspect_container(asked, None::<InspectContainerOptions>)).await? {
-            Ok(found) => Some(found),
-            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => None,
-            Err(error) => return Err(fault(error)),
-        }
-    } else {
-        None
-    };
+async fn find_running(engine: &Engine, address: &str, asked: &str) -> Result<(String, String), ContainerError> {
+    let fault = |reason| ContainerError::Engine { address: address.to_owned(), reason };
+    // A name goes into the path of a URL as it stands, so one that no container can have stays here.
+    let found = if is_container_name(asked) { engine.container(asked).await.map_err(fault)? } else { None };
     let Some(found) = found else {
-        let running = in_time(address, running_names(engine)).await?.map_err(fault)?;
+        let running = engine.running_names().await.map_err(fault)?;
         return Err(ContainerError::NoSuchContainer { name: asked.to_owned(), address: address.to_owned(), running });
     };
-    let name = found.name.as_deref().map_or(asked, |name| name.trim_start_matches('/')).to_owned();
-    let state = found.state.unwrap_or_default();
-    if state.running != Some(true) {
-        let status = state.status.map_or_else(|| "state unknown".to_owned(), |status| status.to_string());
-        return Err(ContainerError::NotRunning { name, status });
+    let name = found.name.trim_start_matches('/').to_owned();
+    if !found.state.running {
+        return Err(ContainerError::NotRunning { name, status: found.state.status });
     }
-    Ok((found.id.unwrap_or_else(|| asked.to_owned()), name))
+    Ok((found.id, name))
 }
 
 /// The engine's own rule for names; ids fit it, too.
@@ -203,16 +168,6 @@ fn is_container_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-}
-
-async fn running_names(engine: &Docker) -> Result<Vec<String>, EngineError> {
-    let containers = engine.list_containers(None::<ListContainersOptions>).await?;
-    let mut names: Vec<String> = containers
-        .into_iter()
-        .filter_map(|container| Some(container.names?.first()?.trim_start_matches('/').to_owned()))
-        .collect();
-    names.sort();
-    Ok(names)
 }
 
 fn running_text(names: &[String]) -> String {
@@ -227,40 +182,24 @@ fn running_text(names: &[String]) -> String {
     text
 }
 
-/// The innermost cause: what wraps it says little more than "error".
-fn root_cause(error: &EngineError) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
-}
-
-async fn first_reading(
-    readings: &mut (impl Stream<Item = Result<ContainerStatsResponse, EngineError>> + Unpin),
-) -> Result<Reading, String> {
+async fn first_reading(readings: &mut Lines) -> Result<Reading, String> {
     match timeout(PATIENCE, readings.next()).await {
-        Ok(Some(Ok(stats))) => Reading::from_stats(&stats).ok_or_else(|| "its readings are empty".to_owned()),
-        Ok(Some(Err(error))) => Err(root_cause(&error)),
-        Ok(None) => Err("it ended the stream".to_owned()),
+        Ok(Ok(Some(stats))) => Reading::from_stats(&stats).ok_or_else(|| "its readings are empty".to_owned()),
+        Ok(Ok(None)) => Err("it ended the stream".to_owned()),
+        Ok(Err(reason)) => Err(reason),
         Err(_) => Err(format!("no reading within {} s", PATIENCE.as_secs())),
     }
 }
 
-async fn follow(
-    mut readings: impl Stream<Item = Result<ContainerStatsResponse, EngineError>> + Unpin,
-    follower: Arc<Mutex<Follower>>,
-) {
-    while let Some(reading) = readings.next().await {
-        match reading {
-            Ok(stats) => lock(&follower).take(Reading::from_stats(&stats)),
-            Err(error) => {
-                lock(&follower).end(root_cause(&error));
-                return;
-            }
+async fn follow(mut readings: Lines, follower: Arc<Mutex<Follower>>) {
+    let reason = loop {
+        match readings.next().await {
+            Ok(Some(stats)) => lock(&follower).take(Reading::from_stats(&stats)),
+            Ok(None) => break "the engine closed the stream".to_owned(),
+            Err(reason) => break reason,
         }
-    }
-    lock(&follower).end("the engine closed the stream".to_owned());
+    };
+    lock(&follower).end(reason);
 }
 
 #[cfg(test)]

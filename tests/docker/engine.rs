@@ -8,20 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
-    RemoveImageOptions, StartContainerOptions, StopContainerOptionsBuilder,
-};
-use futures::StreamExt;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
 pub struct Engine {
     address: String,
-    client: Docker,
     /// Name of the container and, with `:1`, of the image: nothing that anybody else would use.
     name: String,
     private: Option<Private>,
@@ -32,13 +24,13 @@ impl Engine {
     pub async fn find_or_start() -> Result<Self, String> {
         let name = format!("load-test-burner-{}", std::process::id());
         let address = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-        if let Some(client) = answering(&address).await {
-            return Ok(Self { address, client, name, private: None });
+        if answers(&address) {
+            return Ok(Self { address, name, private: None });
         }
         let mut private = Private::start()?;
         let address = format!("unix://{}", private.path("docker.sock").display());
-        let client = private.wait_until_ready(&address).await?;
-        Ok(Self { address, client, name, private: Some(private) })
+        private.wait_until_ready(&address).await?;
+        Ok(Self { address, name, private: Some(private) })
     }
 
     pub fn address(&self) -> &str {
@@ -46,34 +38,29 @@ impl Engine {
     }
 
     /// Starts a container that keeps one core busy; returns its name.
-    pub async fn run_cpu_burner(&self) -> String {
-        self.import_shell().await;
-        let body = ContainerCreateBody {
-            image: Some(format!("{}:1", self.name)),
-            cmd: Some(["/bin/sh", "-c", "while :; do :; done"].map(str::to_owned).to_vec()),
-            // The first process of a container ignores TERM: stopping it would take ten seconds.
-            stop_signal: Some("KILL".to_owned()),
-            host_config: Some(HostConfig { network_mode: Some("host".to_owned()), ..HostConfig::default() }),
-            ..ContainerCreateBody::default()
-        };
-        let options = CreateContainerOptionsBuilder::new().name(&self.name).build();
-        self.client.create_container(Some(options), body).await.unwrap();
-        self.client.start_container(&self.name, None::<StartContainerOptions>).await.unwrap();
+    pub fn run_cpu_burner(&self) -> String {
+        self.import_shell();
+        // The first process of a container ignores TERM: stopping it would take ten seconds.
+        let image = format!("{}:1", self.name);
+        let options = ["run", "--detach", "--name", &self.name, "--stop-signal", "KILL", "--network", "host", &image];
+        self.docker(&[options.as_slice(), &["/bin/sh", "-c", "while :; do :; done"]].concat());
         if let Some(private) = &self.private {
-            let container = self.client.inspect_container(&self.name, None::<InspectContainerOptions>).await.unwrap();
-            let pid = container.state.and_then(|state| state.pid).unwrap();
-            fs::write(private.path("container.pid"), pid.to_string()).unwrap();
+            let pid = self.docker(&["inspect", "--format", "{{.State.Pid}}", &self.name]);
+            fs::write(private.path("container.pid"), pid).unwrap();
         }
         self.name.clone()
     }
 
-    pub async fn stop(&self, name: &str) {
-        let options = StopContainerOptionsBuilder::new().t(0).build();
-        self.client.stop_container(name, Some(options)).await.unwrap();
+    pub fn stop(&self, name: &str) {
+        self.docker(&["stop", "--time", "0", name]);
+    }
+
+    fn docker(&self, arguments: &[&str]) -> String {
+        run("docker", &[&["--host", &self.address], arguments].concat())
     }
 
     /// Makes an image of this machine's shell and the libraries it is linked with: no registry is needed.
-    async fn import_shell(&self) {
+    fn import_shell(&self) {
         let linked = run("ldd", &["/bin/sh"]);
         let libraries = linked.split_whitespace().filter(|word| word.starts_with('/'));
         let files: Vec<&str> = std::iter::once("/bin/sh").chain(libraries).map(|path| &path[1..]).collect();
@@ -82,12 +69,7 @@ impl Engine {
         let mut arguments = vec!["-C", "/", "--dereference", "-cf", tar.to_str().unwrap()];
         arguments.extend(files);
         run("tar", &arguments);
-        let options = CreateImageOptionsBuilder::new().from_src("-").repo(&self.name).tag("1").build();
-        let body = bollard::body_full(fs::read(&tar).unwrap().into());
-        let mut progress = self.client.create_image(Some(options), Some(body), None);
-        while let Some(step) = progress.next().await {
-            step.unwrap();
-        }
+        self.docker(&["import", tar.to_str().unwrap(), &format!("{}:1", self.name)]);
     }
 }
 
@@ -96,22 +78,15 @@ impl Drop for Engine {
         if self.private.is_some() {
             return;
         }
-        // A thread and a runtime of its own: a destructor cannot await, and blocking within the test's runtime panics.
-        let (client, name) = (self.client.clone(), self.name.clone());
-        let removal = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-                let force = RemoveContainerOptionsBuilder::new().force(true).build();
-                let _ = client.remove_container(&name, Some(force)).await;
-                let _ = client.remove_image(&format!("{name}:1"), None::<RemoveImageOptions>, None).await;
-            });
-        });
-        let _ = removal.join();
+        for arguments in [["rm", "--force", &self.name], ["rmi", "--force", &format!("{}:1", self.name)]] {
+            let _ = Command::new("docker").args(["--host", &self.address]).args(arguments).output();
+        }
     }
 }
 
-async fn answering(address: &str) -> Option<Docker> {
-    let client = Docker::connect_with_host(address).ok()?.with_timeout(Duration::from_secs(5));
-    client.negotiate_version().await.ok()
+fn answers(address: &str) -> bool {
+    let version = Command::new("docker").args(["--host", address, "version"]).output();
+    version.is_ok_and(|output| output.status.success())
 }
 
 fn run(program: &str, arguments: &[&str]) -> String {
@@ -155,10 +130,10 @@ impl Private {
         self.directory.path().join(name)
     }
 
-    async fn wait_until_ready(&mut self, address: &str) -> Result<Docker, String> {
+    async fn wait_until_ready(&mut self, address: &str) -> Result<(), String> {
         for _ in 0..300 {
-            if let Some(client) = answering(address).await {
-                return Ok(client);
+            if answers(address) {
+                return Ok(());
             }
             if self.dockerd.try_wait().map_err(|error| error.to_string())?.is_some() {
                 break;

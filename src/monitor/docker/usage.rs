@@ -3,7 +3,8 @@
 //! Pure: no clock, no socket, no lock. CPU is in percent of one core (two busy cores are 200), memory in MiB; both as
 //! `docker stats` shows them.
 
-use bollard::models::{ContainerMemoryStats, ContainerStatsResponse};
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 const BYTES_PER_MIB: f64 = (1024 * 1024) as f64;
@@ -38,6 +39,32 @@ pub struct ContainerUsage {
     pub warning: Option<String>,
 }
 
+/// One answer of `/containers/{id}/stats`, as far as it is read.
+#[derive(Debug, Deserialize)]
+pub(super) struct Statistics {
+    cpu_stats: Option<CpuStatistics>,
+    memory_stats: Option<MemoryStatistics>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CpuStatistics {
+    cpu_usage: Option<CpuUsage>,
+    system_cpu_usage: Option<u64>,
+    online_cpus: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CpuUsage {
+    total_usage: Option<u64>,
+    percpu_usage: Option<Vec<u64>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MemoryStatistics {
+    usage: Option<u64>,
+    stats: Option<HashMap<String, u64>>,
+}
+
 /// The counters of one reading, all since the container or the machine started.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Reading {
@@ -51,11 +78,11 @@ pub(super) struct Reading {
 
 impl Reading {
     /// `None` for the empty readings that an engine sends of a container that is not running.
-    pub(super) fn from_stats(stats: &ContainerStatsResponse) -> Option<Self> {
+    pub(super) fn from_stats(stats: &Statistics) -> Option<Self> {
         let cpu = stats.cpu_stats.as_ref()?;
         let usage = cpu.cpu_usage.as_ref()?;
         let online_cpus = match cpu.online_cpus {
-            Some(count) if count > 0 => u64::from(count),
+            Some(count) if count > 0 => count,
             // Engines before API 1.27 tell the number of cores only through the length of this list.
             _ => usage.percpu_usage.as_ref().map_or(1, |cores| cores.len().max(1) as u64),
         };
@@ -101,7 +128,7 @@ impl Step {
 
 /// Usage without the inactive file cache, as `calculateMemUsageUnixNoCache` of docker's CLI has it: cgroup v1 calls
 /// that `total_inactive_file`, v2 `inactive_file`. Postgres's shared buffers stay counted.
-fn memory_in_use_bytes(memory: &ContainerMemoryStats) -> Option<u64> {
+fn memory_in_use_bytes(memory: &MemoryStatistics) -> Option<u64> {
     let usage = memory.usage?;
     let stat = |name: &str| memory.stats.as_ref().and_then(|stats| stats.get(name)).copied();
     let cache = stat("total_inactive_file").or_else(|| stat("inactive_file")).unwrap_or(0);
@@ -194,7 +221,7 @@ mod tests {
             ("{}", None),
         ];
         for (json, bytes) in table {
-            let memory: ContainerMemoryStats = serde_json::from_str(json).unwrap();
+            let memory: MemoryStatistics = serde_json::from_str(json).unwrap();
             assert_eq!(memory_in_use_bytes(&memory), bytes, "{json}");
         }
     }
@@ -209,7 +236,7 @@ mod tests {
         ];
         for (cpu, cores) in table {
             let json = format!(r#"{{"cpu_stats":{{{cpu}}},"memory_stats":{{"usage":11}}}}"#);
-            let stats: ContainerStatsResponse = serde_json::from_str(&json).unwrap();
+            let stats: Statistics = serde_json::from_str(&json).unwrap();
             let expected = cores.map(|online_cpus| Reading { cpu_ns: 7, system_ns: 9, online_cpus, memory_bytes: 11 });
             assert_eq!(Reading::from_stats(&stats), expected, "{json}");
         }
