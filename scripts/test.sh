@@ -43,7 +43,7 @@ trap finish EXIT
 quick_tests=(
     agent::run::a_whole_conversation
     connect::tls::versions_and_channel_binding
-    coordinator::run::three_machines_run_one_schedule_and_their_results_are_merged
+    coordinator::run::three_vms_run_one_schedule_and_their_results_are_merged
     docker::a_stream_that_dies_midway_leaves_what_it_gave_and_a_warning
     ephemeral::leftovers::everything_is_gone_after_a_drop
     faults::network::what_a_reset_means_depends_on_when_it_comes

@@ -97,7 +97,7 @@ fn without_more_pings_it_leaves_after_the_result() {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
 }
 
-/// Whoever has the result may hang up without reading on: pongs that are still waiting are no loss.
+/// A coordinator that has the result may hang up: pongs that are still to be sent are no loss.
 #[test]
 fn a_delivered_result_is_a_success_whatever_is_still_to_be_said() {
     let server = TestServer::with_tables();
@@ -205,7 +205,7 @@ fn a_coordinator_that_reads_nothing_for_a_while_does_not_hold_up_the_load() {
     // A busy test machine may not have begun all of them.
     let accounting = &result.accounting;
     assert_eq!((accounting.ok + accounting.not_started, accounting.scheduled), (1_800, 1_800), "{accounting:?}");
-    // Whoever waits for the channel waits for seconds.
+    // A worker that waits for the channel would wait for seconds.
     assert!(result.lateness_ms.max.unwrap_or_default() < 2_000.0, "{:?}", result.lateness_ms);
     assert_seconds_make_up(&agent.seconds, &result);
     agent.part();

@@ -104,7 +104,7 @@ fn tables_of_the_other_kind_are_made_anew_once() {
     }
 }
 
-/// All of them find nothing, and wait for the lock under which tables are made: whoever comes second must look again.
+/// All of them find no tables and wait for the lock under which tables are made: after it, each must look again.
 #[test]
 fn tables_that_several_find_missing_are_made_once() {
     let server = TestServer::setup().set("log_statement", "ddl").start();

@@ -1,4 +1,4 @@
-//! Listeners that answer what no real server can be brought to say at will: a given error, nothing, nonsense, and
+//! Listeners that answer what a real server cannot be made to say: a given error, nothing, nonsense, and
 //! direct TLS in front of a real server.
 
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::certificates::{Authority, Pair};
-use crate::harness::{PgBouncer, Program, TestServer, public_folder, wait_until};
+use crate::harness::{PgBouncer, TestServer, psql, public_folder, wait_until};
 
 const HBA: &str = "\
 local   all all                      trust
@@ -112,7 +112,7 @@ impl Server {
 /// What psql, and so libpq, makes of a connection string: the first column of the query's first row, or its error.
 pub fn psql_with(text: &str, query: &str) -> Result<String, String> {
     let home = public_folder();
-    let mut psql = Program::new("psql");
+    let mut psql = psql();
     psql.env_clear().env("HOME", home.path()).args(["-XAtqw", "-d", text, "-c", query]);
     let ran = psql.run();
     if ran.code == Some(0) { Ok(ran.stdout.trim().to_owned()) } else { Err(ran.stderr) }

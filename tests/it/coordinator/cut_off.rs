@@ -15,7 +15,7 @@ use crate::harness::{Namespace, PASSWORD, TestServer, count, wait_until};
 /// How long sessions of a VM that is gone may stay: limits of 10 s and checks every 2 s, on a busy machine.
 const ENDED_WITHIN: Duration = Duration::from_secs(30);
 
-/// A database that listens at this address of the machine, too.
+/// A database that listens at this address of the VM, too.
 fn server_at(address: &str) -> TestServer {
     let hba = "local all all trust\nhost all all 0.0.0.0/0 scram-sha-256\n";
     TestServer::setup().tcp("secret").also_at(address).hba(hba).start()

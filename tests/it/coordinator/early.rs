@@ -1,4 +1,4 @@
-//! What keeps a machine from taking part is told before any load begins, of all machines at once, with what to do.
+//! What keeps a VM from taking part is told before any load begins, of all VMs at once, with what to do.
 
 use std::fs;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn folders_that_cannot_take_the_program_are_named() {
 }
 
 #[test]
-fn machines_that_cannot_be_reached_are_named_and_none_of_the_others_begins() {
+fn vms_that_cannot_be_reached_are_named_and_none_of_the_others_begins() {
     let mut fleet = TestFleet::start();
     let down = format!("127.0.2.1:{}", free_port());
     assert_run_refused(&fleet, &format!("127.0.1.[1-9],{down}"), &[], &["a machine failed", &down, "refused"]);
@@ -81,7 +81,7 @@ fn machines_that_cannot_be_reached_are_named_and_none_of_the_others_begins() {
 }
 
 #[test]
-fn a_database_that_cannot_be_used_is_refused_by_every_machine() {
+fn a_database_that_cannot_be_used_is_refused_by_every_vm() {
     let fleet = TestFleet::start();
     let (url, nobody) = (fleet.server.url(), free_port());
     let at = url.rsplit_once('@').unwrap().1;
@@ -101,12 +101,12 @@ fn a_database_that_cannot_be_used_is_refused_by_every_machine() {
 fn more_connections_than_the_server_has_are_refused() {
     let server = TestServer::setup().tables().tcp(PASSWORD).set("max_connections", "20").start();
     let fleet = TestFleet::of(TestSshd::start(), server);
-    // What each machine wants fits; what all want does not.
+    // What each VM wants fits; what all want does not.
     let ran = fleet.command(VMS, &SHORT).set_option("--workers", "10").run();
     assert_refused(&fleet, ran, &["connections", "--workers", "127.0.1."]);
 }
 
-/// In place of `load_test`; `body` is what it does as an agent.
+/// Installs a script instead of `load_test`; `body` is what it does as an agent.
 pub fn install_script(home: &Path, body: &str) {
     write_script(&home.join("installed/load_test"), &format!("[ \"$1\" = --version ] && exit 0\n{body}"));
 }
@@ -139,7 +139,7 @@ fn an_installed_program_of_another_build_is_turned_away_and_hears_no_secret() {
 
 /// By then the others are about to begin, so nobody may wait for long.
 #[test]
-fn a_machine_that_does_not_hear_the_order_to_begin_stops_all_or_is_left_out() {
+fn a_vm_that_does_not_hear_the_order_to_begin_stops_all_or_is_left_out() {
     let trio = Trio::start();
     let here = trio.fleet.sshd.home().join("installed");
     fs::create_dir(&here).unwrap();
@@ -189,16 +189,16 @@ fn the_others_go_on_where_that_was_asked_for() {
 
 /// A connection string may mean something else on every VM: here the folder of the socket does.
 #[test]
-fn machines_that_reach_different_servers_are_refused() {
+fn vms_that_reach_different_servers_are_refused() {
     let (fleet, servers) = (TestFleet::start(), [TestServer::start(), TestServer::start()]);
-    let machines = servers.each_ref().map(|server| {
+    let vms = servers.each_ref().map(|server| {
         let folder = server.socket_dir().display().to_string();
         let sshd =
             TestSshd::start_with(&format!("ForceCommand cd '{folder}' && exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\""));
         sshd.let_in(&fleet.sshd);
         sshd
     });
-    let vms = format!("127.0.1.1:{},127.0.1.2:{}", machines[0].port(), machines[1].port());
+    let vms = format!("127.0.1.1:{},127.0.1.2:{}", vms[0].port(), vms[1].port());
     let (user, rest) = servers[0].url().split_once('@').map(|(user, rest)| (user.to_owned(), rest.to_owned())).unwrap();
     let place = &rest[rest.find([':', '/']).unwrap()..];
     let url = format!("{user}@%2Fproc%2Fself%2Fcwd{place}");

@@ -1,4 +1,4 @@
-//! A machine that lies: its program is somebody else's. It is refused by name, the others' results stay, and nothing that
+//! A VM that lies: its program is somebody else's. It is refused by name, the others' results stay, and nothing that
 //! it says reaches the terminal as it is.
 
 use std::fs;
@@ -10,7 +10,7 @@ use crate::library::BUILD;
 
 const ARGUMENTS: [&str; 8] = ["--rps", "20", "--duration", "3", "--deploy", "never", "--remote-path", "~/installed"];
 
-/// Three machines that have the program; what the third one does is up to the test.
+/// Three VMs that have the program; what the third one does is up to the test.
 fn trio() -> Trio {
     let trio = Trio::start();
     let here = trio.fleet.sshd.home().join("installed");

@@ -26,7 +26,7 @@ fn in_the_middle(fleet: &TestFleet, arguments: &[&str]) -> Started {
 }
 
 #[test]
-fn each_signal_ends_the_window_on_all_machines_and_what_was_measured_is_reported() {
+fn each_signal_ends_the_window_on_all_vms_and_what_was_measured_is_reported() {
     let fleet = TestFleet::start();
     // However long the test would still have gone on: its slots are not drawn to be counted.
     let a_year: &[&str] = &["--arrival", "poisson", "--duration", "8784h"];
@@ -40,9 +40,9 @@ fn each_signal_ends_the_window_on_all_machines_and_what_was_measured_is_reported
         assert_no_secret(&ran);
         let json = ran.json();
         assert_eq!(json["run"]["interrupted"], true);
-        let machines = json["per_vm_results"].as_array().unwrap();
-        assert_eq!(machines.len(), 3);
-        assert!(machines.iter().all(|machine| machine["lost"].is_null() && count(&machine["result"], "ok") > 0));
+        let vms = json["per_vm_results"].as_array().unwrap();
+        assert_eq!(vms.len(), 3);
+        assert!(vms.iter().all(|vm| vm["lost"].is_null() && count(&vm["result"], "ok") > 0));
         assert_eq!(count(&json, "unfinished"), 0, "{}", json["accounting"]);
         assert_eq!(fleet.rows("chat_inference"), count(&json, "ok"));
         assert_eq!((&json["success"], &json["failed_vms"]), (&Value::Bool(true), &Value::Array(Vec::new())));
@@ -87,7 +87,7 @@ fn connecting_can_be_interrupted() {
 
 /// A terminal's Ctrl-C goes to all processes that belong to the foreground.
 #[test]
-fn a_terminal_interrupts_the_whole_process_group_and_no_machine_is_lost_by_it() {
+fn a_terminal_interrupts_the_whole_process_group_and_no_vm_is_lost_by_it() {
     let fleet = TestFleet::start();
     let mut command = fleet.command(VMS, &LONG);
     command.own_group();
@@ -156,7 +156,7 @@ fn sending_the_program_can_be_interrupted() {
     }
 }
 
-/// The disk for the report is full: the machines are tidied up all the same.
+/// The disk for the report is full: the VMs are tidied up all the same.
 #[test]
 fn a_report_that_cannot_be_written_is_told_and_leaves_nothing() {
     let fleet = TestFleet::start();

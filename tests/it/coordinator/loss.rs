@@ -1,4 +1,4 @@
-//! A machine is lost while the load runs: by a killed connection, a killed or frozen program, a dead network.
+//! A VM is lost while the load runs: by a killed connection, a killed or frozen program, a dead network.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::harness::sshd::TestSshd;
 use crate::harness::{Namespace, Program, Started, count, wait_until};
 
 #[test]
-fn a_killed_connection_loses_its_machine_alone() {
+fn a_killed_connection_loses_its_vm_alone() {
     let trio = Trio::start();
     trio.lose("a killed connection", &[], || {
         // Of sshd's processes alone: the agent sees the end of its input and has to end by itself.
@@ -25,7 +25,7 @@ fn a_killed_connection_loses_its_machine_alone() {
 }
 
 #[test]
-fn a_killed_program_loses_its_machine_alone() {
+fn a_killed_program_loses_its_vm_alone() {
     let trio = Trio::start();
     trio.lose("a killed load_test", &[], || trio.signal_agent(Signal::KILL));
     trio.assert_nothing_left();
@@ -74,7 +74,7 @@ fn a_program_that_is_frozen_with_locks_holds_the_others_up_only_until_it_is_noti
 }
 
 #[test]
-fn a_machine_can_be_lost_before_its_first_second_is_over() {
+fn a_vm_can_be_lost_before_its_first_second_is_over() {
     let trio = Trio::start();
     let started = trio.start_with(&trio.vms(), &["--rps", "20", "--duration", "4"], |_| ());
     trio.signal_agent(Signal::KILL);
@@ -89,7 +89,7 @@ fn a_machine_can_be_lost_before_its_first_second_is_over() {
 
 /// With something lost in the warm-up, nothing of it was measured.
 #[test]
-fn a_machine_can_be_lost_in_the_warmup_and_the_rest_be_interrupted() {
+fn a_vm_can_be_lost_in_the_warmup_and_the_rest_be_interrupted() {
     let trio = Trio::start();
     for warmup in ["600", "2"] {
         let started = trio.begin(&["--warmup", warmup, "--duration", "600"]);
@@ -104,7 +104,7 @@ fn a_machine_can_be_lost_in_the_warmup_and_the_rest_be_interrupted() {
 }
 
 #[test]
-fn a_machine_can_be_lost_while_all_wait_for_the_last_requests() {
+fn a_vm_can_be_lost_while_all_wait_for_the_last_requests() {
     let trio = Trio::start();
     let started = trio.start_with(&trio.vms(), &["--rps", "20", "--duration", "4", "--drain", "60"], |_| ());
     trio.fleet.wait_for_rows();
@@ -120,7 +120,7 @@ fn a_machine_can_be_lost_while_all_wait_for_the_last_requests() {
     trio.assert_nothing_left();
 }
 
-/// Somebody there ends it politely, as a machine that shuts down does: it delivers what it has, and has not done its part.
+/// Somebody there ends it politely, as a VM that shuts down does: it delivers what it has, and has not done its part.
 #[test]
 fn a_program_that_is_asked_to_stop_makes_the_test_invalid() {
     let trio = Trio::start();
@@ -135,9 +135,9 @@ fn a_program_that_is_asked_to_stop_makes_the_test_invalid() {
     trio.assert_nothing_left();
 }
 
-/// Until T0 every machine has to be there.
+/// Until T0 every VM has to be there.
 #[test]
-fn a_machine_that_is_lost_before_the_load_begins_ends_the_test() {
+fn a_vm_that_is_lost_before_the_load_begins_ends_the_test() {
     for (signal, arguments) in
         [(Signal::KILL, &[][..]), (Signal::STOP, &[]), (Signal::KILL, &["--on-host-loss", "abort"])]
     {
@@ -157,7 +157,7 @@ fn a_machine_that_is_lost_before_the_load_begins_ends_the_test() {
 }
 
 #[test]
-fn a_frozen_machine_is_noticed() {
+fn a_frozen_vm_is_noticed() {
     let trio = Trio::start();
     trio.lose("a frozen host", &["--no-rate-limiting"], || freeze_all(&trio.prey));
     // What stands still there ends when it goes on.
@@ -167,7 +167,7 @@ fn a_frozen_machine_is_noticed() {
 }
 
 #[test]
-fn abort_ends_the_test_where_a_machine_is_lost() {
+fn abort_ends_the_test_where_a_vm_is_lost() {
     let trio = Trio::start();
     let name = trio.name();
     let started = trio.begin(&["--duration", "600", "--on-host-loss", "abort"]);
@@ -182,9 +182,9 @@ fn abort_ends_the_test_where_a_machine_is_lost() {
     trio.assert_nothing_left();
 }
 
-/// With `continue`, a machine that is lost on the way to T0 is left out, be it the one that sets up the tables.
+/// With `continue`, a VM that is lost on the way to T0 is left out, be it the one that sets up the tables.
 #[test]
-fn a_machine_that_is_lost_before_the_load_begins_is_left_out_where_that_was_asked_for() {
+fn a_vm_that_is_lost_before_the_load_begins_is_left_out_where_that_was_asked_for() {
     let trio = Trio::start();
     let lock = trio.fleet.server.lock("chat_inference");
     let vms = format!("{},127.0.1.[1-2]", trio.name());
@@ -206,9 +206,9 @@ fn a_machine_that_is_lost_before_the_load_begins_is_left_out_where_that_was_aske
     trio.assert_nothing_left();
 }
 
-/// Who is in a hurry does not wait for a machine that stands still, and the guard ends what is left here.
+/// Who is in a hurry does not wait for a VM that stands still, and the guard ends what is left here.
 #[test]
-fn a_frozen_machine_does_not_hold_up_an_interrupt() {
+fn a_frozen_vm_does_not_hold_up_an_interrupt() {
     for signals in [1, 4] {
         let trio = Trio::start();
         let started = trio.begin(&["--duration", "600", "--no-rate-limiting"]);
@@ -245,7 +245,7 @@ fn a_frozen_program_is_killed_even_if_all_ends_at_that_moment() {
     eprintln!("FIGURE two interrupts with a frozen load_test, to the end: {:.2} s", asked.elapsed().as_secs_f64());
     trio.assert_lost(&ran, &trio.name());
     trio.assert_nothing_left();
-    // Before the load, with no machine beside it.
+    // Before the load, with no other VM.
     trio.fleet.server.freeze();
     let started = trio.fleet.start_run(&trio.name(), &["--rps", "20", "--duration", "5"]);
     wait_until("the machine is there", || trio.agents().len() == 1);
@@ -280,7 +280,7 @@ impl Drop for SshdInside {
 }
 
 #[test]
-fn a_machine_behind_a_cut_network_is_noticed_and_ends_by_itself() {
+fn a_vm_behind_a_cut_network_is_noticed_and_ends_by_itself() {
     let Some(namespace) = Namespace::create() else { return };
     let trio = Trio::start();
     let _sshd = SshdInside::start(&namespace, &trio.prey);

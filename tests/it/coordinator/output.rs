@@ -9,7 +9,7 @@ use crate::library::{Durations, EncodedHistogram, RunResult, coarse_histogram, e
 const VMS: &str = "127.0.1.[1-3]";
 
 #[test]
-fn the_report_has_the_seeds_sections_and_a_row_for_every_machine() {
+fn the_report_has_the_seeds_sections_and_a_row_for_every_vm() {
     let fleet = TestFleet::start();
     let files = tempfile::tempdir().unwrap();
     let (json, log) = (files.path().join("r.json"), files.path().join("r.hlog"));
@@ -38,7 +38,7 @@ fn the_report_has_the_seeds_sections_and_a_row_for_every_machine() {
     }
     let written: serde_json::Value = document(&json);
     assert_adds_up(&written);
-    // A line a second, with the latency of all machines together.
+    // A line a second, with the latency of all VMs together.
     let log = fs::read_to_string(&log).unwrap();
     let lines = log.lines().filter(|line| line.contains(",HISTFAAA"));
     let logged: u64 = lines
@@ -51,25 +51,25 @@ fn the_report_has_the_seeds_sections_and_a_row_for_every_machine() {
 }
 
 #[test]
-fn merged_histograms_are_the_sum_of_the_machines_bit_for_bit() {
+fn merged_histograms_are_the_sum_of_the_vms_bit_for_bit() {
     let fleet = TestFleet::start();
     let ran = fleet.run(VMS, &["--total-rps", "50", "--duration", "2s", "--arrival", "poisson", "--json-output"]);
     let merged: RunResult = serde_json::from_str(&ran.expect_measured().stdout).unwrap();
-    let machines = &merged.fleet.as_ref().unwrap().per_vm_results;
-    assert_eq!(machines.len(), 3);
+    let vms = &merged.fleet.as_ref().unwrap().per_vm_results;
+    assert_eq!(vms.len(), 3);
     let of = |result: &RunResult| {
         let histograms = result.histograms.clone();
         [histograms.latency, histograms.service_time, histograms.lateness, histograms.wait_for_connection]
     };
     for (at, found) in of(&merged).iter().enumerate() {
         let mut sum = Durations::default();
-        machines.iter().for_each(|machine| sum.add(&of(&machine.result)[at].decode().unwrap()));
+        vms.iter().for_each(|vm| sum.add(&of(&vm.result)[at].decode().unwrap()));
         assert_eq!(found.base64, encode(&sum.histogram));
     }
     for (at, found) in merged.histograms.phases.iter().enumerate() {
         let mut sum = coarse_histogram();
-        for machine in machines {
-            sum.add(machine.result.histograms.phases[at].decode_coarse().unwrap()).unwrap();
+        for vm in vms {
+            sum.add(vm.result.histograms.phases[at].decode_coarse().unwrap()).unwrap();
         }
         assert_eq!(found.base64, encode(&sum));
     }
@@ -82,12 +82,8 @@ fn merged_histograms_are_the_sum_of_the_machines_bit_for_bit() {
 fn a_total_rate_that_does_not_divide_is_kept_exactly() {
     let fleet = TestFleet::start();
     let json = fleet.run(VMS, &["--total-rps", "50", "--duration", "2", "--json-output"]).expect_measured().json();
-    let scheduled: Vec<u64> = json["per_vm_results"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|machine| count(&machine["result"], "scheduled"))
-        .collect();
+    let scheduled: Vec<u64> =
+        json["per_vm_results"].as_array().unwrap().iter().map(|vm| count(&vm["result"], "scheduled")).collect();
     assert_eq!(scheduled, [34, 33, 33]);
     assert_eq!(json["config"]["target_rps"], 50.0);
     let skew_ms = json["start_skew_ms"].as_f64().unwrap();
@@ -107,7 +103,7 @@ fn setting_up_and_nothing_else() {
 }
 
 #[test]
-fn on_a_terminal_every_machine_has_a_line() {
+fn on_a_terminal_every_vm_has_a_line() {
     let fleet = TestFleet::start();
     let ran = fleet.command("127.0.1.[1-2]", &["--rps", "10", "--duration", "3"]).on_terminal().run();
     let ran = ran.expect_measured();

@@ -11,7 +11,7 @@ use crate::harness::{assert_adds_up, count, wait_until};
 const VMS: &str = "127.0.1.[1-3]";
 
 #[test]
-fn three_machines_run_one_schedule_and_their_results_are_merged() {
+fn three_vms_run_one_schedule_and_their_results_are_merged() {
     let fleet = TestFleet::start();
     let ran = fleet.run(VMS, &["--rps", "20", "--duration", "3", "--json-output"]).expect_measured();
     let json = ran.json();
@@ -21,15 +21,15 @@ fn three_machines_run_one_schedule_and_their_results_are_merged() {
     assert_eq!((&json["success"], &json["num_vms"]), (&Value::Bool(true), &Value::from(3)));
     assert_eq!(json["config"]["target_rps_per_vm"], 20.0);
     assert_eq!(json["config"]["target_rps_total"], 60.0);
-    let machines = json["per_vm_results"].as_array().unwrap();
-    let names: Vec<&str> = machines.iter().map(|machine| machine["hostname"].as_str().unwrap()).collect();
+    let vms = json["per_vm_results"].as_array().unwrap();
+    let names: Vec<&str> = vms.iter().map(|vm| vm["hostname"].as_str().unwrap()).collect();
     assert_eq!(names, ["127.0.1.1", "127.0.1.2", "127.0.1.3"]);
-    assert!(machines.iter().all(|machine| machine["start_skew_ms"].is_number() && machine["clock"].is_object()));
+    assert!(vms.iter().all(|vm| vm["start_skew_ms"].is_number() && vm["clock"].is_object()));
     fleet.assert_nothing_left();
 }
 
 #[test]
-fn a_machine_whose_load_test_is_stopped_there_counts_as_lost_from_then_on() {
+fn a_vm_whose_load_test_is_stopped_there_counts_as_lost_from_then_on() {
     let fleet = TestFleet::start();
     let run = fleet.start_run(VMS, &["--rps", "10", "--duration", "8", "--json-output"]);
     fleet.wait_for_rows();
@@ -38,8 +38,8 @@ fn a_machine_whose_load_test_is_stopped_there_counts_as_lost_from_then_on() {
     let ran = run.finish().expect(1);
     let json = ran.json();
     assert_eq!((&json["success"], &json["status"]), (&Value::Bool(false), &Value::from("INVALID")));
-    let machines = json["per_vm_results"].as_array().unwrap();
-    let lost: Vec<&Value> = machines.iter().filter(|machine| machine["lost"].is_string()).collect();
+    let vms = json["per_vm_results"].as_array().unwrap();
+    let lost: Vec<&Value> = vms.iter().filter(|vm| vm["lost"].is_string()).collect();
     assert_eq!(lost.len(), 1);
     // Its share is 80 requests.
     assert_eq!(count(&lost[0]["result"], "scheduled") + lost[0]["slots_lost"].as_u64().unwrap(), 80);
@@ -52,14 +52,14 @@ fn rows_are_verified_for_each_share_and_tickets_for_all_together() {
     let fleet = TestFleet::start();
     let arguments = ["--rps", "20", "--duration", "2", "--warmup", "1", "--json-output", "--verify"];
     let json = fleet.run(VMS, &arguments).expect_measured().json();
-    let (whole, machines) = (&json["verification"], json["per_vm_results"].as_array().unwrap());
+    let (whole, vms) = (&json["verification"], json["per_vm_results"].as_array().unwrap());
     assert_eq!(
         (&whole["error"], &whole["acknowledged"], &whole["tickets_taken"]),
         (&Value::Null, &180.into(), &180.into())
     );
     assert!(whole["tables"].as_array().unwrap().iter().all(|table| table["rows"] == 180), "{whole}");
-    for machine in machines {
-        let share = &machine["result"]["verification"];
+    for vm in vms {
+        let share = &vm["result"]["verification"];
         assert_eq!((&share["acknowledged"], &share["tickets_taken"]), (&60.into(), &Value::Null));
         assert!(share["tables"].as_array().unwrap().iter().all(|table| table["rows"] == 60), "{share}");
     }
@@ -83,7 +83,7 @@ fn rows_are_verified_for_each_share_and_tickets_for_all_together() {
 }
 
 #[test]
-fn another_test_is_kept_off_the_tables_and_the_machines_of_one_know_each_other() {
+fn another_test_is_kept_off_the_tables_and_the_vms_of_one_know_each_other() {
     let fleet = TestFleet::start();
     let first = fleet.start_run(VMS, &["--rps", "10", "--duration", "60", "--verify"]);
     fleet.wait_for_rows();
@@ -92,7 +92,7 @@ fn another_test_is_kept_off_the_tables_and_the_machines_of_one_know_each_other()
     let refused = "another load test uses these tables: 'load_test ";
     let second = fleet.run("127.0.1.[4-5]", &["--rps", "10", "--duration", "1"]);
     second.expect_refusal(3, &[refused, " and 2 more; nothing was changed", "pg_terminate_backend("]);
-    // Nothing else ends the machines' marks than their end, which comes within 10 s.
+    // The marks of its VMs end with the VMs, within 10 s.
     first.signal(Signal::KILL);
     wait_until("the marks are gone", || fleet.sql(marks) == "0");
     drop(first);
@@ -110,7 +110,7 @@ fn another_test_is_kept_off_the_tables_and_the_machines_of_one_know_each_other()
 }
 
 #[test]
-fn errors_of_all_machines_together_end_the_test() {
+fn errors_of_all_vms_together_end_the_test() {
     let fleet = TestFleet::start();
     fleet.sql("ALTER TABLE chat_inference ADD CHECK (function_name <> 'function_3') NOT VALID");
     let arguments = ["--rps", "20", "--duration", "120", "--json-output", "--abort-on-errors", "6"];

@@ -23,7 +23,7 @@ fn role(fleet: &TestFleet, name: &str, secret: &str) -> (String, String) {
     (format!("postgresql://{name}:{secret}{address}"), format!("postgresql://{name}{address}"))
 }
 
-/// The connection string takes the place of standard input, and nobody is to wonder why the list is empty.
+/// Standard input carries the connection string, so a list of VMs there would be empty without a word.
 #[test]
 fn a_list_on_standard_input_is_refused_beside_a_connection_string() {
     let run = |url: Option<&str>| {
@@ -129,7 +129,7 @@ fn what_is_wrong_is_said_without_the_password() {
 
 /// libpq's variables count where the coordinator runs, and nowhere else.
 #[test]
-fn the_coordinators_environment_counts_and_not_that_of_the_machines() {
+fn the_coordinators_environment_counts_and_not_that_of_the_vms() {
     let fleet = TestFleet::start_with("SetEnv HOME={home} PGHOST=nowhere.invalid PGDATABASE=wrong PGSSLMODE=often");
     let (port, password) = (fleet.server.port().to_string(), PASSWORD);
     let mut command = fleet.command("127.0.1.1,127.0.1.2", &["--rps", "20", "--duration", "1"]);

@@ -1,4 +1,4 @@
-//! Machines whose login shell is not the usual one, or greets everybody.
+//! VMs whose login shell is not the usual one, or greets everybody.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -48,7 +48,7 @@ fn recipe(begin: &str) -> String {
     block.replace("--rps 1000 --workers 16", small).replace("+1 minute", "+12 seconds")
 }
 
-/// The README's commands for runs started by other means, where the machines' login shell is this one.
+/// The README's commands for runs started by other means, where the VMs' login shell is this one.
 fn run_recipes(shell: &str) {
     if !is_installed(shell) {
         return;

@@ -1,4 +1,4 @@
-//! Three machines, one of which a test takes away, and what has to be true afterwards.
+//! Three VMs, one of which a test takes away, and what has to be true afterwards.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::harness::{Program, Ran, Started, assert_adds_up, count, wait_until};
 /// Promised are 5 s; the test machine is busy.
 pub const NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Three machines, the third of which has an sshd of its own and is the one to be lost.
+/// Three VMs, the third of which has an sshd of its own and is the one to be lost.
 pub struct Trio {
     pub fleet: TestFleet,
     pub prey: TestSshd,
@@ -78,7 +78,7 @@ impl Trio {
         json
     }
 
-    /// The agents of the third machine.
+    /// The agents of the third VM.
     pub fn agents(&self) -> Vec<u32> {
         processes_naming(self.prey.home().to_str().unwrap())
     }
@@ -89,18 +89,18 @@ impl Trio {
         self.fleet.assert_nothing_left();
     }
 
-    /// What the result of a run has to say when its third machine, `name`, was lost in the middle.
+    /// What the result of a run has to say when its third VM, `name`, was lost in the middle.
     #[track_caller]
     pub fn assert_lost(&self, ran: &Ran, name: &str) -> Value {
         let json = self.document();
         assert_eq!((json["status"].as_str(), &json["success"]), (Some("INVALID"), &Value::Bool(false)), "{json}");
         assert_eq!((&json["num_vms"], &json["failed_vms"].as_array().unwrap().len()), (&Value::from(3), &1));
         assert_eq!(json["failed_vms"][0]["hostname"], name);
-        let machines = json["per_vm_results"].as_array().unwrap();
-        assert_eq!(machines.len(), 3);
-        for machine in machines {
-            assert_eq!(machine["lost"].is_string(), machine["hostname"] == name, "{machine}");
-            assert!(count(&machine["result"], "ok") > 0, "{machine}");
+        let vms = json["per_vm_results"].as_array().unwrap();
+        assert_eq!(vms.len(), 3);
+        for vm in vms {
+            assert_eq!(vm["lost"].is_string(), vm["hostname"] == name, "{vm}");
+            assert!(count(&vm["result"], "ok") > 0, "{vm}");
         }
         assert!(self.fleet.rows("chat_inference") >= count(&json, "ok"));
         for part in [name, "LOST", "INVALID"] {
@@ -123,10 +123,10 @@ impl Trio {
     /// 20 a second each for 14 s.
     #[track_caller]
     pub fn assert_others_went_on(&self, json: &Value) {
-        for machine in &json["per_vm_results"].as_array().unwrap()[..2] {
-            assert_eq!(count(&machine["result"], "scheduled"), 280, "{machine}");
-            let written = count(&machine["result"], "ok") + count(&machine["result"], "not_started");
-            assert_eq!(written, 280, "{machine}");
+        for vm in &json["per_vm_results"].as_array().unwrap()[..2] {
+            assert_eq!(count(&vm["result"], "scheduled"), 280, "{vm}");
+            let written = count(&vm["result"], "ok") + count(&vm["result"], "not_started");
+            assert_eq!(written, 280, "{vm}");
         }
         let lost = &json["per_vm_results"][2];
         assert_eq!(count(&lost["result"], "scheduled") + lost["slots_lost"].as_u64().unwrap(), 280, "{lost}");

@@ -45,7 +45,7 @@ async fn a_busy_container_is_seen_to_be_busy(engine: &Engine, burner: &str) {
     let latest = monitor.latest().expect("a sample after four seconds");
     let usage = monitor.usage();
 
-    // One loop keeps one core busy. The tests next to it take their part of the machine, hence no more than 20 %.
+    // One loop keeps one core busy. Other tests take their share of the machine, so no more than 20 % is expected.
     let (average, max) = (usage.cpu_percent_avg.unwrap(), usage.cpu_percent_max.unwrap());
     assert!(average > 20.0 && average < 130.0, "{usage:?}");
     assert!(latest.cpu_percent > 20.0 && max >= average && max >= latest.cpu_percent, "{latest:?} {usage:?}");

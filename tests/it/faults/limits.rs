@@ -188,7 +188,7 @@ fn requests_that_are_abandoned_are_cancelled_on_the_server() {
     }
 }
 
-/// As PGlite's socket server has it: whoever comes while another one is there is reset.
+/// PGlite's socket server resets a connection that is made while there is another one.
 #[test]
 fn a_server_that_takes_one_connection_at_a_time_is_enough_for_one_worker() {
     let server = server_on_tcp();

@@ -1,5 +1,5 @@
-//! Runs that something goes wrong in: the server, the network, a pooler. Whatever it is, the run comes to its end, its
-//! counts add up and fit the rows, errors are named by class, and load goes on as soon as it can.
+//! Runs in which the server, the network or a pooler fails. In each case the run ends, its counts add up and match the
+//! rows, errors are named by class, and load goes on as soon as it can.
 
 /// The same with each version of PostgreSQL.
 macro_rules! on_each_version {

@@ -229,7 +229,7 @@ fn bytes_that_nobody_takes_are_bounded_by_tcp_user_timeout() {
     let large = ["--output-size-kb", "20000", "--raw-response-size-kb", "1"];
     proxy.set(|rules| rules.takes = Some(1 << 20));
     let started = load_at(&url, &[&["--rps", "5", "--workers", "1", "--duration", "6"], &large[..]].concat()).start();
-    // Two are for what is to be known and made ready before, one is the mark's, and one is the worker's.
+    // Two look at the server and prepare it, one is the mark's, and one is the worker's.
     wait_until("a connection is replaced", || proxy.connections() > 4);
     proxy.set(|rules| rules.takes = None);
     let json = conclude(started, &server, 30, 1);

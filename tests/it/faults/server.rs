@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{assert_went_on, conclude, now, of_class, reconnects, settle, setup_of, with_sqlstate};
 use crate::harness::{
-    Program, Started, TestServer, TmpFs, Version, assert_rows_match, count, load_at, load_test, ms, wait_until,
+    Program, Started, TestServer, TmpFs, Version, assert_rows_match, count, load_at, load_test, ms, psql, wait_until,
 };
 
 const WORKERS: u64 = 4;
@@ -158,8 +158,9 @@ struct Others(Vec<Started>);
 impl Others {
     /// So many clients that want a connection for themselves, and take any that they can get.
     fn greedy(url: &str, clients: usize) -> Self {
-        let wait = "until psql -Xq -c 'SELECT pg_sleep(60)' \"$0\"; do sleep 0.02; done";
-        let client = || Program::new("sh").args(["-c", wait, url]).env("PGAPPNAME", "greedy").start();
+        let sleep = psql().args(["-Xq", "-c", "SELECT pg_sleep(60)", url]).shell_words();
+        let wait = format!("until {sleep}; do sleep 0.02; done");
+        let client = || Program::new("sh").args(["-c", &wait]).env("PGAPPNAME", "greedy").start();
         Self((0..clients).map(|_| client()).collect())
     }
 

@@ -30,7 +30,7 @@ mod wait;
 pub use files::{TmpFs, document, entries, public_folder, text, write_script};
 pub use namespace::Namespace;
 pub use pgbouncer::PgBouncer;
-pub use postgres::{Lock, Setup, TestServer, Version};
+pub use postgres::{Setup, TestServer, Version, psql};
 pub use program::{PASSWORD, Program, Ran, SMALL, Started, coordinator, load_at, load_test, python, small_binary};
 pub use result::{all_written, assert_adds_up, assert_rows_match, count, ms};
 pub use turns::{alone, take_part};

@@ -23,7 +23,7 @@ mod setup;
 mod template;
 
 use account::{as_server_user, give_to_server_user};
-pub use setup::{Setup, Version};
+pub use setup::{Setup, Version, psql};
 
 /// A running server.
 pub struct TestServer {

@@ -250,7 +250,7 @@ impl Connection {
     async fn pass_on(mut self, mut server: TcpStream) {
         let (mut asked, mut answer) = (vec![0; 65_536], vec![0; 65_536]);
         let mut statements = Statements::default();
-        // What is to be done once the answer is there, and what there is of it.
+        // What to do once the answer is complete, and what has come of it.
         let mut waiting: Option<(Then, Vec<u8>)> = None;
         let mut taken = 0;
         loop {

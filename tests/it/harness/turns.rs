@@ -49,7 +49,7 @@ impl Drop for Turn {
     }
 }
 
-/// This test runs beside others, and begins when no test runs alone.
+/// This test runs side by side with others, and begins when no test runs alone.
 pub fn take_part() {
     TURN.with_borrow_mut(|turn| {
         turn.get_or_insert_with(|| {

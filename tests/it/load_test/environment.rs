@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{PASSWORD, Program, Ran, SMALL, TestServer, load_test, user};
+use crate::harness::{PASSWORD, Ran, SMALL, TestServer, load_test, psql, user};
 
 fn file(folder: &Path, name: &str, text: &str) -> PathBuf {
     std::fs::create_dir_all(folder).unwrap();
@@ -53,7 +53,7 @@ fn variables_and_services_count_as_with_psql() {
         (vec![("PGHOST", "/absent")], None),
     ] {
         let query = "SELECT current_user || ' ' || current_database()";
-        let mut psql = Program::new("psql");
+        let mut psql = psql();
         psql.env_clear().args(["-XAtqc", query]).args(text.map(|text| ["-d", text]).into_iter().flatten());
         let mut ours = load_test(&["--setup", "--duration", "0"]);
         ours.env_remove("HOME").envs(text.map(|text| ("POSTGRES_URL", text)));

@@ -48,7 +48,7 @@ fn a_second_test_is_refused_before_it_touches_anything() {
     for other in others {
         assert_kept_out(other.finish(), &first);
     }
-    // Whoever does it by hand is told, too.
+    // By hand it is refused too.
     for sql in [
         include_str!("../../../schema.sql"),
         include_str!("../../../schema_unlogged.sql"),

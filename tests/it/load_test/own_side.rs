@@ -63,7 +63,7 @@ fn not_many_more_open_files_are_asked_for_than_a_run_has() {
     started.signal(Signal::INT);
     started.finish().expect(130).json();
     assert!(most <= demand && demand - most <= 12, "{most} of {demand}");
-    // A worker that is to give up has its next connection before the last one is cancelled; a name has to be looked up.
+    // A worker that gives a request up connects again before it cancels; a name has to be looked up.
     let workers = ["--workers", "8", "--threads", "2"];
     let gives_up = server.load(&[&workers[..], &["--statement-timeout", "1s"]].concat());
     let looks_up = load_test(&[&workers[..], &SMALL, &["--postgres-url", "postgresql://localhost/x"]].concat());

@@ -1,10 +1,10 @@
 //! `role.sql`: a role that runs load tests with exactly what it is given, and can do nothing else.
 
-use crate::harness::{Program, Ran, TestServer, all_written, load_at, wait_until};
+use crate::harness::{Ran, TestServer, all_written, load_at, psql, wait_until};
 
 /// As psql runs the file; the server's account may not read this folder.
 fn role_sql(server: &TestServer, variables: &[&str]) -> Ran {
-    let mut psql = Program::new("psql");
+    let mut psql = psql();
     psql.args(["-X", "-q", "-d", &url(server, "owner"), "-f", "-"]);
     variables.iter().for_each(|variable| _ = psql.args(["-v", variable]));
     psql.input(include_str!("../../../role.sql")).run()

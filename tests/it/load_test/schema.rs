@@ -1,13 +1,13 @@
 //! The schema files and `--setup`: only marked tables are ever touched.
 
-use crate::harness::{Program, SMALL, TestServer, all_written, load_test};
+use crate::harness::{SMALL, TestServer, all_written, load_test, psql};
 
 fn psql_file(server: &TestServer, role: &str, file: &str) -> (String, String) {
     let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).unwrap();
     // Through stdin, exactly as `psql -f` reads it; the role may not read this folder.
     let url = server.url_of("load").replace("//postgres", &format!("//{role}"));
-    let ran = Program::new("psql").args(["-X", "-q", "-f", "-", &url]).input(text).run();
+    let ran = psql().args(["-X", "-q", "-f", "-", &url]).input(text).run();
     (ran.stdout, ran.stderr)
 }
 

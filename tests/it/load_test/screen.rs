@@ -1,4 +1,4 @@
-//! What a person sees on a terminal, and what stderr says beside a document on stdout.
+//! What a person sees on a terminal, and what stderr says when stdout carries a document.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -132,8 +132,8 @@ fn a_killed_server_keeps_what_it_acknowledged_with_synchronous_commit_and_is_fou
     }
 }
 
-/// Their connections are gone, but the server works on: what it commits later has to be in the figures. Who they are
-/// shows by no name; and somebody else who writes the same tables all the time is none of them.
+/// Their connections are gone, but the server works on: what it commits later has to be in the figures. No name tells which
+/// sessions they are, and another client that writes the same tables all the time is none of them.
 #[test]
 fn sessions_that_outlive_the_run_are_waited_for() {
     let server = TestServer::with_tables();

@@ -91,7 +91,7 @@ fn files_are_named_and_read_and_never_destroyed() {
     let content = fs::read(one).unwrap();
     let unchanged = |name: &str| assert!(fs::read(one).unwrap() == content, "{name}");
 
-    // Whoever names a file twice, or two runs of one share, is told which files.
+    // A file that is named twice, or two runs of one share, are refused with the names of the files.
     let copy = at("copy.json");
     fs::copy(one, &copy).unwrap();
     merge(&[one, two, &copy]).run().expect_refusal(3, &["the same result was given twice", one, &copy]);

@@ -87,7 +87,7 @@ fn a_missing_share_makes_the_test_invalid() {
     assert_eq!((ran.code, &json["status"], &json["success"]), (Some(1), &"INVALID".into(), &false.into()));
     assert_eq!((&json["num_vms"], &json["failed_vms"][0]["hostname"]), (&4.into(), &"share 3 of 4".into()));
     assert!(json["reason"].as_str().unwrap().contains("share 3 of 4"), "{}", json["reason"]);
-    // The test was to make 80 requests; the share that is missing has 20 of them.
+    // The test has 80 requests, 20 of them in the share that is missing.
     assert_eq!((count(&json, "scheduled"), count(&json, "unreported")), (80, 20));
     assert_eq!(json["throughput"]["offered_rps"], 40.0);
     assert!(json["throughput"]["target_achieved_pct"].as_f64().unwrap() <= 75.0, "{}", json["throughput"]);

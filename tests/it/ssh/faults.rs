@@ -161,7 +161,7 @@ async fn files_that_cannot_be_used_are_refused_before_connecting() {
     let error = Sessions::new(SshOptions { config: Some("/nowhere/config".into()), ..options(&sshd) }).unwrap_err();
     assert_says(&error, SshErrorKind::Config, &["/nowhere/config", "--ssh-config"]);
 
-    // Nobody writes to it, so that whoever reads would wait for ever.
+    // Nobody writes to it, so reading it would never end.
     let pipe = sshd.home().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let error = Sessions::new(SshOptions { config: Some(pipe), ..options(&sshd) }).unwrap_err();

@@ -153,7 +153,7 @@ async fn an_abandoned_attempt_leaves_nothing() {
     let first = sessions.open(&host("127.0.0.1")).await.unwrap();
     let folder = folder_of(&first);
     let second = host("127.0.0.2");
-    // Sooner or later than it is connected: both shall end well.
+    // Some of these end before it is connected, and some after.
     for wait_ms in [5, 50, 150, 300] {
         let _ = tokio::time::timeout(Duration::from_millis(wait_ms), sessions.open(&second)).await;
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{TestServer, template};
-use crate::harness::{skipped, take_part};
+use crate::harness::{Program, skipped, take_part};
 
 /// A version of PostgreSQL to test with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Version {
 ///
 /// # Panics
 /// It is not there.
-pub fn postgres_18() -> Option<PathBuf> {
+fn postgres_18() -> Option<PathBuf> {
     let folder = match std::env::var_os("PG18_BINDIR") {
         Some(text) if text == "none" => return None,
         Some(text) => PathBuf::from(text),
@@ -46,6 +46,11 @@ fn installed() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut all = folders.into_iter().rev().map(|(_, folder)| folder).chain(std::env::split_paths(&path));
     all.find(|folder| folder.join("initdb").exists()).expect("PostgreSQL is not installed: run scripts/test.sh")
+}
+
+/// psql of that version, without Debian's wrapper around it.
+pub fn psql() -> Program {
+    Program::new(installed().join("psql"))
 }
 
 /// What a server is started with.
