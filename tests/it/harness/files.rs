@@ -1,0 +1,83 @@
+//! Files, folders, and small file systems.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::skipped;
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The JSON document in a file.
+#[track_caller]
+pub fn document(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// What is in a folder, by name; nothing where there is no folder.
+pub fn entries(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// A folder in `/tmp` that every user can reach. Short, because sockets in it have a limit on their path.
+pub fn public_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("plt-").tempdir_in("/tmp").unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// Writes a program for `/bin/sh`, and its folder.
+pub fn write_script(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A file system in memory. Unmounted when dropped.
+pub struct TmpFs {
+    path: PathBuf,
+    _folder: Option<TempDir>,
+}
+
+impl TmpFs {
+    /// In a folder of its own, with options of `mount`. `None`, with the reason told, where that is not permitted.
+    pub fn mount(options: &str) -> Option<Self> {
+        let folder = public_folder();
+        let mut mounted = Self::mount_at(folder.path(), options)?;
+        mounted._folder = Some(folder);
+        Some(mounted)
+    }
+
+    /// The same at a path.
+    pub fn mount_at(path: &Path, options: &str) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let mut mount = Command::new("mount");
+        let output = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).output().unwrap();
+        if !output.status.success() {
+            skipped(format!("mount -o {options}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+            return None;
+        }
+        Some(Self { path: path.to_owned(), _folder: None })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TmpFs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}

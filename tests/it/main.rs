@@ -1,0 +1,16 @@
+//! The integration tests: one program, linked once, whose tests run side by side. Each folder is a topic; what they share
+//! is in [`harness`].
+
+mod harness;
+mod library;
+
+mod agent;
+mod connect;
+mod coordinator;
+mod docker;
+mod ephemeral;
+mod faults;
+mod generator;
+mod load_test;
+mod merge;
+mod ssh;
