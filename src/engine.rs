@@ -6,6 +6,7 @@
 //! Each thread has a single-threaded runtime on which its workers, their connections and their timers live; nothing of
 //! a request crosses threads but the atomic cursor that hands out slots.
 
+mod in_hand;
 pub mod lead;
 pub mod looks;
 mod readiness;
@@ -30,7 +31,7 @@ use crate::measure::recorder::{Recorder, Timeline};
 use crate::measure::stalls::Span;
 use crate::postgres::connect::Connector;
 use crate::schedule::{Cursor, Pace, Schedule};
-use crate::workload::request::RequestMaker;
+use crate::workload::RequestMaker;
 use crate::workload::script::{self, Script, SessionOptions};
 use looks::Seen;
 use thread::{ThreadEvent, ThreadRecord, ThreadSetup};
@@ -45,10 +46,8 @@ const TOLD_AT_ONCE_NS: u64 = 1_000_000_000;
 /// How long the connections of a run that cannot begin may take to be closed.
 const CLOSED_WITHIN: Duration = Duration::from_secs(2);
 
-/// How load is driven.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineOptions {
-    /// When requests are due.
     pub schedule: Schedule,
     /// Connections, at least 1.
     pub workers: usize,
@@ -60,7 +59,6 @@ pub struct EngineOptions {
     pub max_lag: Option<Duration>,
     /// How often a request is tried at most, at least 1.
     pub max_tries: u32,
-    /// How requests are put on the wire.
     pub session: SessionOptions,
 }
 
@@ -70,7 +68,6 @@ pub struct Prepared {
     starts: Vec<oneshot::Sender<Epoch>>,
 }
 
-/// A run under way.
 pub struct Running {
     options: EngineOptions,
     shared: Arc<Shared>,
@@ -101,9 +98,7 @@ pub enum Event {
         /// What all threads recorded in it.
         recorded: Box<Recorder>,
     },
-    /// News to show.
     Incident(Incident),
-    /// The run is over.
     Finished(Box<RunRecord>),
 }
 
@@ -120,7 +115,6 @@ pub struct RunRecord {
     pub seen: Seen,
     /// The names of the recorded round trips, in order.
     pub phase_names: Vec<String>,
-    /// T0.
     pub epoch: Epoch,
     /// End of the warm-up, nanoseconds after T0.
     pub window_start_ns: u64,
@@ -247,7 +241,6 @@ impl Prepared {
 }
 
 impl Running {
-    /// T0.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -269,9 +262,6 @@ impl Running {
     }
 
     /// Waits for what happens next. May be dropped and called again.
-    ///
-    /// # Errors
-    /// A generator thread has panicked, so the counts cannot be trusted.
     pub async fn next(&mut self) -> Result<Event, EngineDied> {
         loop {
             if let Some(event) = self.complete_second() {

@@ -34,10 +34,8 @@ pub struct Session {
 /// How long to wait before connecting is tried a second time.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// What a request came to, and when.
 #[derive(Debug)]
 pub struct Execution {
-    /// What became of the transaction.
     pub outcome: Outcome,
     /// When its last answer came, nanoseconds of the monotonic clock.
     pub done_ns: u64,
@@ -71,9 +69,6 @@ impl Session {
 
     /// As [`Session::open`], for the first connections of a run: tried a second time where the server has none left, or
     /// hangs up, since one that was needed before the run may still be ending.
-    ///
-    /// # Errors
-    /// As of [`Session::open`].
     pub async fn open_first(connector: &Connector, script: &Script) -> Result<Self, OpenError> {
         match Self::open(connector, script).await {
             Err(OpenError::Connect(error)) if may_be_ending(&error) => {
@@ -178,7 +173,6 @@ impl Session {
         self.wire.until_ended().await;
     }
 
-    /// Why the connection is over, where it is.
     pub fn loss(&self) -> Option<&Failure> {
         self.wire.end()
     }
@@ -208,7 +202,7 @@ impl Seen {
             Some(Step::Begin | Step::SetTimeout) => return,
             // A write must have changed one row.
             Some(Step::Write(_)) if tag.rsplit(|byte| *byte == b' ').next() == Some(b"1") => return,
-            Some(Step::Write(write)) => own("wrong number of rows", &format!("a write to {}", write.table())),
+            Some(Step::Write(table)) => own("wrong number of rows", &format!("a write to {table}")),
             Some(Step::Commit) => {
                 self.committed = Some(tag == b"COMMIT");
                 if self.committed == Some(true) {
@@ -286,19 +280,14 @@ impl Ends {
     }
 }
 
-/// Why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// No connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The system does not give what is needed to watch a connection.
     #[error("the connection cannot be watched ({0}); lower --workers or raise the limit (ulimit -n)")]
     System(#[from] std::io::Error),
-    /// A connection, but a statement could not be prepared.
     #[error("the statements cannot be prepared ({}); {}", .0.message, prepare_remedy(.0))]
     Prepare(Failure),
-    /// A connection, but no answer while the statements were prepared.
     #[error(
         "the server did not prepare the statements within {PREPARE_SECONDS} s; is a table locked by another session \
          (see pg_locks)? Wait for it, or end it. Or has a pooler in session mode fewer connections than workers? Lower \
@@ -340,9 +329,8 @@ impl OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::sql::Write;
 
-    const STEPS: [Step; 3] = [Step::Begin, Step::Write(Write::ResourceBucket), Step::Commit];
+    const STEPS: [Step; 3] = [Step::Begin, Step::Write("a_table"), Step::Commit];
 
     /// What becomes of a pipelined request of which the server has seen COMMIT or not, by the answers in order.
     fn outcome(tags: &[&str], failure: Option<Failure>, may_commit: bool) -> Outcome {

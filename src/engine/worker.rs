@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::in_hand::{Claim, InFlight};
 use super::looks::{Looks, ThreadLooks};
 use super::session::Session;
 use super::timer::Timer;
@@ -23,19 +24,15 @@ use crate::postgres::connect::Connector;
 use crate::random::SplitMix64;
 use crate::schedule::{Cursor, Slot};
 use crate::workload::batch::Batch;
-use crate::workload::request::{Request, RequestMaker};
 use crate::workload::script::{MAX_ROUND_TRIPS, Script};
+use crate::workload::{Request, RequestMaker};
 
 /// What all workers of a run share. Nothing here is locked on the way of a request.
 #[derive(Debug)]
 pub struct Shared {
-    /// Opens connections.
     pub connector: Connector,
-    /// Puts requests on the wire.
     pub script: Script,
-    /// Makes the contents of requests.
     pub maker: RequestMaker,
-    /// Hands out slots.
     pub cursor: Cursor,
     /// When the generator stood still.
     pub looks: Arc<Looks>,
@@ -105,7 +102,6 @@ impl Start {
 /// Takes sessions on which a request was given up, so that they are cancelled on the server.
 pub type Abandoned = mpsc::UnboundedSender<Session>;
 
-/// One connection and what it needs.
 pub struct Worker {
     shared: Arc<Shared>,
     recorder: Rc<RefCell<Recorder>>,
@@ -123,48 +119,6 @@ pub struct Worker {
     fruitless: u32,
 }
 
-/// A claimed slot. Unless it is kept, it is handed back when it is dropped: also where the worker is ended meanwhile.
-struct Claim {
-    slot: Slot,
-    recorder: Rc<RefCell<Recorder>>,
-    kept: bool,
-}
-
-impl Claim {
-    fn new(slot: Slot, recorder: Rc<RefCell<Recorder>>) -> Self {
-        Self { slot, recorder, kept: false }
-    }
-
-    /// From here on the slot is counted by what becomes of it.
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.recorder.borrow_mut().returned_due_ns.push(self.slot.due_ns);
-        }
-    }
-}
-
-/// A request that was handed to a connection. Unless it is settled when it is dropped (also where the worker is ended
-/// meanwhile), it may or may not be in the database.
-struct InFlight {
-    request: Unsettled,
-    recorder: Rc<RefCell<Recorder>>,
-    is_settled: bool,
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if !self.is_settled {
-            self.recorder.borrow_mut().unsettled(self.request);
-        }
-    }
-}
-
 /// A worker that is ended while a request is under way leaves its session to be cancelled.
 impl Drop for Worker {
     fn drop(&mut self) {
@@ -172,7 +126,6 @@ impl Drop for Worker {
     }
 }
 
-/// Why a wait ended.
 enum Wake {
     Due,
     ConnectionLost,
@@ -180,7 +133,6 @@ enum Wake {
 }
 
 impl Worker {
-    /// A worker with an open session.
     pub fn new(
         shared: Arc<Shared>,
         OfThread { recorder, looks, in_hand, abandoned }: OfThread,
@@ -255,7 +207,7 @@ impl Worker {
         let (mut claimed_ns, mut start) = self.claimed(due_ns);
         // Made before the slot is due where there is time, so that making it does not delay the request.
         shared.maker.fill(request, slot.number, unix_ms);
-        shared.script.encode(request, shared.maker.pool(), batch);
+        shared.script.encode(&shared.maker, request, batch);
         while start == Start::Waited {
             match self.wait_until(due_ns).await {
                 Wake::Due => break,

@@ -15,13 +15,10 @@ use crate::postgres::tls::TlsSetupError;
 /// The kinds of failure, for decisions; the sentence is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConnectErrorKind {
-    /// The connection string cannot be used.
     InvalidString,
-    /// The host's name has no address.
     Dns,
     /// Nothing listens there, or the network has no way to it.
     Refused,
-    /// No answer within `connect_timeout`.
     Timeout,
     /// The server does not offer TLS, but `sslmode` demands it.
     TlsRefusedByServer,
@@ -31,17 +28,13 @@ pub enum ConnectErrorKind {
     TlsWrongName,
     /// Another fault of TLS: files, versions, a certificate that the server wants.
     TlsOther,
-    /// The server did not accept the password.
     WrongPassword,
-    /// The server wants a password and there is none.
     MissingPassword,
     /// The server's rules (`pg_hba.conf`, privileges) keep this user out.
     NotAllowed,
-    /// There is no such database.
     DatabaseMissing,
     /// All connections that the server allows are taken.
     TooManyConnections,
-    /// The server is starting, stopping or recovering.
     StartingUp,
     /// Servers answer, but none is what `target_session_attrs` asks for.
     SessionAttrs,
@@ -51,7 +44,6 @@ pub enum ConnectErrorKind {
     PoolerStartupParameter,
     /// The connection was lost before the server had let us in.
     Lost,
-    /// Anything else.
     Other,
 }
 
@@ -69,7 +61,6 @@ impl ConnectError {
         Self { kind, message, sqlstate: None }
     }
 
-    /// What kind of failure it is.
     pub fn kind(&self) -> ConnectErrorKind {
         self.kind
     }
@@ -80,7 +71,6 @@ impl ConnectError {
         matches!(self.kind, Dns | Lost | Refused | SessionAttrs | StartingUp | Timeout | TooManyConnections)
     }
 
-    /// The server's error code, if the failure is the server's answer.
     pub fn sqlstate(&self) -> Option<&SqlState> {
         self.sqlstate.as_ref()
     }
@@ -109,7 +99,6 @@ impl From<TlsSetupError> for ConnectError {
     }
 }
 
-/// Where the password that was sent came from.
 #[derive(Debug, Clone)]
 pub(super) enum PasswordOrigin {
     /// There is none, and why the password file gave none, where it is there.
@@ -161,7 +150,6 @@ impl Attempt {
         )
     }
 
-    /// The socket could not be connected.
     pub(super) fn socket(&self, error: &io::Error) -> ConnectError {
         let Self { server, place, .. } = self;
         let (kind, message) = match error.kind() {
