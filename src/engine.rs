@@ -77,15 +77,21 @@ pub struct Running {
     closing: watch::Sender<bool>,
     abort: watch::Sender<bool>,
     epoch: Epoch,
-    outages: Outages,
     stalls_told: usize,
     /// An empty recorder goes back for each full one.
     spares: Vec<mpsc::UnboundedSender<Box<Recorder>>>,
+    gathered: Gathered,
+    interrupted_at_ns: Option<u64>,
+}
+
+/// What the threads have handed over so far.
+struct Gathered {
+    /// By second since T0: how many threads have reported it, and what they recorded.
     seconds: BTreeMap<u64, (usize, Box<Recorder>)>,
     total: Recorder,
     completed: Timeline,
+    outages: Outages,
     finished: Vec<ThreadRecord>,
-    interrupted_at_ns: Option<u64>,
 }
 
 /// What a run tells while it goes on.
@@ -203,7 +209,13 @@ pub async fn prepare(
     let running = Running {
         options,
         shared,
-        total: Recorder::new(phase_names.len()),
+        gathered: Gathered {
+            seconds: BTreeMap::new(),
+            total: Recorder::new(phase_names.len()),
+            completed: Timeline::default(),
+            outages,
+            finished: Vec::new(),
+        },
         phase_names,
         threads,
         events,
@@ -211,11 +223,7 @@ pub async fn prepare(
         abort,
         epoch: Epoch { mono_ns: 0, unix_ns: 0 },
         spares,
-        seconds: BTreeMap::new(),
-        completed: Timeline::default(),
-        outages,
         stalls_told: 0,
-        finished: Vec::new(),
         interrupted_at_ns: None,
     };
     Ok(Prepared { running, starts })
@@ -290,7 +298,7 @@ impl Running {
                     let _ = self.spares[thread].send(Box::new(Recorder::new(self.phase_names.len())));
                     self.add(index, recorded);
                 }
-                Some(ThreadEvent::Done(record)) => self.finished.push(record),
+                Some(ThreadEvent::Done(record)) => self.gathered.finished.push(record),
                 Some(ThreadEvent::Died) => {
                     self.abort();
                     return Err(EngineDied);
@@ -320,9 +328,9 @@ impl Running {
     }
 
     fn add(&mut self, index: u64, recorded: Box<Recorder>) {
-        self.total.merge(&recorded);
-        self.completed.add(index, recorded.ok_completed_in_window);
-        match self.seconds.entry(index) {
+        self.gathered.total.merge(&recorded);
+        self.gathered.completed.add(index, recorded.ok_completed_in_window);
+        match self.gathered.seconds.entry(index) {
             Entry::Vacant(vacant) => _ = vacant.insert((1, recorded)),
             Entry::Occupied(mut occupied) => {
                 let (threads, sum) = occupied.get_mut();
@@ -335,11 +343,11 @@ impl Running {
     /// The oldest second, where every thread has reported it or ended before it.
     fn complete_second(&mut self) -> Option<Event> {
         let threads = self.threads.len();
-        let entry = self.seconds.first_entry()?;
-        let ended = self.finished.iter().filter(|record| record.last_second < *entry.key()).count();
+        let entry = self.gathered.seconds.first_entry()?;
+        let ended = self.gathered.finished.iter().filter(|record| record.last_second < *entry.key()).count();
         (entry.get().0 + ended >= threads).then(|| {
             let (index, (_, recorded)) = entry.remove_entry();
-            self.outages.add(&recorded.pulse, recorded.measured.ok + recorded.warmup.ok);
+            self.gathered.outages.add(&recorded.pulse, recorded.measured.ok + recorded.warmup.ok);
             Event::Second { index, recorded }
         })
     }
@@ -348,7 +356,7 @@ impl Running {
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_| EngineDied)?;
         }
-        let recorder = std::mem::replace(&mut self.total, Recorder::new(0));
+        let recorder = std::mem::replace(&mut self.gathered.total, Recorder::new(0));
         let mut window_end_ns = self.shared.end_ns.load(Ordering::Acquire);
         if let (Some(_), Some(last_ns)) = (self.interrupted_at_ns, recorder.last_started_due_ns) {
             // A request that started in the instant of the interrupt belongs to the window.
@@ -357,7 +365,7 @@ impl Running {
         let claimed = self.shared.cursor.claimed();
         let seen = self.shared.looks.seen();
         let outages = self.outages(&recorder, window_end_ns, &seen);
-        let run_queues: Vec<u64> = self.finished.iter().filter_map(|record| record.run_queue_ns).collect();
+        let run_queues: Vec<u64> = self.gathered.finished.iter().filter_map(|record| record.run_queue_ns).collect();
         Ok(RunRecord {
             phase_names: std::mem::take(&mut self.phase_names),
             epoch: self.epoch,
@@ -370,10 +378,10 @@ impl Running {
                 at_t0_ns => clock::process_cpu_ns().saturating_sub(at_t0_ns),
             },
             process_wall_ns: clock::now_ns().saturating_sub(self.epoch.mono_ns),
-            thread_cpu_ns: self.finished.iter().map(|record| record.cpu_ns).collect(),
-            thread_run_queue_ns: (run_queues.len() == self.finished.len()).then_some(run_queues),
-            start_delay_ns: self.finished.iter().filter_map(|record| record.start_delay_ns).min(),
-            completed: std::mem::take(&mut self.completed),
+            thread_cpu_ns: self.gathered.finished.iter().map(|record| record.cpu_ns).collect(),
+            thread_run_queue_ns: (run_queues.len() == self.gathered.finished.len()).then_some(run_queues),
+            start_delay_ns: self.gathered.finished.iter().filter_map(|record| record.start_delay_ns).min(),
+            completed: std::mem::take(&mut self.gathered.completed),
             outages,
             seen,
             recorder,
@@ -392,7 +400,7 @@ impl Running {
         let answers = [&figures.service, &recorder.warmup_latency].into_iter().find(|answers| answers.count() > 0);
         let usual_ns = answers.map(|answers| answers.histogram.value_at_quantile(0.5).saturating_mul(1_000));
         let next_due_ns = self.shared.cursor.claim(window_end_ns).due_ns;
-        std::mem::take(&mut self.outages).finish(window_end_ns, Some(next_due_ns), usual_ns, &stalls)
+        std::mem::take(&mut self.gathered.outages).finish(window_end_ns, Some(next_due_ns), usual_ns, &stalls)
     }
 }
 

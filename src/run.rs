@@ -98,9 +98,8 @@ pub fn start_server(plan: &Plan) -> Result<Option<ThrowawayServer>, RunError> {
         Target::Existing(_) => Ok(None),
         Target::Ephemeral => {
             let workers = u32::try_from(plan.engine.workers).unwrap_or(u32::MAX);
-            let defaults = ThrowawayOptions::default();
-            let max_connections = workers.saturating_add(SPARE_CONNECTIONS).max(defaults.max_connections);
-            Ok(Some(ThrowawayServer::start(&ThrowawayOptions { max_connections, ..defaults })?))
+            let max_connections = workers.saturating_add(SPARE_CONNECTIONS);
+            Ok(Some(ThrowawayServer::start(&ThrowawayOptions { max_connections, ..ThrowawayOptions::default() })?))
         }
     }
 }

@@ -32,10 +32,9 @@ use std::process::{Child, ExitStatus};
 pub use rustix::process::Signal;
 
 pub use self::locate::ServerVersion;
-pub use self::settings::LEAST_CONNECTIONS;
 
 use self::account::Account;
-use self::folder::Folder;
+use self::folder::PrivateFolder;
 use self::launch::Site;
 use self::locate::Programs;
 
@@ -45,11 +44,11 @@ const SOCKET_PORT: u16 = 5432;
 const PORT_ATTEMPTS: usize = 5;
 
 /// What kind of server to start. The default is a tuned one on a socket alone.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct ThrowawayOptions {
     /// Further server settings, name and value; they override the tuned ones.
     pub settings: Vec<(String, String)>,
-    /// Connections the server must take, its reserve for superusers included; at least [`LEAST_CONNECTIONS`] are given.
+    /// Connections the server must take, its reserve for superusers included; at least 200 are given.
     pub max_connections: u32,
     /// Also listen on a free TCP port of 127.0.0.1. Needs `superuser_password` or `hba`.
     pub tcp: bool,
@@ -62,20 +61,6 @@ pub struct ThrowawayOptions {
     pub temp_root: Option<PathBuf>,
     /// The folders to look for PostgreSQL's programs in. Default: PATH and where distributions put them.
     pub program_dirs: Option<Vec<PathBuf>>,
-}
-
-impl Default for ThrowawayOptions {
-    fn default() -> Self {
-        Self {
-            settings: Vec::new(),
-            max_connections: LEAST_CONNECTIONS,
-            tcp: false,
-            hba: None,
-            superuser_password: None,
-            temp_root: None,
-            program_dirs: None,
-        }
-    }
 }
 
 /// Why there is no throwaway server, or why it would not go.
@@ -123,7 +108,7 @@ pub enum ThrowawayError {
 #[derive(Debug)]
 pub struct ThrowawayServer {
     /// `None` once stopped; then there is nothing left to do on drop.
-    folder: Option<Folder>,
+    folder: Option<PrivateFolder>,
     site: Site,
     server: Option<Child>,
     pid: u32,
@@ -143,7 +128,7 @@ impl ThrowawayServer {
         let cleared = sweep(&roots, &programs, &account);
         let chosen = options.temp_root.is_some() || std::env::var_os("TMPDIR").is_some_and(|dir| !dir.is_empty());
         let root = folder::choose_root(&roots, &account, chosen)?;
-        let folder = Folder::create(&root, &account).map_err(|source| ThrowawayError::Folder {
+        let folder = PrivateFolder::create(&root, &account).map_err(|source| ThrowawayError::Folder {
             action: "make a private folder in",
             path: root,
             source,

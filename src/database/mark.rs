@@ -31,7 +31,7 @@ use crate::postgres::link::{Link, LinkError};
 use crate::workload::Workload;
 use attempt::{Attempt, GATE, PATIENCE, PAUSE, attempt_patiently, roll_back};
 use keys::{Keys, application_name};
-use look::{Holder, describe, look};
+use look::{MarkHolder, describe, look};
 
 pub use claim::{Claim, random_test, test_of_shares};
 pub use holder::Mark;
@@ -160,7 +160,7 @@ async fn schemas(link: &mut Link, workload: &Workload, makes_tables: bool) -> Re
     Ok(link.ask(&sql).await?.iter().filter_map(|row| row.get(0)?.parse().ok()).collect())
 }
 
-fn taken(holders: &[Holder]) -> MarkError {
+fn taken(holders: &[MarkHolder]) -> MarkError {
     let Some(first) = holders.first() else { return MarkError::Gate };
     let (who, pid) = (describe(holders), first.pid.clone());
     match first.is_same_share {
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_holder_is_named_with_what_is_known_of_it() {
-        let holder = |pid: &str, application: &str, client: &str| Holder {
+        let holder = |pid: &str, application: &str, client: &str| MarkHolder {
             pid: pid.to_owned(),
             is_same_share: false,
             application: application.to_owned(),

@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::Type;
 
-use super::schema::{self, SchemaError};
+use super::schema::SchemaError;
 use crate::postgres::link::Link;
 use crate::workload::Workload;
 use crate::workload::table::Role;
@@ -44,7 +44,7 @@ pub async fn check(link: &mut Link, workload: &Workload, reset: bool, verify: bo
     let rows = match link.query(sql, &[(&names, Type::TEXT_ARRAY), (&tables, Type::TEXT_ARRAY)]).await {
         Ok(rows) => rows,
         Err(error) if error.code().is_some() => return Ok(()),
-        Err(error) => return Err(schema::error("ask for the role's rights", &error)),
+        Err(error) => return Err(SchemaError::of("ask for the role's rights", &error)),
     };
     let has = rows.iter().map(|row| row.get::<_, Option<bool>>(0));
     let missing = needed.into_iter().zip(has).filter(|(_, has)| *has == Some(false));
@@ -66,7 +66,7 @@ async fn check_row_security(link: &mut Link, workload: &Workload) -> Result<(), 
         Ok(rows) if rows.is_empty() => Ok(()),
         Ok(rows) => Err(SchemaError::RowSecurity(rows.iter().filter_map(|row| row.try_get(0).ok()).collect())),
         Err(error) if error.code().is_some() => Ok(()),
-        Err(error) => Err(schema::error("ask for row security", &error)),
+        Err(error) => Err(SchemaError::of("ask for row security", &error)),
     }
 }
 

@@ -88,7 +88,8 @@ pub enum SchemaError {
 }
 
 impl SchemaError {
-    fn of(what: &str, error: &LinkError) -> Self {
+    /// Of a query that failed while it tried to do `what`.
+    pub(crate) fn of(what: &str, error: &LinkError) -> Self {
         let (what, cause) = (what.to_owned(), chain(error));
         match error.code() {
             Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Self::NotAllowed { what, cause },
@@ -104,11 +105,6 @@ impl SchemaError {
 
 fn told(holders: &[String]) -> String {
     if holders.is_empty() { String::new() } else { format!(": {}", holders.join("; ")) }
-}
-
-/// An error of a query that belongs to making the database ready, while it tried to do `what`.
-pub fn error(what: &str, error: &LinkError) -> SchemaError {
-    SchemaError::of(what, error)
 }
 
 /// The advisory lock under which the schema files make tables.

@@ -8,13 +8,13 @@ use crate::measure::recorder::{Recorder, Unsettled};
 use crate::schedule::Slot;
 
 /// A claimed slot. Unless it is kept, it is handed back when it is dropped: also where the worker is ended meanwhile.
-pub(super) struct Claim {
+pub(super) struct ClaimedSlot {
     pub(super) slot: Slot,
     recorder: Rc<RefCell<Recorder>>,
     kept: bool,
 }
 
-impl Claim {
+impl ClaimedSlot {
     pub(super) fn new(slot: Slot, recorder: Rc<RefCell<Recorder>>) -> Self {
         Self { slot, recorder, kept: false }
     }
@@ -25,7 +25,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for ClaimedSlot {
     fn drop(&mut self) {
         if !self.kept {
             self.recorder.borrow_mut().returned_due_ns.push(self.slot.due_ns);

@@ -137,7 +137,7 @@ impl Session {
             let outgoing = batch.outgoing(part, pool);
             // Until it is known how much was sent, COMMIT may have been.
             self.may_commit = outgoing.may_commit_after(outgoing.length());
-            let mut seen = Seen::default();
+            let mut seen = Replies::default();
             let answer = self.wire.exchange(outgoing, |at, tag| seen.completed(steps.get(at), tag)).await;
             self.may_commit = outgoing.may_commit_after(self.wire.sent());
             let is_last = part + 1 == script.parts().len();
@@ -187,14 +187,14 @@ impl Session {
 
 /// What the commands of a part said, beside errors.
 #[derive(Debug, Default)]
-struct Seen {
+struct Replies {
     /// How COMMIT was answered: a transaction that has failed answers it with ROLLBACK.
     committed: Option<bool>,
     /// The first answer that is not what was asked for.
     wrong: Option<Failure>,
 }
 
-impl Seen {
+impl Replies {
     fn completed(&mut self, step: Option<&Step>, tag: &[u8]) {
         let own =
             |class: &str, what: &str| Failure::own(class, format!("{what} was answered with {}", text(tag)), false);
@@ -222,7 +222,7 @@ fn text(tag: &[u8]) -> String {
 
 /// What became of a transaction that has come to its end, or has not come further. `may_commit` tells whether the
 /// server may have got COMMIT.
-fn judge(answer: Answer, seen: Seen, may_commit: bool, steps: usize) -> Outcome {
+fn judge(answer: Answer, seen: Replies, may_commit: bool, steps: usize) -> Outcome {
     if seen.committed == Some(true) {
         // Whatever came later. Where a write did not change one row, it did commit, but not what it should have.
         return seen.wrong.map_or(Outcome::Ok, Outcome::Unknown);
@@ -334,7 +334,7 @@ mod tests {
 
     /// What becomes of a pipelined request of which the server has seen COMMIT or not, by the answers in order.
     fn outcome(tags: &[&str], failure: Option<Failure>, may_commit: bool) -> Outcome {
-        let mut seen = Seen::default();
+        let mut seen = Replies::default();
         for (at, tag) in tags.iter().enumerate() {
             seen.completed(STEPS.get(at), tag.as_bytes());
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::in_hand::{Claim, InFlight};
+use super::in_hand::{ClaimedSlot, InFlight};
 use super::looks::{Looks, ThreadLooks};
 use super::session::Session;
 use super::timer::Timer;
@@ -169,7 +169,7 @@ impl Worker {
             if now_ns >= self.shared.end_ns() {
                 break;
             }
-            let claim = Claim::new(self.shared.cursor.claim(now_ns), Rc::clone(&self.recorder));
+            let claim = ClaimedSlot::new(self.shared.cursor.claim(now_ns), Rc::clone(&self.recorder));
             let due_ns = claim.slot.due_ns;
             self.in_hand.set(Some(Asked { due_ns, sent_ns: None }));
             if due_ns >= self.shared.end_ns() || !self.run_slot(claim, &mut request, &mut batch).await {
@@ -199,7 +199,7 @@ impl Worker {
     }
 
     /// Runs one claimed slot; false where the window closed before it began.
-    async fn run_slot(&mut self, claim: Claim, request: &mut Request, batch: &mut Batch) -> bool {
+    async fn run_slot(&mut self, claim: ClaimedSlot, request: &mut Request, batch: &mut Batch) -> bool {
         let (shared, slot) = (Arc::clone(&self.shared), claim.slot);
         let window = if slot.due_ns < shared.warmup_ns { Window::Warmup } else { Window::Measured };
         let unix_ms = (self.epoch.unix_ns + slot.due_ns) / 1_000_000;

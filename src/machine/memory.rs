@@ -189,14 +189,8 @@ pub(super) fn check(
     if needed.total() <= *bytes {
         return Ok(());
     }
-    let mut parts = [
-        (
-            needed.documents,
-            "the largest of --output-size-kb, --raw-response-size-kb, --input-size-kb, --raw-request-size-kb",
-        ),
-        (needed.workers, "--workers"),
-        (needed.threads, "--threads"),
-    ];
+    let mut parts =
+        [(needed.documents, Workload::SIZE_FLAGS), (needed.workers, "--workers"), (needed.threads, "--threads")];
     parts.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
     let worth_naming = |part: &&(u64, &str)| part.0 >= needed.total() / 10;
     let lower: Vec<String> =

@@ -171,7 +171,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     let total_before = match plan.workload.total().filter(|_| plan.verify && pool.is_some()) {
         Some(total) => {
             let counted = verify::total(&mut link, &total).await;
-            Some(counted.map_err(|error| schema::error(&format!("count the {}", total.unit), &error))?)
+            Some(counted.map_err(|error| SchemaError::of(&format!("count the {}", total.unit), &error))?)
         }
         None => None,
     };

@@ -4,7 +4,7 @@
 use super::{ThrowawayError, ThrowawayOptions};
 
 /// Fewest connections the server is tuned for.
-pub const LEAST_CONNECTIONS: u32 = 200;
+const LEAST_CONNECTIONS: u32 = 200;
 
 /// The tuning for a high write throughput that the load test's documentation recommends for a server of one's own.
 const TUNED: [(&str, &str); 4] =

@@ -65,6 +65,10 @@ struct Sizes {
 }
 
 impl Workload {
+    /// Which options make the documents smaller.
+    pub const SIZE_FLAGS: &str =
+        "the largest of --output-size-kb, --raw-response-size-kb, --input-size-kb, --raw-request-size-kb";
+
     fn sizes(&self) -> Sizes {
         Sizes {
             input: payload::bytes_of_kb(self.input_size_kb),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 
 use super::keys::Keys;
-use super::look::{Holder, look};
+use super::look::{MarkHolder, look};
 use crate::measure::outcome::chain;
 use crate::postgres::link::{Link, LinkError};
 
@@ -29,7 +29,7 @@ const GATE_WITHIN_PER_SHARE: Duration = Duration::from_millis(500);
 
 pub(super) enum Attempt {
     Marked,
-    Taken(Vec<Holder>),
+    Taken(Vec<MarkHolder>),
     /// This server has no such locks: its words.
     Useless(String),
 }

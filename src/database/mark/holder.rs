@@ -31,12 +31,12 @@ const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 /// A mark that is held. Dropping it ends its connection.
 pub struct Mark {
     lock: String,
-    shared: Arc<Watched>,
+    shared: Arc<TableWatch>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
-struct Watched {
+struct TableWatch {
     state: Mutex<State>,
     /// Asks the task to look at the tables.
     look: Notify,
@@ -58,7 +58,7 @@ struct State {
     invaded: Option<String>,
 }
 
-impl Watched {
+impl TableWatch {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,7 +66,7 @@ impl Watched {
 
 impl Mark {
     pub(super) fn hold(connector: Connector, link: Link, keys: Keys, is_pooled: bool) -> Self {
-        let shared = Arc::new(Watched::default());
+        let shared = Arc::new(TableWatch::default());
         let lock = format!("SET LOCAL {TEST_SETTING} = '{}'; {}", keys.claim.test, keys.lock_shared());
         let task = tokio::spawn(hold(connector, link, keys, is_pooled, Arc::clone(&shared)));
         Self { lock, shared, task: Mutex::new(Some(task)) }
@@ -139,7 +139,7 @@ impl Drop for Mark {
     }
 }
 
-async fn hold(connector: Connector, mut link: Link, keys: Keys, is_pooled: bool, shared: Arc<Watched>) {
+async fn hold(connector: Connector, mut link: Link, keys: Keys, is_pooled: bool, shared: Arc<TableWatch>) {
     let released = shared.released.notified();
     tokio::pin!(released);
     loop {
@@ -169,7 +169,7 @@ async fn hold(connector: Connector, mut link: Link, keys: Keys, is_pooled: bool,
 }
 
 /// Renews the mark until it is lost: why.
-async fn watch(link: &mut Link, keys: &Keys, is_pooled: bool, shared: &Watched) -> Result<Infallible, String> {
+async fn watch(link: &mut Link, keys: &Keys, is_pooled: bool, shared: &TableWatch) -> Result<Infallible, String> {
     let in_words = |error: LinkError| chain(&error);
     let mut renewals: u32 = 0;
     loop {
@@ -232,7 +232,7 @@ fn note(state: &mut State, tables: &[Table], now: &Evidence, emptied: bool) {
     }
 }
 
-async fn mark_again(connector: &Connector, keys: &Keys, shared: &Watched) -> Link {
+async fn mark_again(connector: &Connector, keys: &Keys, shared: &TableWatch) -> Link {
     let [mut pause, most] = AGAIN;
     loop {
         tokio::time::sleep(pause).await;

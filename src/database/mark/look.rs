@@ -6,7 +6,7 @@ use super::keys::Keys;
 use crate::postgres::link::{Link, LinkError};
 
 /// A session that holds a lock which keeps this process out.
-pub(super) struct Holder {
+pub(super) struct MarkHolder {
     pub(super) pid: String,
     pub(super) is_same_share: bool,
     pub(super) application: String,
@@ -15,7 +15,7 @@ pub(super) struct Holder {
 }
 
 /// Sessions that keep this process out.
-pub(super) async fn look(link: &mut Link, keys: &Keys) -> Result<Vec<Holder>, LinkError> {
+pub(super) async fn look(link: &mut Link, keys: &Keys) -> Result<Vec<MarkHolder>, LinkError> {
     if keys.schemas.is_empty() {
         return Ok(Vec::new());
     }
@@ -39,7 +39,7 @@ pub(super) async fn look(link: &mut Link, keys: &Keys) -> Result<Vec<Holder>, Li
     let rows = link.ask(&sql).await?;
     let holder = |row: &tokio_postgres::SimpleQueryRow| {
         let text = |column| row.get(column).unwrap_or_default().to_owned();
-        Holder {
+        MarkHolder {
             pid: text(0),
             is_same_share: row.get(1) == Some("t"),
             application: text(2),
@@ -51,7 +51,7 @@ pub(super) async fn look(link: &mut Link, keys: &Keys) -> Result<Vec<Holder>, Li
 }
 
 /// The session that has held the tables longest, and how many there are besides.
-pub(super) fn describe(holders: &[Holder]) -> String {
+pub(super) fn describe(holders: &[MarkHolder]) -> String {
     let Some(first) = holders.first() else { return String::new() };
     let mut who = match first.application.as_str() {
         "" => "a session without a name".to_owned(),

@@ -20,11 +20,9 @@ pub enum ConnectErrorKind {
     /// Nothing listens there, or the network has no way to it.
     Refused,
     Timeout,
-    /// The server does not offer TLS, but `sslmode` demands it.
     TlsRefusedByServer,
     /// The server's certificate is not from a trusted authority, or out of date.
     TlsUntrusted,
-    /// The server's certificate is made out for another name.
     TlsWrongName,
     /// Another fault of TLS: files, versions, a certificate that the server wants.
     TlsOther,
@@ -33,7 +31,6 @@ pub enum ConnectErrorKind {
     /// The server's rules (`pg_hba.conf`, privileges) keep this user out.
     NotAllowed,
     DatabaseMissing,
-    /// All connections that the server allows are taken.
     TooManyConnections,
     StartingUp,
     /// Servers answer, but none is what `target_session_attrs` asks for.
@@ -342,24 +339,20 @@ fn is_lost(error: &io::Error) -> bool {
     )
 }
 
+/// What poolers say, in lower case.
+const POOLER_WORDS: [(Kind, &[&str]); 6] = [
+    (Kind::PoolerStartupParameter, &["unsupported startup parameter"]),
+    (Kind::DatabaseMissing, &["no such database"]),
+    (Kind::TooManyConnections, &["no more connections allowed", "too many connections", "sorry, too many clients"]),
+    (Kind::WrongPassword, &["password authentication failed", "sasl authentication failed", "auth failed"]),
+    (Kind::NotAllowed, &["no such user", "not allowed", "ssl required", "tls required", "login rejected"]),
+    (Kind::StartingUp, &["shutting down", "starting up", "server login failed", "server login has been failing"]),
+];
+
 fn pooler_kind(text: &str) -> Kind {
     let text = text.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if has(&["unsupported startup parameter"]) {
-        Kind::PoolerStartupParameter
-    } else if has(&["no such database"]) {
-        Kind::DatabaseMissing
-    } else if has(&["no more connections allowed", "too many connections", "sorry, too many clients"]) {
-        Kind::TooManyConnections
-    } else if has(&["password authentication failed", "sasl authentication failed", "auth failed"]) {
-        Kind::WrongPassword
-    } else if has(&["no such user", "not allowed", "ssl required", "tls required", "login rejected"]) {
-        Kind::NotAllowed
-    } else if has(&["shutting down", "starting up", "server login failed", "server login has been failing"]) {
-        Kind::StartingUp
-    } else {
-        Kind::Other
-    }
+    let known = POOLER_WORDS.iter().find(|(_, words)| words.iter().any(|word| text.contains(word)));
+    known.map_or(Kind::Other, |(kind, _)| *kind)
 }
 
 /// The first error of a type in the chain. An `io::Error` that wraps another error does not name it as its source.
