@@ -49,7 +49,6 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineOptions {
     pub schedule: Schedule,
-    /// Connections, at least 1.
     pub workers: usize,
     /// Threads, at least 1 and at most `workers`.
     pub threads: usize,
@@ -84,7 +83,6 @@ pub struct Running {
     interrupted_at_ns: Option<u64>,
 }
 
-/// What the threads have handed over so far.
 struct Gathered {
     /// By second since T0: how many threads have reported it, and what they recorded.
     seconds: BTreeMap<u64, (usize, Box<Recorder>)>,
@@ -94,14 +92,11 @@ struct Gathered {
     finished: Vec<ThreadRecord>,
 }
 
-/// What a run tells while it goes on.
 #[derive(Debug)]
 pub enum Event {
     /// Second `index` since T0 has ended.
     Second {
-        /// Counted from 0.
         index: u64,
-        /// What all threads recorded in it.
         recorded: Box<Recorder>,
     },
     Incident(Incident),
@@ -111,22 +106,18 @@ pub enum Event {
 /// What a run leaves behind: raw counts, not yet judged.
 #[derive(Debug)]
 pub struct RunRecord {
-    /// All threads' recordings, added.
     pub recorder: Recorder,
     /// When requests of the window were completed.
     pub completed: Timeline,
     /// Times in which something was due and nothing was acknowledged.
     pub outages: Vec<Outage>,
-    /// When the generator stood still, on the monotonic clock.
     pub seen: Seen,
-    /// The names of the recorded round trips, in order.
     pub phase_names: Vec<String>,
     pub epoch: Epoch,
     /// End of the warm-up, nanoseconds after T0.
     pub window_start_ns: u64,
     /// End of the measured window, nanoseconds after T0: as planned, or when the run was interrupted.
     pub window_end_ns: u64,
-    /// Whether it ended early.
     pub interrupted: bool,
     /// Slots that the cursor handed out.
     pub claimed: u64,
@@ -230,7 +221,6 @@ pub async fn prepare(
 }
 
 impl Prepared {
-    /// Names of the recorded round trips, in order.
     pub fn phase_names(&self) -> &[String] {
         &self.running.phase_names
     }
@@ -404,7 +394,6 @@ impl Running {
     }
 }
 
-/// A generator thread has panicked.
 #[derive(Debug, thiserror::Error)]
 #[error("a generator thread has panicked; its counts are lost, so there is no report. This is a bug")]
 pub struct EngineDied;

@@ -169,10 +169,8 @@ fn is_for_want_of_connections(error: &PrepareError, is_pooled: bool) -> bool {
 
 /// What the tables are when all processes of the test have emptied them.
 async fn baseline(database: &Database, workload: &Workload) -> Result<Option<Baseline>, RunError> {
-    let mut link = Link::open(&database.connector).await?;
-    let found = Baseline::ask(&mut link, workload.tables()).await;
-    link.close().await;
-    Ok(found?)
+    let tables = workload.tables();
+    Ok(Link::once(&database.connector, async |link| Baseline::ask(link, tables).await).await??)
 }
 
 impl Ready {
@@ -275,13 +273,9 @@ impl TotalCounter {
 
     /// What was added since the run began; `None` where the database does not tell in time.
     pub async fn count(&self) -> Option<u64> {
-        let counted = async {
-            let mut link = Link::open(&self.connector).await.ok()?;
-            let count = verify::total_since(&mut link, &self.total, &self.tables).await.ok();
-            link.close().await;
-            count.flatten()
-        };
-        let count = tokio::time::timeout(Self::WITHIN, counted).await.ok().flatten()?;
+        let count = async |link: &mut Link| verify::total_since(link, &self.total, &self.tables).await;
+        let counted = tokio::time::timeout(Self::WITHIN, Link::once(&self.connector, count));
+        let count = counted.await.ok()?.ok()?.ok()??;
         Some(count.saturating_sub(self.before))
     }
 }

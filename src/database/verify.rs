@@ -114,10 +114,8 @@ impl From<LinkError> for LookError {
 type Looked = (Verification, Option<Evidence>);
 
 async fn look(connector: &Connector, claims: &Claims, since: &mut Option<String>) -> Result<Looked, LookError> {
-    let mut link = Link::open(connector).await.map_err(|error| LookError { text: chain(&error), may_pass: true })?;
-    let found = look_with(&mut link, claims, since).await;
-    link.close().await;
-    found
+    let looked = Link::once(connector, async |link| look_with(link, claims, since).await).await;
+    looked.unwrap_or_else(|error| Err(LookError { text: chain(&error), may_pass: true }))
 }
 
 async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>) -> Result<Looked, LookError> {

@@ -20,7 +20,6 @@ use crate::workload::batch::{Batch, Outgoing};
 use crate::workload::payload::Pool;
 use crate::workload::script::{MAX_ROUND_TRIPS, Script, Step};
 
-/// A connection with the statements of its workload.
 pub struct Session {
     wire: Wire,
     canceller: Canceller,
@@ -308,7 +307,6 @@ fn prepare_remedy(failure: &Failure) -> &'static str {
 }
 
 impl OpenError {
-    /// The error as a class.
     pub fn failure(&self) -> Failure {
         match self {
             Self::Prepare(failure) => failure.clone(),

@@ -28,7 +28,6 @@ const CANCELLED_AT_ONCE: usize = 16;
 /// How long cancelling may hold up the result. The server ends what is left by the limits of the session.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(2);
 
-/// What a thread tells the controller.
 #[derive(Debug)]
 pub enum ThreadEvent {
     /// All of its connections are open and prepared, or one could not be.
@@ -39,9 +38,7 @@ pub enum ThreadEvent {
         recorded: Box<Recorder>,
     },
     Incident(Incident),
-    /// The thread has ended; nothing follows.
     Done(ThreadRecord),
-    /// The thread is going down in a panic.
     Died,
 }
 
@@ -83,7 +80,6 @@ pub struct ThreadRecord {
 }
 
 pub struct ThreadSetup {
-    /// Which thread it is, counted from 0.
     pub index: usize,
     pub shared: Arc<Shared>,
     pub workers: usize,
@@ -115,7 +111,6 @@ pub fn run(setup: ThreadSetup) {
     }
 }
 
-/// Reports a panic when it is dropped in one.
 struct Witness(mpsc::UnboundedSender<ThreadEvent>);
 
 impl Drop for Witness {
@@ -229,12 +224,10 @@ async fn open_all(
         .await
 }
 
-/// Hands over what was recorded, second by second.
 struct Reports {
     thread: usize,
     phases: usize,
     recorder: Rc<RefCell<Recorder>>,
-    /// The request that each worker has in hand.
     in_hand: Vec<Rc<Cell<Option<Asked>>>>,
     epoch: Epoch,
     events: mpsc::UnboundedSender<ThreadEvent>,
@@ -287,7 +280,6 @@ fn run_queue_ns() -> Option<u64> {
     std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The ends of the seconds since T0.
 struct Seconds {
     epoch: Epoch,
     index: u64,

@@ -22,13 +22,11 @@ use crate::postgres::connect::Stream;
 use crate::workload::batch::{MAX_SLICES, Outgoing};
 use input::{Input, tag};
 
-/// What is encrypted at once.
 const TLS_CHUNK_BYTES: usize = 64 << 10;
 
 /// What a local socket takes without the server having read it.
 pub const SEND_BUFFER_BYTES: usize = 4 << 20;
 
-/// A connection that is ready for queries.
 pub struct Wire {
     transport: Transport,
     input: Input,
@@ -40,7 +38,6 @@ pub struct Wire {
 /// What came back for the messages up to a Sync.
 #[derive(Debug)]
 pub struct Answer {
-    /// How many commands were completed.
     pub completed: usize,
     /// The server's first error, or why there is no whole answer.
     pub failure: Option<Failure>,
@@ -224,7 +221,6 @@ impl Transport {
         })
     }
 
-    /// Sends as much as goes.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,

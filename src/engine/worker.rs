@@ -34,7 +34,6 @@ pub struct Shared {
     pub script: Script,
     pub maker: RequestMaker,
     pub cursor: Cursor,
-    /// When the generator stood still.
     pub looks: Arc<Looks>,
     /// Length of the warm-up, nanoseconds.
     pub warmup_ns: u64,
@@ -44,7 +43,6 @@ pub struct Shared {
     pub end_ns: AtomicU64,
     /// Slots later than this are given up, nanoseconds.
     pub max_lag_ns: Option<u64>,
-    /// How often a request is tried at most, where trying again may help.
     pub max_tries: u32,
 }
 
@@ -54,10 +52,8 @@ impl Shared {
     }
 }
 
-/// News of a worker, for the person who watches.
 #[derive(Clone, Debug)]
 pub enum Incident {
-    /// The first error of a class.
     NewError(Failure),
     /// A connection could not be replaced, for the first time with this kind of error.
     ReconnectFailed(Failure),
@@ -65,24 +61,19 @@ pub enum Incident {
     StoodStill {
         /// When that began, seconds after T0.
         started_s: f64,
-        /// How long it was.
         seconds: f64,
     },
 }
 
-/// What a worker shares with its thread.
 pub struct OfThread {
     /// Where all of the thread's workers write down what happened.
     pub recorder: Rc<RefCell<Recorder>>,
-    /// The thread's looks at the clock.
     pub looks: Rc<ThreadLooks>,
-    /// The request that this worker has in hand.
     pub in_hand: Rc<Cell<Option<Asked>>>,
     /// Where sessions go on which a request was given up.
     pub abandoned: Abandoned,
 }
 
-/// Why a request is sent when it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
     /// Its worker was waiting for it: whatever is late is the generator's fault.
@@ -339,7 +330,6 @@ impl Worker {
         }
     }
 
-    /// Gives the session up.
     fn abandon(&mut self) {
         if let Some(session) = self.session.take().filter(Session::is_abandoned) {
             // The thread listens as long as there are workers.

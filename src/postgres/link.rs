@@ -138,6 +138,14 @@ impl Link {
         Ok(Self { client, io: Io::new(driver), limit, canceller, process_id })
     }
 
+    /// Connects for one piece of work, and closes the connection after it.
+    pub async fn once<T>(connector: &Connector, work: impl AsyncFnOnce(&mut Self) -> T) -> Result<T, ConnectError> {
+        let mut link = Self::open(connector).await?;
+        let done = work(&mut link).await;
+        link.close().await;
+        Ok(done)
+    }
+
     /// Runs statements without parameters, and returns their rows as text. Behind every pooler it stays one message.
     pub async fn ask(&mut self, sql: &str) -> Result<Vec<SimpleQueryRow>, LinkError> {
         Ok(rows(self.run(async |client| client.simple_query(sql).await).await?))

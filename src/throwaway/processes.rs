@@ -31,7 +31,7 @@ pub(super) fn send(pid: u32, signal: Signal) {
 pub(super) fn halt(data_dir: &Path) -> Vec<u32> {
     let found = members(data_dir);
     if let Some(server) = noted_server(data_dir).filter(|pid| found.contains(pid)) {
-        // First the wish, then the waking: a frozen server would otherwise go on with its work for a moment.
+        // The signal to quit comes before the one that thaws it, or a frozen server would go on with its work for a moment.
         send(server, Signal::QUIT);
         found.iter().for_each(|pid| send(*pid, Signal::CONT));
         wait_until_none(data_dir, GRACE);

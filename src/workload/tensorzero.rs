@@ -182,12 +182,7 @@ impl Workload {
 
     /// The writes of a request, in order.
     pub(super) fn writes(&self) -> impl Iterator<Item = Write> {
-        let (rate_limiting, experimentation) = (self.rate_limiting, self.experimentation);
-        Write::ALL.into_iter().filter(move |write| match write {
-            Write::ChatInference | Write::ModelInference => true,
-            Write::ResourceBucket => rate_limiting,
-            Write::VariantByEpisode => experimentation,
-        })
+        Write::ALL.into_iter().filter(|write| self.uses(&TABLES[*write as usize]))
     }
 }
 
