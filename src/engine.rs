@@ -6,6 +6,7 @@
 //! Each thread has a single-threaded runtime on which its workers, their connections and their timers live; nothing of
 //! a request crosses threads but the atomic cursor that hands out slots.
 
+mod in_hand;
 pub mod lead;
 pub mod looks;
 mod readiness;
@@ -30,7 +31,7 @@ use crate::measure::recorder::{Recorder, Timeline};
 use crate::measure::stalls::Span;
 use crate::postgres::connect::Connector;
 use crate::schedule::{Cursor, Pace, Schedule};
-use crate::workload::request::RequestMaker;
+use crate::workload::RequestMaker;
 use crate::workload::script::{self, Script, SessionOptions};
 use looks::Seen;
 use thread::{ThreadEvent, ThreadRecord, ThreadSetup};
@@ -45,12 +46,9 @@ const TOLD_AT_ONCE_NS: u64 = 1_000_000_000;
 /// How long the connections of a run that cannot begin may take to be closed.
 const CLOSED_WITHIN: Duration = Duration::from_secs(2);
 
-/// How load is driven.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineOptions {
-    /// When requests are due.
     pub schedule: Schedule,
-    /// Connections, at least 1.
     pub workers: usize,
     /// Threads, at least 1 and at most `workers`.
     pub threads: usize,
@@ -60,7 +58,6 @@ pub struct EngineOptions {
     pub max_lag: Option<Duration>,
     /// How often a request is tried at most, at least 1.
     pub max_tries: u32,
-    /// How requests are put on the wire.
     pub session: SessionOptions,
 }
 
@@ -70,7 +67,6 @@ pub struct Prepared {
     starts: Vec<oneshot::Sender<Epoch>>,
 }
 
-/// A run under way.
 pub struct Running {
     options: EngineOptions,
     shared: Arc<Shared>,
@@ -80,53 +76,48 @@ pub struct Running {
     closing: watch::Sender<bool>,
     abort: watch::Sender<bool>,
     epoch: Epoch,
-    outages: Outages,
     stalls_told: usize,
     /// An empty recorder goes back for each full one.
     spares: Vec<mpsc::UnboundedSender<Box<Recorder>>>,
-    seconds: BTreeMap<u64, (usize, Box<Recorder>)>,
-    total: Recorder,
-    completed: Timeline,
-    finished: Vec<ThreadRecord>,
+    gathered: Gathered,
     interrupted_at_ns: Option<u64>,
 }
 
-/// What a run tells while it goes on.
+struct Gathered {
+    /// By second since T0: how many threads have reported it, and what they recorded.
+    seconds: BTreeMap<u64, (usize, Box<Recorder>)>,
+    total: Recorder,
+    completed: Timeline,
+    outages: Outages,
+    finished: Vec<ThreadRecord>,
+}
+
 #[derive(Debug)]
 pub enum Event {
     /// Second `index` since T0 has ended.
     Second {
-        /// Counted from 0.
         index: u64,
-        /// What all threads recorded in it.
         recorded: Box<Recorder>,
     },
-    /// News to show.
     Incident(Incident),
-    /// The run is over.
     Finished(Box<RunRecord>),
 }
 
 /// What a run leaves behind: raw counts, not yet judged.
 #[derive(Debug)]
 pub struct RunRecord {
-    /// All threads' recordings, added.
     pub recorder: Recorder,
     /// When requests of the window were completed.
     pub completed: Timeline,
     /// Times in which something was due and nothing was acknowledged.
     pub outages: Vec<Outage>,
-    /// When the generator stood still, on the monotonic clock.
     pub seen: Seen,
-    /// The names of the recorded round trips, in order.
     pub phase_names: Vec<String>,
-    /// T0.
     pub epoch: Epoch,
     /// End of the warm-up, nanoseconds after T0.
     pub window_start_ns: u64,
     /// End of the measured window, nanoseconds after T0: as planned, or when the run was interrupted.
     pub window_end_ns: u64,
-    /// Whether it ended early.
     pub interrupted: bool,
     /// Slots that the cursor handed out.
     pub claimed: u64,
@@ -209,7 +200,13 @@ pub async fn prepare(
     let running = Running {
         options,
         shared,
-        total: Recorder::new(phase_names.len()),
+        gathered: Gathered {
+            seconds: BTreeMap::new(),
+            total: Recorder::new(phase_names.len()),
+            completed: Timeline::default(),
+            outages,
+            finished: Vec::new(),
+        },
         phase_names,
         threads,
         events,
@@ -217,18 +214,13 @@ pub async fn prepare(
         abort,
         epoch: Epoch { mono_ns: 0, unix_ns: 0 },
         spares,
-        seconds: BTreeMap::new(),
-        completed: Timeline::default(),
-        outages,
         stalls_told: 0,
-        finished: Vec::new(),
         interrupted_at_ns: None,
     };
     Ok(Prepared { running, starts })
 }
 
 impl Prepared {
-    /// Names of the recorded round trips, in order.
     pub fn phase_names(&self) -> &[String] {
         &self.running.phase_names
     }
@@ -247,7 +239,6 @@ impl Prepared {
 }
 
 impl Running {
-    /// T0.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -269,9 +260,6 @@ impl Running {
     }
 
     /// Waits for what happens next. May be dropped and called again.
-    ///
-    /// # Errors
-    /// A generator thread has panicked, so the counts cannot be trusted.
     pub async fn next(&mut self) -> Result<Event, EngineDied> {
         loop {
             if let Some(event) = self.complete_second() {
@@ -300,7 +288,7 @@ impl Running {
                     let _ = self.spares[thread].send(Box::new(Recorder::new(self.phase_names.len())));
                     self.add(index, recorded);
                 }
-                Some(ThreadEvent::Done(record)) => self.finished.push(record),
+                Some(ThreadEvent::Done(record)) => self.gathered.finished.push(record),
                 Some(ThreadEvent::Died) => {
                     self.abort();
                     return Err(EngineDied);
@@ -330,9 +318,9 @@ impl Running {
     }
 
     fn add(&mut self, index: u64, recorded: Box<Recorder>) {
-        self.total.merge(&recorded);
-        self.completed.add(index, recorded.ok_completed_in_window);
-        match self.seconds.entry(index) {
+        self.gathered.total.merge(&recorded);
+        self.gathered.completed.add(index, recorded.ok_completed_in_window);
+        match self.gathered.seconds.entry(index) {
             Entry::Vacant(vacant) => _ = vacant.insert((1, recorded)),
             Entry::Occupied(mut occupied) => {
                 let (threads, sum) = occupied.get_mut();
@@ -345,11 +333,11 @@ impl Running {
     /// The oldest second, where every thread has reported it or ended before it.
     fn complete_second(&mut self) -> Option<Event> {
         let threads = self.threads.len();
-        let entry = self.seconds.first_entry()?;
-        let ended = self.finished.iter().filter(|record| record.last_second < *entry.key()).count();
+        let entry = self.gathered.seconds.first_entry()?;
+        let ended = self.gathered.finished.iter().filter(|record| record.last_second < *entry.key()).count();
         (entry.get().0 + ended >= threads).then(|| {
             let (index, (_, recorded)) = entry.remove_entry();
-            self.outages.add(&recorded.pulse, recorded.measured.ok + recorded.warmup.ok);
+            self.gathered.outages.add(&recorded.pulse, recorded.measured.ok + recorded.warmup.ok);
             Event::Second { index, recorded }
         })
     }
@@ -358,7 +346,7 @@ impl Running {
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_| EngineDied)?;
         }
-        let recorder = std::mem::replace(&mut self.total, Recorder::new(0));
+        let recorder = std::mem::replace(&mut self.gathered.total, Recorder::new(0));
         let mut window_end_ns = self.shared.end_ns.load(Ordering::Acquire);
         if let (Some(_), Some(last_ns)) = (self.interrupted_at_ns, recorder.last_started_due_ns) {
             // A request that started in the instant of the interrupt belongs to the window.
@@ -367,7 +355,7 @@ impl Running {
         let claimed = self.shared.cursor.claimed();
         let seen = self.shared.looks.seen();
         let outages = self.outages(&recorder, window_end_ns, &seen);
-        let run_queues: Vec<u64> = self.finished.iter().filter_map(|record| record.run_queue_ns).collect();
+        let run_queues: Vec<u64> = self.gathered.finished.iter().filter_map(|record| record.run_queue_ns).collect();
         Ok(RunRecord {
             phase_names: std::mem::take(&mut self.phase_names),
             epoch: self.epoch,
@@ -380,10 +368,10 @@ impl Running {
                 at_t0_ns => clock::process_cpu_ns().saturating_sub(at_t0_ns),
             },
             process_wall_ns: clock::now_ns().saturating_sub(self.epoch.mono_ns),
-            thread_cpu_ns: self.finished.iter().map(|record| record.cpu_ns).collect(),
-            thread_run_queue_ns: (run_queues.len() == self.finished.len()).then_some(run_queues),
-            start_delay_ns: self.finished.iter().filter_map(|record| record.start_delay_ns).min(),
-            completed: std::mem::take(&mut self.completed),
+            thread_cpu_ns: self.gathered.finished.iter().map(|record| record.cpu_ns).collect(),
+            thread_run_queue_ns: (run_queues.len() == self.gathered.finished.len()).then_some(run_queues),
+            start_delay_ns: self.gathered.finished.iter().filter_map(|record| record.start_delay_ns).min(),
+            completed: std::mem::take(&mut self.gathered.completed),
             outages,
             seen,
             recorder,
@@ -402,11 +390,10 @@ impl Running {
         let answers = [&figures.service, &recorder.warmup_latency].into_iter().find(|answers| answers.count() > 0);
         let usual_ns = answers.map(|answers| answers.histogram.value_at_quantile(0.5).saturating_mul(1_000));
         let next_due_ns = self.shared.cursor.claim(window_end_ns).due_ns;
-        std::mem::take(&mut self.outages).finish(window_end_ns, Some(next_due_ns), usual_ns, &stalls)
+        std::mem::take(&mut self.gathered.outages).finish(window_end_ns, Some(next_due_ns), usual_ns, &stalls)
     }
 }
 
-/// A generator thread has panicked.
 #[derive(Debug, thiserror::Error)]
 #[error("a generator thread has panicked; its counts are lost, so there is no report. This is a bug")]
 pub struct EngineDied;

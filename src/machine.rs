@@ -94,7 +94,7 @@ fn is_on_unix_sockets(target: &Target) -> bool {
 /// A worker has a descriptor more while its socket is full, while it looks up a name in order to connect anew, or while
 /// the server is asked to cancel a request that was given up.
 fn files_per_worker(plan: &Plan) -> u64 {
-    let is_large = plan.workload.sizes.total() > SMALL_REQUEST_BYTES;
+    let is_large = plan.workload.document_bytes() > SMALL_REQUEST_BYTES;
     let looks_up = match &plan.target {
         Target::Ephemeral => false,
         Target::Existing(spec) => spec.hosts.iter().any(has_name),

@@ -24,8 +24,8 @@ use crate::measure::recorder::{COARSE_DIGITS, Durations, Timeline};
 use crate::measure::stalls::Stalls;
 use crate::monitor::docker::ContainerUsage;
 use crate::schedule::{Arrival, Share};
+use crate::workload::Workload;
 use crate::workload::script::Isolation;
-use crate::workload::{Workload, payload};
 
 /// What [`RunResult::format`] says.
 pub const FORMAT: &str = "postgres_load_test/result";
@@ -240,20 +240,9 @@ pub struct Config {
     pub duration_seconds: f64,
     /// Connections.
     pub workers: usize,
-    /// Size of `chat_inference.input`; 1 KB is 1,024 bytes.
-    pub input_size_kb: f64,
-    /// Size of `chat_inference.output`.
-    pub output_size_kb: f64,
-    /// Size of `model_inference.raw_request`.
-    pub raw_request_size_kb: f64,
-    /// Size of `model_inference.raw_response`.
-    pub raw_response_size_kb: f64,
-    /// Whether the documents were made in the database.
-    pub server_side_data: bool,
-    /// Whether `resource_bucket` was written.
-    pub rate_limiting: bool,
-    /// Whether `variant_by_episode` was written.
-    pub experimentation: bool,
+    /// What requests wrote.
+    #[serde(flatten)]
+    pub workload: Workload,
     /// `constant` or `poisson`; `null` with `--rps max`.
     pub arrival: Option<Arrival>,
     /// Warm-up, seconds.
@@ -288,22 +277,6 @@ pub struct Config {
     /// Connections of one machine, where there are several and all have the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers_per_vm: Option<usize>,
-}
-
-impl Config {
-    /// What a request writes.
-    pub(crate) fn workload(&self) -> Workload {
-        let [input, output, raw_request, raw_response] =
-            [self.input_size_kb, self.output_size_kb, self.raw_request_size_kb, self.raw_response_size_kb]
-                .map(payload::bytes_of_kb);
-        Workload {
-            sizes: payload::Sizes { input, output, raw_request, raw_response },
-            rate_limiting: self.rate_limiting,
-            experimentation: self.experimentation,
-            server_side_data: self.server_side_data,
-            seed: self.seed,
-        }
-    }
 }
 
 /// What the database said of itself before the run; `null` where it would not say.
@@ -586,13 +559,7 @@ pub(crate) mod tests {
                 target_rps: Some(100.0),
                 duration_seconds: 60.0,
                 workers: 10,
-                input_size_kb: 1.5,
-                output_size_kb: 1.5,
-                raw_request_size_kb: 1.5,
-                raw_response_size_kb: 1.5,
-                server_side_data: false,
-                rate_limiting: true,
-                experimentation: true,
+                workload: Workload::of_kb(1.5),
                 arrival: Some(Arrival::Constant),
                 warmup_seconds: 0.0,
                 drain_seconds: 30.0,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::cli::plan::{Plan, Target};
 use crate::clock::Epoch;
-use crate::database::evidence::{Evidence, Form};
+use crate::database::evidence::Baseline;
 use crate::database::mark::{self, Mark, MarkError};
 use crate::database::preflight::PoolerError;
 use crate::database::schema::SchemaError;
@@ -29,7 +29,8 @@ use crate::text::words::thousands;
 use crate::throwaway::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
 use crate::verdict;
 use crate::workload::payload::Pool;
-use crate::workload::request::RequestMaker;
+use crate::workload::table::Total;
+use crate::workload::{RequestMaker, Workload};
 
 /// How far ahead of "now" T0 lies, so that every thread is waiting for it.
 const HEAD_START: Duration = Duration::from_millis(20);
@@ -97,9 +98,8 @@ pub fn start_server(plan: &Plan) -> Result<Option<ThrowawayServer>, RunError> {
         Target::Existing(_) => Ok(None),
         Target::Ephemeral => {
             let workers = u32::try_from(plan.engine.workers).unwrap_or(u32::MAX);
-            let defaults = ThrowawayOptions::default();
-            let max_connections = workers.saturating_add(SPARE_CONNECTIONS).max(defaults.max_connections);
-            Ok(Some(ThrowawayServer::start(&ThrowawayOptions { max_connections, ..defaults })?))
+            let max_connections = workers.saturating_add(SPARE_CONNECTIONS);
+            Ok(Some(ThrowawayServer::start(&ThrowawayOptions { max_connections, ..ThrowawayOptions::default() })?))
         }
     }
 }
@@ -113,10 +113,10 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
         Some(name) => Some(ContainerMonitor::attach(name).await?),
         None => None,
     };
-    let before = if plan.verify { evidence(&database).await? } else { None };
+    let before = if plan.verify { baseline(&database, &plan.workload).await? } else { None };
     tell(&format!("opening {} connections", plan.engine.workers));
     let nonce = RandomState::new().hash_one(std::process::id());
-    let maker = RequestMaker::new(plan.workload.clone(), pool, nonce);
+    let maker = RequestMaker::new(plan.workload, plan.engine.schedule.seed, pool, nonce);
     let mut options = plan.engine.clone();
     options.session.idle_in_transaction = database.idle_in_transaction;
     let mut prepared = engine::prepare(options.clone(), database.connector.clone(), maker.clone()).await;
@@ -168,11 +168,9 @@ fn is_for_want_of_connections(error: &PrepareError, is_pooled: bool) -> bool {
 }
 
 /// What the tables are when all processes of the test have emptied them.
-async fn evidence(database: &Database) -> Result<Option<(Form, Evidence)>, RunError> {
-    let mut link = Link::open(&database.connector).await?;
-    let found = Evidence::ask(&mut link).await;
-    link.close().await;
-    Ok(found?)
+async fn baseline(database: &Database, workload: &Workload) -> Result<Option<Baseline>, RunError> {
+    let tables = workload.tables();
+    Ok(Link::once(&database.connector, async |link| Baseline::ask(link, tables).await).await??)
 }
 
 impl Ready {
@@ -260,28 +258,25 @@ pub struct Live {
     aborted: Option<String>,
 }
 
-/// Asks how many tickets all parts of a test have taken. Keeps the tables marked meanwhile.
-pub struct TicketCounter {
+/// Asks how much all parts of a test have added to the workload's total. Keeps the tables marked meanwhile.
+pub struct TotalCounter {
     connector: Connector,
+    total: Total,
     before: u64,
-    tables: (Form, Evidence),
+    tables: Baseline,
     _mark: Option<Arc<Mark>>,
 }
 
-impl TicketCounter {
+impl TotalCounter {
     /// How long [`Self::count`] may take.
     pub const WITHIN: Duration = Duration::from_secs(15);
 
-    /// Tickets taken since the run began; `None` where the database does not tell in time.
+    /// What was added since the run began; `None` where the database does not tell in time.
     pub async fn count(&self) -> Option<u64> {
-        let counted = async {
-            let mut link = Link::open(&self.connector).await.ok()?;
-            let taken = verify::tickets_taken_since(&mut link, &self.tables).await.ok();
-            link.close().await;
-            taken.flatten()
-        };
-        let taken = tokio::time::timeout(Self::WITHIN, counted).await.ok().flatten()?;
-        Some(taken.saturating_sub(self.before))
+        let count = async |link: &mut Link| verify::total_since(link, &self.total, &self.tables).await;
+        let counted = tokio::time::timeout(Self::WITHIN, Link::once(&self.connector, count));
+        let count = counted.await.ok()?.ok()?.ok()??;
+        Some(count.saturating_sub(self.before))
     }
 }
 
@@ -387,23 +382,27 @@ impl Live {
             unsettled_ids: recorder
                 .unsettled
                 .iter()
-                .map(|request| self.maker.inference_id(request.slot, request.unix_ms))
+                .map(|request| self.maker.id_of(request.slot, request.unix_ms))
                 .collect(),
             tag: self.maker.tag(),
             unix_ms: (unix_ms(0), unix_ms(record.window_end_ns)),
-            experimentation: self.plan.workload.experimentation,
-            tickets_before: self.database.tickets_before.filter(|_| alone),
+            workload: self.plan.workload,
+            total_before: self.database.total_before.filter(|_| alone),
             before: self.database.before(),
             disturbed: self.database.mark.as_ref().and_then(|mark| mark.disturbed()),
         };
         Some(verify::verify(&self.database.connector, &claims).await)
     }
 
-    /// For asking how many tickets were taken once all parts of a test are over, where the plan says `--verify`.
-    pub fn ticket_counter(&self) -> Option<TicketCounter> {
-        let before = self.database.tickets_before?;
-        let connector = self.database.connector.clone();
-        Some(TicketCounter { connector, before, tables: self.database.before()?, _mark: self.database.mark.clone() })
+    /// For reading the workload's total once all parts of a test are over, where the plan says `--verify`.
+    pub fn total_counter(&self) -> Option<TotalCounter> {
+        Some(TotalCounter {
+            connector: self.database.connector.clone(),
+            total: self.plan.workload.total()?,
+            before: self.database.total_before?,
+            tables: self.database.before()?,
+            _mark: self.database.mark.clone(),
+        })
     }
 
     /// Gives the tables up: another test may have them. Nothing is asked of the database after this.

@@ -1,31 +1,19 @@
-//! What one request writes: its payloads, its rows and the SQL that carries them.
-//!
-//! A request is a function of (seed, slot); only its ids also carry the time, as UUIDv7 does. Pure: knows no clock,
+//! What one request writes, how it goes over the wire, and what the database must hold afterwards. Pure: knows no clock,
 //! no socket, no thread.
+//!
+//! A workload is a folder here, and the line `pub use` below registers it. The rest of the program sees [`Workload`],
+//! tables and counts by the names that it gives them, and nothing of what they mean. For every workload there are:
+//!
+//! - [`script`]: a request as messages of the protocol. [`batch`]: one encoded request.
+//! - [`payload`]: documents, cut from a pool of random text. [`ids`]: row IDs that tell whose rows they are.
+//! - [`table`]: what a workload says of its tables.
 
 pub mod batch;
+mod ids;
 pub mod payload;
-pub mod request;
 pub mod script;
-pub mod sql;
+pub mod table;
+mod tensorzero;
 
-/// Which writes a request makes, and how large they are.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Workload {
-    /// Sizes of the four documents.
-    pub sizes: payload::Sizes,
-    /// Whether `resource_bucket` is written.
-    pub rate_limiting: bool,
-    /// Whether `variant_by_episode` is written.
-    pub experimentation: bool,
-    /// Whether documents are cut from the pool in the database instead of being sent.
-    pub server_side_data: bool,
-    /// What the payloads and the random columns are a function of, together with the slot.
-    pub seed: u64,
-}
-
-/// The tables that a run writes, in the order of the writes.
-pub const TABLES: [&str; 4] = ["chat_inference", "model_inference", "resource_bucket", "variant_by_episode"];
-
-/// The table that holds the random text for `--server-side-data`.
-pub const POOL_TABLE: &str = "loadtest_payload_pool";
+use tensorzero::Write;
+pub use tensorzero::{DataOptions, Request, RequestMaker, TOTAL, Workload};

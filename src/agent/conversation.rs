@@ -19,7 +19,7 @@ use crate::machine::{self, Room};
 use crate::measure::outcome::chain;
 use crate::postgres::conninfo::Environment;
 use crate::result::Verification;
-use crate::run::{self, Live, RunError, TicketCounter};
+use crate::run::{self, Live, RunError, TotalCounter};
 use crate::signals::Stops;
 use crate::workload::payload::Pool;
 
@@ -60,7 +60,7 @@ pub(super) struct Conversation {
     channel: Channel,
     stops: Stops,
     /// After the run, where the plan says `--verify`.
-    tickets: Option<TicketCounter>,
+    total: Option<TotalCounter>,
 }
 
 /// What comes from outside.
@@ -72,7 +72,7 @@ enum Turn {
 
 impl Conversation {
     pub(super) fn new(channel: Channel, stops: Stops) -> Self {
-        Self { channel, stops, tickets: None }
+        Self { channel, stops, total: None }
     }
 
     /// All phases, up to the result. Returns the number of that message.
@@ -162,13 +162,13 @@ impl Conversation {
                     }
                 }
                 engine::Event::Finished(record) => {
-                    self.tickets = live.ticket_counter();
+                    self.total = live.total_counter();
                     let verification = match is_aborted {
                         true => live.unverified(&record),
                         false => self.verify(&live, &record).await?,
                     };
                     // Who is told to end at once ends its connections by ending.
-                    if self.tickets.is_none() && !is_aborted {
+                    if self.total.is_none() && !is_aborted {
                         live.release().await;
                     }
                     // An order to stop that came after this VM's window cost its share nothing.
@@ -204,16 +204,16 @@ impl Conversation {
                 Some(order) = self.channel.orders.recv() => order,
             };
             // All others came too late to matter.
-            let Order::CountTickets = order else { continue };
-            let taken = match &self.tickets {
+            let Order::CountTotal = order else { continue };
+            let count = match &self.total {
                 None => None,
                 Some(counter) => tokio::select! {
                     biased;
                     reason = gone(&mut self.channel.gone) => break reason,
-                    taken = counter.count() => taken,
+                    count = counter.count() => count,
                 },
             };
-            self.channel.outbox.say(Event::Tickets { taken });
+            self.channel.outbox.say(Event::Total { count });
         };
         match tokio::time::timeout(LAST_WORDS, self.channel.outbox.written(result)).await {
             Ok(()) => End::Done,
@@ -278,7 +278,7 @@ fn out_of_turn(turn: &Turn, due: &str) -> End {
         Turn::Order(Order::SetUp) => "set_up",
         Turn::Order(Order::Connect) => "connect",
         Turn::Order(Order::Start { .. }) => "start",
-        Turn::Order(Order::CountTickets) => "count_tickets",
+        Turn::Order(Order::CountTotal) => "count_total",
         Turn::Order(Order::Ping { .. }) => "ping",
     };
     End::Failed(format!("the order {order} came where {due} was due; are coordinator and agent of one version?"))
@@ -339,8 +339,8 @@ fn resolve(order: PlanOrder) -> Result<Plan, End> {
 
 /// Draws the text from which documents are cut, beside everything else: it may be hundreds of megabytes.
 fn draw(plan: &Plan) -> JoinHandle<Pool> {
-    let (seed, sizes) = (plan.workload.seed, plan.workload.sizes);
-    tokio::task::spawn_blocking(move || Pool::generate(seed, &sizes))
+    let (workload, seed) = (plan.workload, plan.engine.schedule.seed);
+    tokio::task::spawn_blocking(move || workload.pool(seed))
 }
 
 /// T0 on both clocks.

@@ -12,7 +12,7 @@
 //! | `start` | waits for T0 on its own clock, then runs its share | `started`, a `second` each second, `result` |
 //! | `stop` | closes the window now, waits for what is in flight | `result` |
 //! | `abort` | abandons what is in flight | `result` |
-//! | `count_tickets` | after the result: reads how many tickets the whole test has taken | `tickets` |
+//! | `count_total` | after the result: reads the workload's total of the whole test | `total` |
 //! | `ping` | nothing | `pong`, at once |
 //!
 //! `failed` comes in place of any answer, and the agent ends after it. It ends at once, too, when its standard input
@@ -68,8 +68,8 @@ pub enum Order {
     Stop,
     /// Abandon what is in flight, send the result.
     Abort,
-    /// With `--verify`, once all machines have delivered: tell how many tickets the whole test has taken.
-    CountTickets,
+    /// With `--verify`, once all machines have delivered: read the workload's total of the whole test.
+    CountTotal,
     /// Answer at once.
     Ping {
         /// Comes back in the answer.
@@ -126,12 +126,12 @@ pub enum Event {
         /// The error's words.
         message: String,
     },
-    /// The run is over. The last answer but `tickets`.
+    /// The run is over. The last answer but `total`.
     Result(Box<RunResult>),
-    /// How many tickets all machines together have taken since the run began.
-    Tickets {
+    /// How much the workload's total has grown since the run began, by all VMs together.
+    Total {
         /// `null` where the database did not tell.
-        taken: Option<u64>,
+        count: Option<u64>,
     },
     /// It cannot go on. The last answer.
     Failed {

@@ -181,14 +181,14 @@ async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Re
     }
     outputs.begin_hdr_log(fleet.t0_unix_ns())?;
     let (mut stopped, aborted) = drive(fleet, outputs, stops).await;
-    let tickets = tokio::select! {
-        tickets = fleet.count_tickets() => tickets,
+    let total = tokio::select! {
+        total = fleet.count_total() => total,
         () = stops.next() => {
             stopped = true;
             Err("it was interrupted".to_owned())
         }
     };
-    let result = fleet.conclude(aborted, tickets, stopped).await?;
+    let result = fleet.conclude(aborted, total, stopped).await?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
     let written = outputs.write(&result);
     all_written(written, say_result(&result, json))?;

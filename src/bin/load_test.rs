@@ -27,7 +27,6 @@ use postgres_load_test::report::text;
 use postgres_load_test::run::{self, Live, RunError};
 use postgres_load_test::signals::Stops;
 use postgres_load_test::text::terminal;
-use postgres_load_test::workload::payload::Pool;
 use postgres_load_test::{clock, machine};
 
 const PROGRAM: &str = "load_test";
@@ -157,7 +156,7 @@ async fn make_ready(plan: &Plan, stops: &mut Stops) -> Result<Option<Live>> {
         }
     };
     let ready = async {
-        let pool = (!plan.setup_only).then(|| Pool::generate(plan.workload.seed, &plan.workload.sizes));
+        let pool = (!plan.setup_only).then(|| plan.workload.pool(plan.engine.schedule.seed));
         let reached = run::reach(plan, server, &mut tell).await?;
         let database = run::set_up(plan, reached, pool.as_ref(), &mut tell).await?;
         let Some(pool) = pool else {

@@ -22,6 +22,7 @@ use clap::{Args, Parser};
 use serde::{Deserialize, Serialize};
 
 use crate::version::VERSION;
+use crate::workload::DataOptions;
 
 /// The connection string that is used where none is given.
 pub const DEFAULT_POSTGRES_URL: &str = "postgresql://postgres:postgres@localhost:5432/tensorzero_loadtest";
@@ -187,39 +188,6 @@ pub struct LoadOptions {
     /// What payloads and random arrivals are a function of
     #[arg(long, value_name = "N", default_value = "1")]
     pub seed: String,
-}
-
-/// What a request writes.
-#[derive(Args, Clone, Debug, Serialize, Deserialize)]
-#[command(next_help_heading = "Data")]
-pub struct DataOptions {
-    /// Size of the output JSON in KB (chat_inference.output)
-    #[arg(long, value_name = "KB", default_value = "2048")]
-    pub output_size_kb: String,
-
-    /// Size of the raw_response JSON in KB (model_inference.raw_response)
-    #[arg(long, value_name = "KB", default_value = "2048")]
-    pub raw_response_size_kb: String,
-
-    /// Size of the input JSON in KB (chat_inference.input)
-    #[arg(long, value_name = "KB", default_value = "1.5")]
-    pub input_size_kb: String,
-
-    /// Size of the raw_request JSON in KB (model_inference.raw_request)
-    #[arg(long, value_name = "KB", default_value = "1.0")]
-    pub raw_request_size_kb: String,
-
-    /// Skip the rate limiting write (resource_bucket)
-    #[arg(long)]
-    pub no_rate_limiting: bool,
-
-    /// Skip the experimentation write (variant_by_episode)
-    #[arg(long)]
-    pub no_experimentation: bool,
-
-    /// Make the documents in SQL, from random text kept in the database: nearly nothing crosses the network
-    #[arg(long)]
-    pub server_side_data: bool,
 }
 
 /// Being one of several processes that run one test.

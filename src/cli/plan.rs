@@ -20,7 +20,6 @@ use crate::result::Config;
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
 use crate::verdict::{Criteria, Slo};
 use crate::workload::Workload;
-use crate::workload::payload::Sizes;
 use crate::workload::script::{Isolation, SessionOptions};
 use values::{Faults, parse_instant};
 
@@ -76,7 +75,6 @@ pub struct Plan {
     pub target_from: Option<String>,
     /// To be said behind an error: what the user may have meant.
     pub hint: Option<&'static str>,
-    sizes_kb: [f64; 4],
 }
 
 impl Plan {
@@ -105,7 +103,7 @@ impl Plan {
         let target = target(options, environment, &mut faults);
         let start_at_unix_ns = start_at(options, now_unix_ns, &mut faults);
         let engine = engine(options, share, seed, duration, processors, &mut faults);
-        let (workload, sizes_kb) = workload(options, seed, &mut faults);
+        let workload = options.data.workload(|flag, given| faults.size(flag, given));
         let criteria = criteria(&options.criteria, &mut faults);
         let (json_output, output) = json_to(options.output.json_output, options.output.output.as_deref());
         if options.output.hdr_log.as_deref().is_some_and(is_stdout) {
@@ -139,7 +137,6 @@ impl Plan {
             warnings,
             hint: given.as_ref().and_then(|given| given.hint),
             target_from: given.and_then(|given| given.from),
-            sizes_kb,
         })
     }
 
@@ -163,18 +160,11 @@ impl Plan {
             Pace::Open { rate, arrival } => (Some(rate.per_second()), Some(arrival)),
             Pace::Closed => (None, None),
         };
-        let [input_size_kb, output_size_kb, raw_request_size_kb, raw_response_size_kb] = self.sizes_kb;
         Config {
             target_rps,
             duration_seconds: schedule.duration_ns as f64 / 1e9,
             workers: *workers,
-            input_size_kb,
-            output_size_kb,
-            raw_request_size_kb,
-            raw_response_size_kb,
-            server_side_data: self.workload.server_side_data,
-            rate_limiting: self.workload.rate_limiting,
-            experimentation: self.workload.experimentation,
+            workload: self.workload,
             arrival,
             warmup_seconds: schedule.warmup_ns as f64 / 1e9,
             drain_seconds: drain.as_secs_f64(),
@@ -185,7 +175,7 @@ impl Plan {
             statement_timeout_seconds: session.statement_timeout.map(|timeout| timeout.as_secs_f64()),
             isolation: session.isolation,
             max_tries: *max_tries,
-            seed: self.workload.seed,
+            seed: schedule.seed,
             target,
             target_rps_per_vm: None,
             target_rps_total: None,
@@ -378,22 +368,6 @@ fn engine(
     }
 }
 
-fn workload(options: &LoadTestOptions, seed: u64, faults: &mut Faults) -> (Workload, [f64; 4]) {
-    let data = &options.data;
-    let (input_kb, input) = faults.size("--input-size-kb", &data.input_size_kb);
-    let (output_kb, output) = faults.size("--output-size-kb", &data.output_size_kb);
-    let (raw_request_kb, raw_request) = faults.size("--raw-request-size-kb", &data.raw_request_size_kb);
-    let (raw_response_kb, raw_response) = faults.size("--raw-response-size-kb", &data.raw_response_size_kb);
-    let workload = Workload {
-        sizes: Sizes { input, output, raw_request, raw_response },
-        rate_limiting: !data.no_rate_limiting,
-        experimentation: !data.no_experimentation,
-        server_side_data: data.server_side_data,
-        seed,
-    };
-    (workload, [input_kb, output_kb, raw_request_kb, raw_response_kb])
-}
-
 /// What a result must reach, for whoever judges without having run it.
 ///
 /// # Errors
@@ -444,10 +418,12 @@ mod tests {
         let plan = resolve(&[]).unwrap();
         let config = plan.config(String::new());
         assert_eq!((config.target_rps, config.duration_seconds, config.workers), (Some(100.0), 60.0, 8));
-        assert_eq!((config.output_size_kb, config.raw_response_size_kb), (2048.0, 2048.0));
-        assert_eq!((config.input_size_kb, config.raw_request_size_kb), (1.5, 1.0));
-        assert!(config.rate_limiting && config.experimentation && config.prepared_statements);
-        assert!(!config.server_side_data && !config.pipeline && plan.reset && plan.setup.is_none());
+        let workload = serde_json::json!({
+            "input_size_kb": 1.5, "output_size_kb": 2048.0, "raw_request_size_kb": 1.0, "raw_response_size_kb": 2048.0,
+            "server_side_data": false, "rate_limiting": true, "experimentation": true,
+        });
+        assert_eq!(serde_json::to_value(config.workload).unwrap(), workload);
+        assert!(config.prepared_statements && !config.pipeline && plan.reset && plan.setup.is_none());
         assert_eq!((config.drain_seconds, config.threads, config.arrival), (30.0, 4, Some(Arrival::Constant)));
         assert_eq!(plan.criteria, Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() });
     }

@@ -1,7 +1,6 @@
 //! How far this VM's wall clock is from the database's. Every VM of a test can see the database, so its clock is a common
 //! reference for theirs.
 
-use super::preflight::first_value;
 use crate::clock::{Epoch, now_ns};
 use crate::postgres::link::Link;
 use crate::result::ClockVsDatabase;
@@ -17,7 +16,7 @@ pub async fn compare(link: &mut Link) -> Option<ClockVsDatabase> {
     let mut best: Option<ClockVsDatabase> = None;
     for _ in 0..ROUND_TRIPS {
         let sent = Epoch::now();
-        let there_us: u64 = first_value(link, NOW_US).await.ok()??.parse().ok()?;
+        let there_us: u64 = link.ask_one(NOW_US).await.ok()??.parse().ok()?;
         let round_trip_ns = now_ns().saturating_sub(sent.mono_ns);
         let found = of_round_trip(sent.unix_ns, there_us.checked_mul(1_000)?, round_trip_ns);
         if best.is_none_or(|best| found.bound_ms < best.bound_ms) {

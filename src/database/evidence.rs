@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use crate::postgres::link::{Link, LinkError};
-use crate::workload::TABLES;
+use crate::workload::table::{Role, Table};
 
 /// What one server said of the tables at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -12,18 +12,17 @@ pub struct Evidence {
     /// Names the cluster: the same after a restart, a crash and a failover. Absent where the server does not tell.
     system: Option<String>,
     database: String,
-    /// Whether it is a standby.
     standby: bool,
     /// When the server process began. A crash discards the statistics.
     started: String,
     /// `track_counts`: whether the statistics count.
     counting: String,
-    tables: Vec<Table>,
+    tables: Vec<Found>,
 }
 
 /// One table as the session's search_path finds it. The counts are those of the server's statistics.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-struct Table {
+struct Found {
     name: String,
     oid: Option<i64>,
     /// Changes with TRUNCATE, and where the table is written anew.
@@ -35,13 +34,13 @@ struct Table {
     hidden: Option<bool>,
 }
 
-/// Which form of the question a server answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// All of it.
-    Full,
+/// What the tables were before the load, and how to ask for it again.
+#[derive(Clone, Debug)]
+pub struct Baseline {
+    evidence: Evidence,
+    tables: &'static [Table],
     /// Without the cluster's name, which some providers do not tell.
-    WithoutSystem,
+    is_nameless: bool,
 }
 
 /// Another explanation than a loss.
@@ -53,39 +52,41 @@ pub struct Doubt {
     pub may_pass: bool,
 }
 
-impl Form {
-    /// An expression whose value is the evidence as text, to be read by [`Evidence::parse`]. It locks no table.
-    pub fn sql(self) -> String {
-        let system = match self {
-            Self::Full => "(SELECT system_identifier::text FROM pg_control_system())",
-            Self::WithoutSystem => "NULL::text",
-        };
-        let names = TABLES.map(|table| format!("'{table}'")).join(", ");
-        format!(
-            "json_build_object('system', {system}, 'database', current_database(), 'standby', pg_is_in_recovery(), \
-             'started', extract(epoch FROM pg_postmaster_start_time())::text, \
-             'counting', current_setting('track_counts'), 'tables', (SELECT json_agg(json_build_object('name', name, \
-             'oid', id::bigint, 'file', pg_relation_filenode(id)::bigint, \
-             'inserted', pg_stat_get_tuples_inserted(id), 'updated', pg_stat_get_tuples_updated(id), \
-             'deleted', pg_stat_get_tuples_deleted(id), 'hidden', row_security_active(id)) ORDER BY position) \
-             FROM (SELECT name, position, to_regclass(name)::oid AS id \
-             FROM unnest(ARRAY[{names}]) WITH ORDINALITY AS wanted(name, position)) AS found))::text"
-        )
-    }
+/// An expression whose value is the evidence as text, to be read by [`Evidence::parse`]. It locks no table.
+fn sql(tables: &[Table], is_nameless: bool) -> String {
+    let system = match is_nameless {
+        false => "(SELECT system_identifier::text FROM pg_control_system())",
+        true => "NULL::text",
+    };
+    let written = tables.iter().filter(|table| table.role != Role::Source);
+    let names = written.map(|table| format!("'{}'", table.name)).collect::<Vec<_>>().join(", ");
+    format!(
+        "json_build_object('system', {system}, 'database', current_database(), 'standby', pg_is_in_recovery(), \
+         'started', extract(epoch FROM pg_postmaster_start_time())::text, \
+         'counting', current_setting('track_counts'), 'tables', (SELECT json_agg(json_build_object('name', name, \
+         'oid', id::bigint, 'file', pg_relation_filenode(id)::bigint, \
+         'inserted', pg_stat_get_tuples_inserted(id), 'updated', pg_stat_get_tuples_updated(id), \
+         'deleted', pg_stat_get_tuples_deleted(id), 'hidden', row_security_active(id)) ORDER BY position) \
+         FROM (SELECT name, position, to_regclass(name)::oid AS id \
+         FROM unnest(ARRAY[{names}]) WITH ORDINALITY AS wanted(name, position)) AS found))::text"
+    )
 }
 
 impl Evidence {
+    /// What [`Baseline::sql`] returned.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
+
+impl Baseline {
     /// Asks for it. `None` where the server does not tell.
-    ///
-    /// # Errors
-    /// There is no answer.
-    pub async fn ask(link: &mut Link) -> Result<Option<(Form, Self)>, LinkError> {
-        for form in [Form::Full, Form::WithoutSystem] {
-            let sql = format!("SELECT {}", form.sql());
-            match link.run(async |client| client.query_typed(&sql, &[]).await).await {
-                Ok(rows) => {
-                    let text: Option<String> = rows.first().and_then(|row| row.try_get(0).ok());
-                    return Ok(text.and_then(|text| Self::parse(&text)).map(|found| (form, found)));
+    pub async fn ask(link: &mut Link, tables: &'static [Table]) -> Result<Option<Self>, LinkError> {
+        for is_nameless in [false, true] {
+            match link.ask_one(&format!("SELECT {}", sql(tables, is_nameless))).await {
+                Ok(text) => {
+                    let evidence = text.and_then(|text| Evidence::parse(&text));
+                    return Ok(evidence.map(|evidence| Self { evidence, tables, is_nameless }));
                 }
                 Err(error) if error.code().is_some() => {}
                 Err(error) => return Err(error),
@@ -94,32 +95,32 @@ impl Evidence {
         Ok(None)
     }
 
-    /// What [`Form::sql`] returned.
-    pub fn parse(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+    /// An expression that asks for the same at a later moment; see [`Evidence::parse`]. It locks no table.
+    pub fn sql(&self) -> String {
+        sql(self.tables, self.is_nameless)
     }
 
     /// Takes the tables' files from a later moment: other processes of the test may have emptied them since.
-    pub fn with_files_of(mut self, later: &Self) -> Self {
-        for (mine, theirs) in self.tables.iter_mut().zip(&later.tables) {
+    pub fn take_files_of(&mut self, later: &Evidence) {
+        for (mine, theirs) in self.evidence.tables.iter_mut().zip(&later.tables) {
             (mine.oid, mine.file) = (theirs.oid, theirs.file);
         }
-        self
     }
 
     /// Why what `later` shows of these tables says nothing of this run's rows: it is another server or table, or it was
     /// emptied.
-    pub fn replaced(&self, later: &Self, tables: &[&str]) -> Option<Doubt> {
+    pub fn replaced(&self, later: &Evidence, tables: &[&str]) -> Option<Doubt> {
         let known = |one: &Option<String>, other: &Option<String>| one.is_none() || other.is_none() || one == other;
         if later.standby {
             let text =
                 "a standby answered in place of the primary, and may lag behind; point --postgres-url at the primary";
             return Some(Doubt { text: text.to_owned(), may_pass: true });
         }
-        if !known(&self.system, &later.system) || self.database != later.database {
+        let begun_on = &self.evidence;
+        if !known(&begun_on.system, &later.system) || begun_on.database != later.database {
             let text = format!(
                 "another database answered than the one that the load began on ({} in place of {})",
-                later.database, self.database
+                later.database, begun_on.database
             );
             return Some(Doubt { text, may_pass: true });
         }
@@ -143,19 +144,19 @@ impl Evidence {
     }
 
     /// Any other explanation for rows that are missing in these `tables`, where `acknowledged` requests wrote one each.
-    pub fn doubt(&self, later: &Self, tables: &[&str], acknowledged: u64) -> Option<Doubt> {
+    pub fn doubt(&self, later: &Evidence, tables: &[&str], acknowledged: u64) -> Option<Doubt> {
         let replaced = self.replaced(later, tables);
         if replaced.is_some() {
             return replaced;
         }
-        if later.counting != "on" || self.counting != "on" {
+        if later.counting != "on" || self.evidence.counting != "on" {
             let text = "track_counts is off, so that a DELETE by somebody else would not show";
             return Some(Doubt { text: text.to_owned(), may_pass: false });
         }
         let grew = |before: Option<i64>, after: Option<i64>| after != before && after.is_none_or(|count| count > 0);
         self.pairs(later, tables).find_map(|(before, after)| {
             let name = &before.name;
-            let is_upserted = ["resource_bucket", "variant_by_episode"].contains(&name.as_str());
+            let is_upserted = self.tables.iter().any(|table| table.name == name && table.role != Role::Inserted);
             if grew(before.deleted, after.deleted) || !is_upserted && grew(before.updated, after.updated) {
                 let text =
                     format!("rows of {name} were deleted or changed during the run, which a load test never does");
@@ -164,7 +165,7 @@ impl Evidence {
             // Elsewhere is where a rule, a trigger, or another search_path of a pooled session sends them.
             let inserted = after.inserted.unwrap_or_default() - before.inserted.unwrap_or_default();
             let expected = i64::try_from(acknowledged).unwrap_or(i64::MAX);
-            (!is_upserted && self.started == later.started && inserted < expected).then(|| Doubt {
+            (!is_upserted && self.evidence.started == later.started && inserted < expected).then(|| Doubt {
                 text: format!(
                     "the server counts only {inserted} rows inserted into {name}: requests wrote to another table (a \
                      rule, a trigger, or another search_path of a pooled session)"
@@ -174,8 +175,8 @@ impl Evidence {
         })
     }
 
-    fn pairs<'a>(&'a self, later: &'a Self, tables: &'a [&str]) -> impl Iterator<Item = (&'a Table, &'a Table)> {
-        self.tables.iter().zip(&later.tables).filter(|(before, _)| tables.contains(&before.name.as_str()))
+    fn pairs<'a>(&'a self, later: &'a Evidence, tables: &'a [&str]) -> impl Iterator<Item = (&'a Found, &'a Found)> {
+        self.evidence.tables.iter().zip(&later.tables).filter(|(before, _)| tables.contains(&before.name.as_str()))
     }
 }
 
@@ -183,9 +184,15 @@ impl Evidence {
 mod tests {
     use super::*;
 
+    const TABLES: [Table; 3] = [
+        Table { name: "one", role: Role::Inserted },
+        Table { name: "other", role: Role::Inserted },
+        Table { name: "hot", role: Role::Shared },
+    ];
+
     fn evidence() -> Evidence {
-        let table = |name: &str| Table {
-            name: name.to_owned(),
+        let table = |table: Table| Found {
+            name: table.name.to_owned(),
             oid: Some(1),
             file: Some(2),
             inserted: Some(100),
@@ -207,7 +214,8 @@ mod tests {
         let mut later = evidence();
         later.tables.iter_mut().for_each(|table| table.inserted = Some(150));
         change(&mut later);
-        evidence().doubt(&later, &["chat_inference", "resource_bucket"], 50)
+        let before = Baseline { evidence: evidence(), tables: &TABLES, is_nameless: false };
+        before.doubt(&later, &["one", "hot"], 50)
     }
 
     #[test]

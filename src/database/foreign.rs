@@ -15,9 +15,6 @@ const MOST_COUNTED: i64 = 10_000;
 const COUNTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Adds to a refusal of foreign tables what they hold and how they are dropped. Every other result stays as it is.
-///
-/// # Errors
-/// That of `result`.
 pub async fn explained<T>(link: &mut Link, result: Result<T, SchemaError>) -> Result<T, SchemaError> {
     match result {
         Err(SchemaError::NotOurs { tables, .. }) => {
@@ -35,7 +32,7 @@ async fn more(link: &mut Link, names: &[String]) -> Option<String> {
                JOIN pg_class c ON c.oid = to_regclass(wanted.name) JOIN pg_namespace n ON n.oid = c.relnamespace \
                ORDER BY position";
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let rows = link.run(async |client| client.query_typed(sql, &[(&names, Type::TEXT_ARRAY)]).await).await.ok()?;
+    let rows = link.query(sql, &[(&names, Type::TEXT_ARRAY)]).await.ok()?;
     let mut holds = Vec::new();
     for row in &rows {
         let (table, estimate): (String, i64) = (row.get(0), row.get(2));
@@ -58,8 +55,7 @@ async fn more(link: &mut Link, names: &[String]) -> Option<String> {
 /// `no rows`, `1 row`, `about 12,000 rows`; `None` where it cannot be told in time.
 async fn rows_of(link: &mut Link, table: &str, estimate: i64) -> Option<String> {
     let sql = format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {}) AS counted", MOST_COUNTED + 1);
-    let counting = async |client: &tokio_postgres::Client| client.query_typed(&sql, &[]).await;
-    let counted: i64 = link.run_within(Some(COUNTED_WITHIN), counting).await.ok()?.first()?.try_get(0).ok()?;
+    let counted: i64 = link.query_within(Some(COUNTED_WITHIN), &sql, &[]).await.ok()?.first()?.try_get(0).ok()?;
     Some(match counted {
         0 => "no rows".to_owned(),
         1 => "1 row".to_owned(),

@@ -9,8 +9,6 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use tokio_postgres::SimpleQueryMessage;
-
 use crate::postgres::link::{Link, LinkError};
 
 /// How long a session may be idle within a transaction. This program pauses there only when its process stands still.
@@ -44,21 +42,17 @@ pub struct SessionLimits {
     pub session_sql: String,
     /// What each transaction sets for itself behind a pooler (`idle_in_transaction_session_timeout`).
     pub idle_in_transaction: Option<Duration>,
-    /// Whether a pooler stands between.
     pub is_pooled: bool,
 }
 
 /// Finds out which limits our sessions still lack: a stricter one, as of `ALTER ROLE` or `options`, is left alone. Where
 /// the server does not tell, or refuses, there are none.
-///
-/// # Errors
-/// No answer at all.
 pub async fn lacking(link: &mut Link) -> Result<SessionLimits, LinkError> {
     let names = LIMITS.map(|limit| format!("'{}'", limit.name)).join(", ");
     let sql = format!(
         "SELECT name, setting, pg_backend_pid(), inet_client_addr() IS NOT NULL FROM pg_settings WHERE name IN ({names})"
     );
-    let rows = match link.run(async |client| client.simple_query(&sql).await).await {
+    let rows = match link.ask(&sql).await {
         Ok(rows) => rows,
         Err(silent @ LinkError::Silent(_)) => return Err(silent),
         Err(_) => return Ok(SessionLimits::default()),
@@ -66,7 +60,6 @@ pub async fn lacking(link: &mut Link) -> Result<SessionLimits, LinkError> {
     let process_id = link.process_id().map(|id| id.to_string());
     let (mut is_direct, mut wanted) = (false, Vec::new());
     for row in &rows {
-        let SimpleQueryMessage::Row(row) = row else { continue };
         let [name, setting, pid, is_tcp] = [0, 1, 2, 3].map(|column| row.try_get(column).ok().flatten());
         is_direct = pid.is_some() && pid == process_id.as_deref();
         let limit = LIMITS.into_iter().find(|limit| Some(limit.name) == name);
@@ -87,20 +80,16 @@ fn is_lax(limit: Limit, setting: Option<&str>) -> bool {
 
 /// SQL with those settings that the server takes: not every platform can check whether a client is still there.
 async fn accepted(link: &mut Link, wanted: &[Limit]) -> String {
-    if set(link, &sql_of(wanted)).await {
+    if link.ask(&sql_of(wanted)).await.is_ok() {
         return sql_of(wanted);
     }
     let mut taken = Vec::new();
     for limit in wanted {
-        if set(link, &sql_of(&[*limit])).await {
+        if link.ask(&sql_of(&[*limit])).await.is_ok() {
             taken.push(*limit);
         }
     }
     sql_of(&taken)
-}
-
-async fn set(link: &mut Link, sql: &str) -> bool {
-    link.run(async |client| client.batch_execute(sql).await).await.is_ok()
 }
 
 fn sql_of(limits: &[Limit]) -> String {

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
 use crate::measure::outcome::chain;
@@ -11,11 +10,8 @@ use crate::postgres::link::{Link, LinkError, may_be_ending};
 use crate::result::ServerInfo;
 
 /// Asks for the settings that explain the figures. What the server does not tell is left out.
-///
-/// # Errors
-/// It says nothing at all.
 pub async fn server_info(link: &mut Link) -> Result<ServerInfo, LinkError> {
-    let version = match first_value(link, "SHOW server_version").await {
+    let version = match link.ask_one("SHOW server_version").await {
         Err(silent @ LinkError::Silent(_)) => return Err(silent),
         version => version.ok().flatten(),
     };
@@ -30,7 +26,7 @@ pub async fn server_info(link: &mut Link) -> Result<ServerInfo, LinkError> {
     let mut round_trips = Vec::new();
     for _ in 0..5 {
         let begun = Instant::now();
-        if link.run(async |client| client.simple_query("").await).await.is_ok() {
+        if link.ask("").await.is_ok() {
             round_trips.push(begun.elapsed().as_secs_f64() * 1_000.0);
         }
     }
@@ -45,42 +41,28 @@ pub async fn identity(link: &mut Link) -> Option<String> {
     // Formatted in full, since the text of a timestamp depends on the session's settings.
     let sql = "SELECT to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || ' ' || \
                oid || ' ' || datname FROM pg_database WHERE datname = current_database()";
-    first_value(link, sql).await.ok().flatten()
+    link.ask_one(sql).await.ok().flatten()
 }
 
 async fn show(link: &mut Link, setting: &str) -> Option<String> {
-    let sql = format!("SHOW {setting}");
-    first_value(link, &sql).await.ok().flatten()
-}
-
-pub(super) async fn first_value(link: &mut Link, sql: &str) -> Result<Option<String>, LinkError> {
-    let messages = link.run(async |client| client.simple_query(sql).await).await?;
-    Ok(messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
-    }))
+    link.ask_one(&format!("SHOW {setting}")).await.ok().flatten()
 }
 
 /// How long a second connection is waited for: a server that takes one at a time keeps it waiting.
 const SECOND_WITHIN: Duration = Duration::from_secs(3);
 
-/// Why prepared statements will not do.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolerError {
-    /// No second connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The server says nothing at all.
     #[error(transparent)]
     Silent(#[from] LinkError),
-    /// A transaction of several statements is refused.
     #[error(
         "a pooler in statement mode (PgBouncer?) stands between, which refuses transactions of several round trips \
          ({0}); set its pool_mode to transaction or session, connect past it, or add --no-prepared-statements \
          --pipeline"
     )]
     RefusesTransactions(String),
-    /// A prepared statement was not there when it was used.
     #[error(
         "a pooler in transaction mode (PgBouncer?) stands between, and prepared statements get lost in it; \
          add --no-prepared-statements"
@@ -90,11 +72,8 @@ pub enum PoolerError {
 
 /// Finds out whether a transaction may go on from one round trip to the next: poolers in statement mode end the connection
 /// at its BEGIN.
-///
-/// # Errors
-/// It may not, or there is no answer.
 pub async fn check_transactions(link: &mut Link) -> Result<(), PoolerError> {
-    match link.run(async |client| client.batch_execute("BEGIN").await).await {
+    match link.ask("BEGIN").await {
         Err(error) if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) => {
             return Err(PoolerError::RefusesTransactions(chain(&error)));
         }
@@ -102,7 +81,7 @@ pub async fn check_transactions(link: &mut Link) -> Result<(), PoolerError> {
         // Whatever else is wrong is told where it is met.
         _ => {}
     }
-    let _ = link.run(async |client| client.batch_execute("ROLLBACK").await).await;
+    let _ = link.ask("ROLLBACK").await;
     Ok(())
 }
 
@@ -114,12 +93,9 @@ pub async fn check_transactions(link: &mut Link) -> Result<(), PoolerError> {
 /// Two clients that are served by one backend have a pooler before them. Whether it keeps prepared statements is tried:
 /// one client prepares, the other one holds the backend in a transaction, and the first executes. Where there is no
 /// second connection to be had, it cannot be told, and shows in the run.
-///
-/// # Errors
-/// Statements get lost, or the server cannot be reached any more.
 pub async fn check_prepared_statements(link: &mut Link, connector: &Connector) -> Result<(), PoolerError> {
     let pid = "SELECT pg_backend_pid()";
-    let first_pid = match first_value(link, pid).await {
+    let first_pid = match link.ask_one(pid).await {
         Ok(Some(first_pid)) => first_pid,
         Err(silent @ LinkError::Silent(_)) => return Err(silent.into()),
         _ => return Ok(()),
@@ -129,7 +105,7 @@ pub async fn check_prepared_statements(link: &mut Link, connector: &Connector) -
     }
     let asked = async {
         let mut second = Link::try_open(connector).await?;
-        let second_pid = first_value(&mut second, pid).await;
+        let second_pid = second.ask_one(pid).await;
         Ok((second, second_pid))
     };
     let (mut second, second_pid) = match tokio::time::timeout(SECOND_WITHIN, asked).await {
@@ -152,12 +128,12 @@ async fn statements_get_lost(link: &mut Link, second: &mut Link) -> bool {
         Ok(statement) => statement,
         Err(error) => return missing(&error),
     };
-    if second.run(async |client| client.batch_execute("BEGIN").await).await.is_err() {
+    if second.ask("BEGIN").await.is_err() {
         return false;
     }
     // With a pool of one backend there is none left for this; then it cannot be told.
     let executing = link.run(async |client| client.execute(&statement, &[]).await);
     let executed = tokio::time::timeout(Duration::from_secs(2), executing).await;
-    let _ = second.run(async |client| client.batch_execute("ROLLBACK").await).await;
+    let _ = second.ask("ROLLBACK").await;
     matches!(executed, Ok(Err(error)) if missing(&error))
 }

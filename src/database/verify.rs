@@ -1,16 +1,18 @@
-//! Finding out what the database holds of a run: rows by their ids, and tickets.
+//! Finding out what the database holds of a run: the counts of its workload.
 
 use std::time::Duration;
 
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use super::evidence::{Doubt, Evidence, Form};
+use super::evidence::{Baseline, Doubt, Evidence};
 use crate::measure::outcome::chain;
 use crate::postgres::connect::Connector;
-use crate::postgres::link::{Link, LinkError};
+use crate::postgres::link::{Link, LinkError, Parameters};
 use crate::result::{TableRows, Verification};
-use crate::workload::request::TAG_BYTES;
+use crate::workload::Workload;
+use crate::workload::table::Total;
 
 /// How long all of it may take. A server that is down is waited for meanwhile.
 pub const WITHIN: Duration = Duration::from_secs(60);
@@ -18,25 +20,23 @@ pub const WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks at a server that is down or still busy.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// What a run says of itself.
 #[derive(Clone, Debug)]
 pub struct Claims {
     /// Requests whose COMMIT was acknowledged.
     pub acknowledged: u64,
     /// Requests of which that is not known.
     pub unsettled: u64,
-    /// Ids of those in `chat_inference`, as far as they were kept.
+    /// By which those can be looked up, as far as they were kept.
     pub unsettled_ids: Vec<Uuid>,
     /// What the ids of its rows have in common.
     pub tag: [u8; 4],
     /// The first and the last time in its ids, milliseconds since 1970.
     pub unix_ms: (u64, u64),
-    /// Whether `variant_by_episode` was written.
-    pub experimentation: bool,
-    /// [`tickets_taken`] before the run, where the tickets are to be counted.
-    pub tickets_before: Option<u64>,
+    pub workload: Workload,
+    /// [`total`] before the run, where the process is the whole test.
+    pub total_before: Option<u64>,
     /// What the tables were before the load, where it is known.
-    pub before: Option<(Form, Evidence)>,
+    pub before: Option<Baseline>,
     /// What somebody else was seen to do to the tables during the run.
     pub disturbed: Option<Doubt>,
 }
@@ -47,7 +47,6 @@ const LATE_WITHIN: Duration = Duration::from_secs(12);
 /// Before missing rows are looked for once more.
 const LATE_PAUSE: Duration = Duration::from_millis(1_500);
 
-/// Looks for everything that `claims` says.
 pub async fn verify(connector: &Connector, claims: &Claims) -> Verification {
     let (mut last_error, mut since) = (None, None);
     let mut waited = Duration::ZERO;
@@ -87,9 +86,8 @@ pub async fn verify(connector: &Connector, claims: &Claims) -> Verification {
 }
 
 impl Claims {
-    /// What else explains that rows are missing.
     fn doubt(&self, found: &Verification, now: Option<&Evidence>) -> Option<Doubt> {
-        let (Some((_, before)), Some(now)) = (&self.before, now) else {
+        let (Some(before), Some(now)) = (&self.before, now) else {
             let text = "this server does not tell whether somebody else emptied or changed the tables";
             return Some(Doubt { text: text.to_owned(), may_pass: false });
         };
@@ -97,7 +95,6 @@ impl Claims {
     }
 }
 
-/// Why nothing was found out this time.
 struct LookError {
     text: String,
     /// Whether it may be otherwise in a moment, as where the server is just being started again.
@@ -117,37 +114,26 @@ impl From<LinkError> for LookError {
 type Looked = (Verification, Option<Evidence>);
 
 async fn look(connector: &Connector, claims: &Claims, since: &mut Option<String>) -> Result<Looked, LookError> {
-    let mut link = Link::open(connector).await.map_err(|error| LookError { text: chain(&error), may_pass: true })?;
-    let found = look_with(&mut link, claims, since).await;
-    link.close().await;
-    found
+    let looked = Link::once(connector, async |link| look_with(link, claims, since).await).await;
+    looked.unwrap_or_else(|error| Err(LookError { text: chain(&error), may_pass: true }))
 }
 
 async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>) -> Result<Looked, LookError> {
     if claims.unsettled > 0 {
         // A session may outlive its connection, and commit later.
-        let busy = busy_sessions(link, since).await;
+        let busy = busy_sessions(link, &claims.workload, since).await;
         if busy > 0 {
             let text = format!("sessions that wrote when the run ended still do ({busy}), and may commit");
             return Err(LookError { text, may_pass: true });
         }
     }
     // All in one statement, so that it is one moment of which all counts tell.
-    let tickets = match claims.tickets_before {
-        Some(_) => TICKETS,
-        None => "SELECT NULL::bigint",
-    };
-    let variants = match claims.experimentation {
-        true => rows_of("variant_by_episode", "episode_id"),
-        false => "SELECT NULL::bigint".to_owned(),
-    };
-    let evidence = claims.before.as_ref().map_or("NULL::text".to_owned(), |(form, _)| form.sql());
-    let sql = format!(
-        "SELECT ({}), ({}), ({variants}), ({tickets}), \
-         (SELECT count(*) FROM chat_inference WHERE id = ANY($4::uuid[])), {evidence}",
-        rows_of("chat_inference", "id"),
-        rows_of("model_inference", "id"),
-    );
+    let (counts, workload) = (claims.workload.counts(), &claims.workload);
+    let total = workload.total().filter(|_| claims.total_before.is_some());
+    let mut columns: Vec<&str> = counts.iter().map(|count| count.sql.as_str()).collect();
+    columns.extend([workload.committed_sql(), total.map_or("SELECT NULL::bigint", |total| total.sql)]);
+    let evidence = claims.before.as_ref().map_or("NULL::text".to_owned(), Baseline::sql);
+    let sql = format!("SELECT ({}), {evidence}", columns.join("), ("));
     let (first_ms, last_ms) = claims.unix_ms;
     let first = Uuid::from_u128(u128::from(first_ms) << 80).to_string();
     let last = Uuid::from_u128(((u128::from(last_ms) + 1) << 80) - 1).to_string();
@@ -156,30 +142,27 @@ async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>)
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
         [(&first, Type::TEXT), (&last, Type::TEXT), (&tag, Type::BYTEA), (&in_doubt, Type::TEXT_ARRAY)];
     // Counting takes as long as the tables are large.
-    let rows = link.run_within(Some(WITHIN), async |client| client.query_typed(&sql, &parameters).await).await?;
-    let (mut counts, mut now) = ([None; 5], None);
-    if let Some(row) = rows.first() {
-        for (column, count) in counts.iter_mut().enumerate() {
-            let found: Option<i64> = row.try_get(column).map_err(LinkError::from)?;
-            *count = found.and_then(|count| u64::try_from(count).ok());
-        }
-        let text: Option<String> = row.try_get(counts.len()).map_err(LinkError::from)?;
-        now = text.and_then(|text| Evidence::parse(&text));
+    let rows = link.query_within(Some(WITHIN), &sql, &parameters).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| LookError { text: "the database answered without a row".to_owned(), may_pass: true })?;
+    let found = |column| number(row, column);
+    let text: Option<String> = row.try_get(columns.len()).map_err(LinkError::from)?;
+    let now = text.and_then(|text| Evidence::parse(&text));
+    let mut tables = Vec::new();
+    for (column, count) in counts.iter().enumerate() {
+        tables.push(TableRows { table: count.name.to_owned(), rows: found(column)?.unwrap_or_default() });
     }
-    let [chats, models, variants, tickets, committed] = counts;
-    let tables = [("chat_inference", chats), ("model_inference", models), ("variant_by_episode", variants)];
-    let committed = committed.unwrap_or_default();
+    let committed = found(counts.len())?.unwrap_or_default();
+    let total = found(counts.len() + 1)?;
     let found = Verification {
         acknowledged: claims.acknowledged,
         unsettled: claims.unsettled,
         unverified: 0,
         committed,
         not_committed: (claims.unsettled_ids.len() as u64).saturating_sub(committed),
-        tables: tables
-            .into_iter()
-            .filter_map(|(table, rows)| Some(TableRows { table: table.to_owned(), rows: rows? }))
-            .collect(),
-        tickets_taken: claims.tickets_before.map(|before| tickets.unwrap_or_default().saturating_sub(before)),
+        tables,
+        total: total.zip(claims.total_before).map(|(total, before)| total.saturating_sub(before)),
         error: None,
     };
     Ok((found, now))
@@ -188,62 +171,46 @@ async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>)
 /// How many other sessions are still in a transaction that writes our tables and began before this was first asked, at
 /// `since`: one of this run may be among them. None where the server does not tell. Names would not do, since strings,
 /// users and poolers change them.
-async fn busy_sessions(link: &mut Link, since: &mut Option<String>) -> u64 {
+async fn busy_sessions(link: &mut Link, workload: &Workload, since: &mut Option<String>) -> u64 {
     if since.is_none() {
         // What was sent last may still be unread, where nobody sees it.
         tokio::time::sleep(PAUSE).await;
-        let sql = "SELECT extract(epoch FROM clock_timestamp())::text";
-        let rows = link.run(async |client| client.query_typed(sql, &[]).await).await.unwrap_or_default();
-        *since = rows.first().and_then(|row| row.try_get(0).ok());
+        *since = link.ask_one("SELECT extract(epoch FROM clock_timestamp())::text").await.ok().flatten();
     }
-    let sql = "SELECT count(*) FROM pg_stat_activity AS session WHERE datname = current_database() \
-               AND usename = current_user AND xact_start <= to_timestamp($1::float8) \
-               AND EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = session.pid AND mode = 'RowExclusiveLock' \
-               AND relation IN ('chat_inference'::regclass, 'model_inference'::regclass, \
-               'resource_bucket'::regclass, 'variant_by_episode'::regclass))";
-    count(link, sql, &[(&*since, Type::TEXT)]).await.unwrap_or_default()
+    let tables = workload.written_tables().map(|table| format!("'{table}'::regclass")).collect::<Vec<_>>().join(", ");
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity AS session WHERE datname = current_database() \
+         AND usename = current_user AND xact_start <= to_timestamp($1::float8) \
+         AND EXISTS (SELECT FROM pg_locks WHERE pg_locks.pid = session.pid AND mode = 'RowExclusiveLock' \
+         AND relation IN ({tables}))"
+    );
+    count(link, &sql, &[(&*since, Type::TEXT)]).await.unwrap_or_default()
 }
 
-/// Counts the rows whose ids were made by this process in this run.
-fn rows_of(table: &str, id: &str) -> String {
-    format!(
-        "SELECT count(*) FROM {table} WHERE {id} BETWEEN $1::uuid AND $2::uuid \
-         AND substring(uuid_send({id}) from {} for {}) = $3",
-        TAG_BYTES.start + 1,
-        TAG_BYTES.len()
-    )
+/// [`Workload::total`], as it stands now.
+pub async fn total(link: &mut Link, total: &Total) -> Result<u64, LinkError> {
+    count(link, total.sql, &[]).await
 }
 
-const TICKETS: &str = "SELECT coalesce(sum(1001 - tickets), 0)::bigint FROM resource_bucket";
-
-/// How many requests have taken a ticket since the tables were emptied: the first of a key leaves 1,000 tickets, and
-/// each further one takes one of them.
-///
-/// # Errors
-/// The driver's.
-pub async fn tickets_taken(link: &mut Link) -> Result<u64, LinkError> {
-    count(link, TICKETS, &[]).await
-}
-
-/// As [`tickets_taken`], after the run; `None` where the count says nothing of the run, because the table is not what it was
+/// As [`total`], after the run; `None` where the count says nothing of the run, because the table is not what it was
 /// `before` it.
-///
-/// # Errors
-/// The driver's.
-pub async fn tickets_taken_since(link: &mut Link, before: &(Form, Evidence)) -> Result<Option<u64>, LinkError> {
-    let (form, before) = before;
-    let sql = format!("SELECT ({TICKETS}), {}", form.sql());
-    let rows = link.run_within(Some(WITHIN), async |client| client.query_typed(&sql, &[]).await).await?;
+pub async fn total_since(link: &mut Link, total: &Total, before: &Baseline) -> Result<Option<u64>, LinkError> {
+    let sql = format!("SELECT ({}), {}", total.sql, before.sql());
+    let rows = link.query_within(Some(WITHIN), &sql, &[]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let (taken, now): (Option<i64>, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
-    let now = now.and_then(|text| Evidence::parse(&text));
-    let is_same = now.is_some_and(|now| before.replaced(&now, &["resource_bucket"]).is_none());
-    Ok(taken.and_then(|taken| u64::try_from(taken).ok()).filter(|_| is_same))
+    let now = row.try_get::<_, Option<String>>(1)?.and_then(|text| Evidence::parse(&text));
+    let is_same = now.is_some_and(|now| before.replaced(&now, &[total.table]).is_none());
+    Ok(number(row, 0)?.filter(|_| is_same))
 }
 
-async fn count(link: &mut Link, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<u64, LinkError> {
+async fn count(link: &mut Link, sql: &str, parameters: Parameters<'_>) -> Result<u64, LinkError> {
     // Counting takes as long as the tables are large.
-    let rows = link.run_within(Some(WITHIN), async |client| client.query_typed(sql, parameters).await).await?;
-    let found: Option<i64> = rows.first().map(|row| row.try_get(0)).transpose()?;
-    Ok(found.and_then(|count| u64::try_from(count).ok()).unwrap_or_default())
+    let rows = link.query_within(Some(WITHIN), sql, parameters).await?;
+    let found = rows.first().map(|row| number(row, 0)).transpose()?;
+    Ok(found.flatten().unwrap_or_default())
+}
+
+/// A bigint that is no less than 0.
+fn number(row: &Row, column: usize) -> Result<Option<u64>, LinkError> {
+    Ok(row.try_get::<_, Option<i64>>(column)?.and_then(|number| u64::try_from(number).ok()))
 }

@@ -1,7 +1,5 @@
 //! Whether the session may write at all, and where not, why: asked before anything is made, emptied or loaded.
 
-use tokio_postgres::SimpleQueryMessage;
-
 use crate::postgres::link::{Link, LinkError};
 
 /// Why transactions are read-only, and what to do: a sentence for [`super::schema::SchemaError::ReadOnly`].
@@ -13,16 +11,12 @@ pub async fn why_not(link: &mut Link) -> Result<Option<String>, LinkError> {
     let sql = "SELECT pg_catalog.current_setting('transaction_read_only'), pg_catalog.pg_is_in_recovery(), \
                (SELECT source FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'), \
                pg_catalog.quote_ident(session_user), pg_catalog.quote_ident(pg_catalog.current_database())";
-    let messages = match link.run(async |client| client.simple_query(sql).await).await {
-        Ok(messages) => messages,
+    let rows = match link.ask(sql).await {
+        Ok(rows) => rows,
         Err(error) if error.code().is_some() => return Ok(None),
         Err(error) => return Err(error),
     };
-    let row = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let column = |at| row.and_then(|row| row.try_get(at).ok().flatten()).unwrap_or_default();
+    let column = |at| rows.first().and_then(|row| row.try_get(at).ok().flatten()).unwrap_or_default();
     if column(0) != "on" {
         return Ok(None);
     }

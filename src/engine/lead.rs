@@ -6,14 +6,12 @@
 
 /// No lead is longer: what takes longer than this is not the waking, but others that have the processor.
 const MAX_NS: u64 = 100_000;
-/// Where the estimate begins.
 const FIRST_NS: u64 = 50_000;
 /// One part in so many of a thread's time may be spent looking at the clock: 2 %.
 const RATION: u64 = 50;
 /// What is not spent is saved up to this.
 const MAX_SAVED_NS: u64 = 2_000_000;
 
-/// The estimate and the ration of one thread.
 #[derive(Clone, Debug)]
 pub struct Lead {
     estimate_ns: u64,
@@ -46,7 +44,7 @@ impl Lead {
         }
     }
 
-    /// So long it then looked at the clock.
+    /// How long the worker polled the clock before the slot was due.
     pub fn spent(&mut self, spent_ns: u64) {
         self.saved_ns = self.saved_ns.saturating_sub(spent_ns);
     }

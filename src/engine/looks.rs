@@ -60,14 +60,11 @@ pub struct Sleep {
     pub length_ns: u64,
 }
 
-/// What there was to see.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// Stalls in their order, nanoseconds of the monotonic clock.
     pub spans: Vec<Span>,
-    /// How many there were.
     pub count: u64,
-    /// When the machine slept.
     pub sleeps: Vec<Sleep>,
     /// Whether slots were still waiting because of the last stall, and of nothing else.
     pub has_backlog: bool,
@@ -207,7 +204,6 @@ impl Looks {
         if self.any() { stood_still_ns(&self.spans().collect::<Vec<_>>(), start_ns, end_ns) } else { 0 }
     }
 
-    /// Everything so far.
     pub fn seen(&self) -> Seen {
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         Seen {
@@ -224,7 +220,6 @@ impl Looks {
     }
 }
 
-/// The looks of one thread.
 #[derive(Debug)]
 pub struct ThreadLooks {
     shared: Arc<Looks>,
@@ -232,7 +227,6 @@ pub struct ThreadLooks {
 }
 
 impl ThreadLooks {
-    /// Looks for the first time.
     pub fn new(shared: Arc<Looks>) -> Self {
         let looks = Self { shared, last_ns: Cell::new(0) };
         looks.tick();
@@ -256,7 +250,6 @@ impl ThreadLooks {
         }
     }
 
-    /// What all threads have seen.
     pub fn all(&self) -> &Looks {
         &self.shared
     }

@@ -7,9 +7,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Watches a descriptor in the current runtime.
-///
-/// # Errors
-/// The system refuses, or the descriptor is watched already.
 #[expect(
     deprecated,
     reason = "the successor is unsafe for the sake of types that lie about their descriptor; ours do not"

@@ -20,7 +20,6 @@ use crate::workload::batch::{Batch, Outgoing};
 use crate::workload::payload::Pool;
 use crate::workload::script::{MAX_ROUND_TRIPS, Script, Step};
 
-/// A connection with the statements of its workload.
 pub struct Session {
     wire: Wire,
     canceller: Canceller,
@@ -34,10 +33,8 @@ pub struct Session {
 /// How long to wait before connecting is tried a second time.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// What a request came to, and when.
 #[derive(Debug)]
 pub struct Execution {
-    /// What became of the transaction.
     pub outcome: Outcome,
     /// When its last answer came, nanoseconds of the monotonic clock.
     pub done_ns: u64,
@@ -71,9 +68,6 @@ impl Session {
 
     /// As [`Session::open`], for the first connections of a run: tried a second time where the server has none left, or
     /// hangs up, since one that was needed before the run may still be ending.
-    ///
-    /// # Errors
-    /// As of [`Session::open`].
     pub async fn open_first(connector: &Connector, script: &Script) -> Result<Self, OpenError> {
         match Self::open(connector, script).await {
             Err(OpenError::Connect(error)) if may_be_ending(&error) => {
@@ -142,7 +136,7 @@ impl Session {
             let outgoing = batch.outgoing(part, pool);
             // Until it is known how much was sent, COMMIT may have been.
             self.may_commit = outgoing.may_commit_after(outgoing.length());
-            let mut seen = Seen::default();
+            let mut seen = Replies::default();
             let answer = self.wire.exchange(outgoing, |at, tag| seen.completed(steps.get(at), tag)).await;
             self.may_commit = outgoing.may_commit_after(self.wire.sent());
             let is_last = part + 1 == script.parts().len();
@@ -178,7 +172,6 @@ impl Session {
         self.wire.until_ended().await;
     }
 
-    /// Why the connection is over, where it is.
     pub fn loss(&self) -> Option<&Failure> {
         self.wire.end()
     }
@@ -193,14 +186,14 @@ impl Session {
 
 /// What the commands of a part said, beside errors.
 #[derive(Debug, Default)]
-struct Seen {
+struct Replies {
     /// How COMMIT was answered: a transaction that has failed answers it with ROLLBACK.
     committed: Option<bool>,
     /// The first answer that is not what was asked for.
     wrong: Option<Failure>,
 }
 
-impl Seen {
+impl Replies {
     fn completed(&mut self, step: Option<&Step>, tag: &[u8]) {
         let own =
             |class: &str, what: &str| Failure::own(class, format!("{what} was answered with {}", text(tag)), false);
@@ -208,7 +201,7 @@ impl Seen {
             Some(Step::Begin | Step::SetTimeout) => return,
             // A write must have changed one row.
             Some(Step::Write(_)) if tag.rsplit(|byte| *byte == b' ').next() == Some(b"1") => return,
-            Some(Step::Write(write)) => own("wrong number of rows", &format!("a write to {}", write.table())),
+            Some(Step::Write(table)) => own("wrong number of rows", &format!("a write to {table}")),
             Some(Step::Commit) => {
                 self.committed = Some(tag == b"COMMIT");
                 if self.committed == Some(true) {
@@ -228,7 +221,7 @@ fn text(tag: &[u8]) -> String {
 
 /// What became of a transaction that has come to its end, or has not come further. `may_commit` tells whether the
 /// server may have got COMMIT.
-fn judge(answer: Answer, seen: Seen, may_commit: bool, steps: usize) -> Outcome {
+fn judge(answer: Answer, seen: Replies, may_commit: bool, steps: usize) -> Outcome {
     if seen.committed == Some(true) {
         // Whatever came later. Where a write did not change one row, it did commit, but not what it should have.
         return seen.wrong.map_or(Outcome::Ok, Outcome::Unknown);
@@ -286,19 +279,14 @@ impl Ends {
     }
 }
 
-/// Why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// No connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The system does not give what is needed to watch a connection.
     #[error("the connection cannot be watched ({0}); lower --workers or raise the limit (ulimit -n)")]
     System(#[from] std::io::Error),
-    /// A connection, but a statement could not be prepared.
     #[error("the statements cannot be prepared ({}); {}", .0.message, prepare_remedy(.0))]
     Prepare(Failure),
-    /// A connection, but no answer while the statements were prepared.
     #[error(
         "the server did not prepare the statements within {PREPARE_SECONDS} s; is a table locked by another session \
          (see pg_locks)? Wait for it, or end it. Or has a pooler in session mode fewer connections than workers? Lower \
@@ -319,7 +307,6 @@ fn prepare_remedy(failure: &Failure) -> &'static str {
 }
 
 impl OpenError {
-    /// The error as a class.
     pub fn failure(&self) -> Failure {
         match self {
             Self::Prepare(failure) => failure.clone(),
@@ -340,13 +327,12 @@ impl OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::sql::Write;
 
-    const STEPS: [Step; 3] = [Step::Begin, Step::Write(Write::ResourceBucket), Step::Commit];
+    const STEPS: [Step; 3] = [Step::Begin, Step::Write("a_table"), Step::Commit];
 
     /// What becomes of a pipelined request of which the server has seen COMMIT or not, by the answers in order.
     fn outcome(tags: &[&str], failure: Option<Failure>, may_commit: bool) -> Outcome {
-        let mut seen = Seen::default();
+        let mut seen = Replies::default();
         for (at, tag) in tags.iter().enumerate() {
             seen.completed(STEPS.get(at), tag.as_bytes());
         }

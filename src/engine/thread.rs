@@ -23,49 +23,31 @@ use crate::measure::outages::Asked;
 use crate::measure::recorder::Recorder;
 use crate::postgres::connect::{ConnectError, ConnectErrorKind};
 
-/// How many sessions are cancelled at once.
 const CANCELLED_AT_ONCE: usize = 16;
 
 /// How long cancelling may hold up the result. The server ends what is left by the limits of the session.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(2);
 
-/// What a thread tells the controller.
 #[derive(Debug)]
 pub enum ThreadEvent {
     /// All of its connections are open and prepared, or one could not be.
     Ready(Result<(), PrepareError>),
-    /// What happened in second `index` since T0.
     Second {
-        /// Which thread, counted from 0.
         thread: usize,
-        /// Counted from 0.
         index: u64,
-        /// The thread's part of it.
         recorded: Box<Recorder>,
     },
-    /// News to show.
     Incident(Incident),
-    /// The thread has ended; nothing follows.
     Done(ThreadRecord),
-    /// The thread is going down in a panic.
     Died,
 }
 
-/// Why a thread is not ready to start.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// A connection could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The server has fewer connections left than there are workers.
     #[error("{error} Or lower --workers: there are {workers}, and each takes one.")]
-    TooManyWorkers {
-        /// The server's refusal.
-        error: ConnectError,
-        /// How many workers there are.
-        workers: usize,
-    },
-    /// The system gave no timer or runtime.
+    TooManyWorkers { error: ConnectError, workers: usize },
     #[error("the system gives no more descriptors or threads ({0}); lower --workers or raise the limit (ulimit -n)")]
     System(#[from] std::io::Error),
 }
@@ -97,17 +79,12 @@ pub struct ThreadRecord {
     pub start_delay_ns: Option<u64>,
 }
 
-/// What a thread is given.
 pub struct ThreadSetup {
-    /// Which thread it is, counted from 0.
     pub index: usize,
-    /// What all threads share.
     pub shared: Arc<Shared>,
-    /// How many workers it runs.
     pub workers: usize,
     /// How many round trips of a request are recorded one by one.
     pub phases: usize,
-    /// Where it reports to.
     pub events: mpsc::UnboundedSender<ThreadEvent>,
     /// Empty recorders, made elsewhere: to clear one takes some tenths of a millisecond, in which requests would be late.
     pub spares: mpsc::UnboundedReceiver<Box<Recorder>>,
@@ -119,7 +96,6 @@ pub struct ThreadSetup {
     pub abort: watch::Receiver<bool>,
 }
 
-/// The body of a generator thread.
 pub fn run(setup: ThreadSetup) {
     let events = setup.events.clone();
     let _witness = Witness(setup.events.clone());
@@ -135,7 +111,6 @@ pub fn run(setup: ThreadSetup) {
     }
 }
 
-/// Reports a panic when it is dropped in one.
 struct Witness(mpsc::UnboundedSender<ThreadEvent>);
 
 impl Drop for Witness {
@@ -249,12 +224,10 @@ async fn open_all(
         .await
 }
 
-/// Hands over what was recorded, second by second.
 struct Reports {
     thread: usize,
     phases: usize,
     recorder: Rc<RefCell<Recorder>>,
-    /// The request that each worker has in hand.
     in_hand: Vec<Rc<Cell<Option<Asked>>>>,
     epoch: Epoch,
     events: mpsc::UnboundedSender<ThreadEvent>,
@@ -307,7 +280,6 @@ fn run_queue_ns() -> Option<u64> {
     std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The ends of the seconds since T0.
 struct Seconds {
     epoch: Epoch,
     index: u64,

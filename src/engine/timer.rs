@@ -25,10 +25,6 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// A timer in the current runtime.
-    ///
-    /// # Errors
-    /// No descriptor is left.
     pub fn new(lead: Rc<RefCell<Lead>>) -> io::Result<Self> {
         Ok(Self { alarm: Alarm::new()?, lead })
     }
@@ -71,7 +67,6 @@ mod linux {
     use crate::clock;
     use crate::engine::readiness::watch;
 
-    /// A timer descriptor.
     #[derive(Debug)]
     pub struct Alarm {
         descriptor: AsyncFd<OwnedFd>,
@@ -118,7 +113,6 @@ mod portable {
 
     use crate::clock;
 
-    /// The runtime's timer.
     #[derive(Debug)]
     pub struct Alarm;
 

@@ -4,9 +4,10 @@
 //! the socket takes it all. A plain socket is watched for incoming data alone, since a Unix socket otherwise wakes its
 //! writer each time that the server has read something; for room to write only while there is none.
 
+mod input;
+
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -19,20 +20,13 @@ use super::readiness::watch;
 use crate::measure::outcome::Failure;
 use crate::postgres::connect::Stream;
 use crate::workload::batch::{MAX_SLICES, Outgoing};
+use input::{Input, tag};
 
-/// Answers without rows are some hundred bytes.
-const INPUT_BYTES: usize = 4096;
-
-/// No message without rows is longer, whatever an error has to say.
-const MAX_MESSAGE_BYTES: usize = 1 << 20;
-
-/// What is encrypted at once.
 const TLS_CHUNK_BYTES: usize = 64 << 10;
 
 /// What a local socket takes without the server having read it.
 pub const SEND_BUFFER_BYTES: usize = 4 << 20;
 
-/// A connection that is ready for queries.
 pub struct Wire {
     transport: Transport,
     input: Input,
@@ -44,7 +38,6 @@ pub struct Wire {
 /// What came back for the messages up to a Sync.
 #[derive(Debug)]
 pub struct Answer {
-    /// How many commands were completed.
     pub completed: usize,
     /// The server's first error, or why there is no whole answer.
     pub failure: Option<Failure>,
@@ -52,23 +45,8 @@ pub struct Answer {
     pub in_transaction: bool,
 }
 
-/// Types of messages from the server ("Message Formats" in PostgreSQL's documentation).
-mod tag {
-    pub const BIND_COMPLETE: u8 = b'2';
-    pub const COMMAND_COMPLETE: u8 = b'C';
-    pub const ERROR_RESPONSE: u8 = b'E';
-    pub const NOTICE_RESPONSE: u8 = b'N';
-    pub const NOTIFICATION_RESPONSE: u8 = b'A';
-    pub const PARAMETER_STATUS: u8 = b'S';
-    pub const PARSE_COMPLETE: u8 = b'1';
-    pub const READY_FOR_QUERY: u8 = b'Z';
-}
-
 impl Wire {
     /// Takes over a stream on which the server waits for queries.
-    ///
-    /// # Errors
-    /// The system does not give what is needed to watch it.
     pub fn new(stream: Stream) -> io::Result<Self> {
         Ok(Self { transport: Transport::new(stream)?, input: Input::default(), sent: 0, end: None })
     }
@@ -151,12 +129,10 @@ impl Wire {
         self.sent
     }
 
-    /// Why the connection is over, where it is.
     pub fn end(&self) -> Option<&Failure> {
         self.end.as_ref()
     }
 
-    /// Puts an end to it.
     pub fn end_with(&mut self, failure: Failure) {
         self.end.get_or_insert(failure);
     }
@@ -207,7 +183,7 @@ impl Wire {
         let read = ready!(self.transport.poll_read(cx, self.input.space()));
         match read {
             Ok(0) => self.end = Some(Failure::closed()),
-            Ok(count) => self.input.filled += count,
+            Ok(count) => self.input.add(count),
             Err(error) => self.end = Some(Failure::of_socket(&error)),
         }
         Poll::Ready(())
@@ -218,66 +194,6 @@ fn unexpected(tag: u8) -> Failure {
     Failure::protocol(format!("the server sent a message of type {:?} that nothing asked for", char::from(tag)))
 }
 
-/// Bytes that were read, and are being taken apart.
-struct Input {
-    buffer: Vec<u8>,
-    /// Where the next message begins.
-    start: usize,
-    /// How many bytes of the buffer have been read into.
-    filled: usize,
-}
-
-impl Default for Input {
-    fn default() -> Self {
-        Self { buffer: vec![0; INPUT_BYTES], start: 0, filled: 0 }
-    }
-}
-
-impl Input {
-    /// The next whole message that is an answer: its type, and where its body lies.
-    fn next(&mut self) -> Result<Option<(u8, Range<usize>)>, Failure> {
-        loop {
-            let Some([tag, length @ ..]) = self.buffer[self.start..self.filled].first_chunk::<5>().copied() else {
-                return Ok(None);
-            };
-            let length = u32::from_be_bytes(length) as usize;
-            if !(4..=MAX_MESSAGE_BYTES).contains(&length) {
-                return Err(Failure::protocol(format!("the server sent a message of {length} bytes")));
-            }
-            let (body, end) = (self.start + 5, self.start + 1 + length);
-            if end > self.filled {
-                return Ok(None);
-            }
-            self.start = end;
-            // May come at any time.
-            if !matches!(tag, tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE | tag::PARAMETER_STATUS) {
-                return Ok(Some((tag, body..end)));
-            }
-        }
-    }
-
-    fn bytes(&self, range: Range<usize>) -> &[u8] {
-        &self.buffer[range]
-    }
-
-    /// Room to read into. There is always some.
-    fn space(&mut self) -> &mut [u8] {
-        if self.start == self.filled {
-            (self.start, self.filled) = (0, 0);
-            self.buffer.truncate(INPUT_BYTES);
-        } else if self.filled == self.buffer.len() {
-            self.buffer.copy_within(self.start..self.filled, 0);
-            (self.start, self.filled) = (0, self.filled - self.start);
-            if self.filled == self.buffer.len() {
-                // One message longer than all of it; `next` sees to it that it is not too long.
-                self.buffer.resize(self.buffer.len() * 2, 0);
-            }
-        }
-        &mut self.buffer[self.filled..]
-    }
-}
-
-/// How far sending has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sending {
     Data,
@@ -305,7 +221,6 @@ impl Transport {
         })
     }
 
-    /// Sends as much as goes.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -363,7 +278,6 @@ impl Transport {
     }
 }
 
-/// A socket without encryption.
 struct Plain {
     socket: AsyncFd<Socket>,
     /// Watches for room to write, while there is none.

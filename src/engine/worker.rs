@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::in_hand::{ClaimedSlot, InFlight};
 use super::looks::{Looks, ThreadLooks};
 use super::session::Session;
 use super::timer::Timer;
@@ -23,21 +24,16 @@ use crate::postgres::connect::Connector;
 use crate::random::SplitMix64;
 use crate::schedule::{Cursor, Slot};
 use crate::workload::batch::Batch;
-use crate::workload::request::{Request, RequestMaker};
 use crate::workload::script::{MAX_ROUND_TRIPS, Script};
+use crate::workload::{Request, RequestMaker};
 
 /// What all workers of a run share. Nothing here is locked on the way of a request.
 #[derive(Debug)]
 pub struct Shared {
-    /// Opens connections.
     pub connector: Connector,
-    /// Puts requests on the wire.
     pub script: Script,
-    /// Makes the contents of requests.
     pub maker: RequestMaker,
-    /// Hands out slots.
     pub cursor: Cursor,
-    /// When the generator stood still.
     pub looks: Arc<Looks>,
     /// Length of the warm-up, nanoseconds.
     pub warmup_ns: u64,
@@ -47,7 +43,6 @@ pub struct Shared {
     pub end_ns: AtomicU64,
     /// Slots later than this are given up, nanoseconds.
     pub max_lag_ns: Option<u64>,
-    /// How often a request is tried at most, where trying again may help.
     pub max_tries: u32,
 }
 
@@ -57,10 +52,8 @@ impl Shared {
     }
 }
 
-/// News of a worker, for the person who watches.
 #[derive(Clone, Debug)]
 pub enum Incident {
-    /// The first error of a class.
     NewError(Failure),
     /// A connection could not be replaced, for the first time with this kind of error.
     ReconnectFailed(Failure),
@@ -68,24 +61,19 @@ pub enum Incident {
     StoodStill {
         /// When that began, seconds after T0.
         started_s: f64,
-        /// How long it was.
         seconds: f64,
     },
 }
 
-/// What a worker shares with its thread.
 pub struct OfThread {
     /// Where all of the thread's workers write down what happened.
     pub recorder: Rc<RefCell<Recorder>>,
-    /// The thread's looks at the clock.
     pub looks: Rc<ThreadLooks>,
-    /// The request that this worker has in hand.
     pub in_hand: Rc<Cell<Option<Asked>>>,
     /// Where sessions go on which a request was given up.
     pub abandoned: Abandoned,
 }
 
-/// Why a request is sent when it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
     /// Its worker was waiting for it: whatever is late is the generator's fault.
@@ -105,7 +93,6 @@ impl Start {
 /// Takes sessions on which a request was given up, so that they are cancelled on the server.
 pub type Abandoned = mpsc::UnboundedSender<Session>;
 
-/// One connection and what it needs.
 pub struct Worker {
     shared: Arc<Shared>,
     recorder: Rc<RefCell<Recorder>>,
@@ -123,48 +110,6 @@ pub struct Worker {
     fruitless: u32,
 }
 
-/// A claimed slot. Unless it is kept, it is handed back when it is dropped: also where the worker is ended meanwhile.
-struct Claim {
-    slot: Slot,
-    recorder: Rc<RefCell<Recorder>>,
-    kept: bool,
-}
-
-impl Claim {
-    fn new(slot: Slot, recorder: Rc<RefCell<Recorder>>) -> Self {
-        Self { slot, recorder, kept: false }
-    }
-
-    /// From here on the slot is counted by what becomes of it.
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.recorder.borrow_mut().returned_due_ns.push(self.slot.due_ns);
-        }
-    }
-}
-
-/// A request that was handed to a connection. Unless it is settled when it is dropped (also where the worker is ended
-/// meanwhile), it may or may not be in the database.
-struct InFlight {
-    request: Unsettled,
-    recorder: Rc<RefCell<Recorder>>,
-    is_settled: bool,
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if !self.is_settled {
-            self.recorder.borrow_mut().unsettled(self.request);
-        }
-    }
-}
-
 /// A worker that is ended while a request is under way leaves its session to be cancelled.
 impl Drop for Worker {
     fn drop(&mut self) {
@@ -172,7 +117,6 @@ impl Drop for Worker {
     }
 }
 
-/// Why a wait ended.
 enum Wake {
     Due,
     ConnectionLost,
@@ -180,7 +124,6 @@ enum Wake {
 }
 
 impl Worker {
-    /// A worker with an open session.
     pub fn new(
         shared: Arc<Shared>,
         OfThread { recorder, looks, in_hand, abandoned }: OfThread,
@@ -217,7 +160,7 @@ impl Worker {
             if now_ns >= self.shared.end_ns() {
                 break;
             }
-            let claim = Claim::new(self.shared.cursor.claim(now_ns), Rc::clone(&self.recorder));
+            let claim = ClaimedSlot::new(self.shared.cursor.claim(now_ns), Rc::clone(&self.recorder));
             let due_ns = claim.slot.due_ns;
             self.in_hand.set(Some(Asked { due_ns, sent_ns: None }));
             if due_ns >= self.shared.end_ns() || !self.run_slot(claim, &mut request, &mut batch).await {
@@ -247,7 +190,7 @@ impl Worker {
     }
 
     /// Runs one claimed slot; false where the window closed before it began.
-    async fn run_slot(&mut self, claim: Claim, request: &mut Request, batch: &mut Batch) -> bool {
+    async fn run_slot(&mut self, claim: ClaimedSlot, request: &mut Request, batch: &mut Batch) -> bool {
         let (shared, slot) = (Arc::clone(&self.shared), claim.slot);
         let window = if slot.due_ns < shared.warmup_ns { Window::Warmup } else { Window::Measured };
         let unix_ms = (self.epoch.unix_ns + slot.due_ns) / 1_000_000;
@@ -255,7 +198,7 @@ impl Worker {
         let (mut claimed_ns, mut start) = self.claimed(due_ns);
         // Made before the slot is due where there is time, so that making it does not delay the request.
         shared.maker.fill(request, slot.number, unix_ms);
-        shared.script.encode(request, shared.maker.pool(), batch);
+        shared.script.encode(&shared.maker, request, batch);
         while start == Start::Waited {
             match self.wait_until(due_ns).await {
                 Wake::Due => break,
@@ -387,7 +330,6 @@ impl Worker {
         }
     }
 
-    /// Gives the session up.
     fn abandon(&mut self) {
         if let Some(session) = self.session.take().filter(Session::is_abandoned) {
             // The thread listens as long as there are workers.

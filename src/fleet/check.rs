@@ -47,9 +47,7 @@ pub(super) fn unbelievable(member: &Member, event: &Event, expected: &Expected) 
             (snapshot.index >= latest).then_some(ahead)
         }
         Event::Result(result) => wrong_result(member, result, expected),
-        Event::Tickets { taken } => {
-            taken.filter(|taken| *taken > MAX_COUNT).map(|taken| format!("{taken} tickets were taken"))
-        }
+        Event::Total { count } => count.filter(|count| *count > MAX_COUNT).map(|count| format!("its total is {count}")),
         // Their texts are cut where they are shown.
         Event::Incident { .. } | Event::Failed { .. } => None,
         Event::SetUp | Event::Started { .. } | Event::Pong { .. } | Event::Alive => None,
@@ -66,7 +64,7 @@ fn in_turn(member: &Member, event: &Event, expected: &Expected) -> bool {
         Event::Ready(_) => member.is_set_up && member.ready.is_none(),
         Event::Started { .. } => member.ready.is_some() && !member.is_started && expected.t0_there_ns.is_some(),
         Event::Second(_) | Event::Incident { .. } | Event::Result(_) => member.is_started,
-        Event::Tickets { .. } => member.is_asked_for_tickets && member.tickets.is_none(),
+        Event::Total { .. } => member.is_asked_for_total && member.total.is_none(),
         Event::Failed { .. } | Event::Pong { .. } | Event::Alive => true,
     }
 }
@@ -81,7 +79,7 @@ fn name(event: &Event) -> &'static str {
         Event::Second(_) => "second",
         Event::Incident { .. } => "incident",
         Event::Result(_) => "result",
-        Event::Tickets { .. } => "tickets",
+        Event::Total { .. } => "total",
         Event::Failed { .. } => "failed",
         Event::Pong { .. } => "pong",
         Event::Alive => "alive",

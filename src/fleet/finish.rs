@@ -12,15 +12,16 @@ use super::{Fleet, FleetError, ssh};
 use crate::agent::protocol::Order;
 use crate::merge;
 use crate::result::{FailedVm, RunResult};
-use crate::run::TicketCounter;
+use crate::run::TotalCounter;
 use crate::text::terminal::brief_lines;
 use crate::verdict;
+use crate::workload::table::Total;
 
 /// How long an agent may take to end when its input has ended.
 const END_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long [`Fleet::count_tickets`] may take: the work itself, and the way there and back.
-const TICKETS_WITHIN: Duration = TicketCounter::WITHIN.saturating_add(Duration::from_secs(5));
+/// How long [`Fleet::count_total`] may take: the work itself, and the way there and back.
+const TOTAL_WITHIN: Duration = TotalCounter::WITHIN.saturating_add(Duration::from_secs(5));
 
 /// Said where `--host-keys off` was given.
 pub const HOST_KEYS_OFF: &str = "Host keys were not checked (--host-keys off): anybody between could have read the \
@@ -28,7 +29,7 @@ pub const HOST_KEYS_OFF: &str = "Host keys were not checked (--host-keys off): a
 
 impl Fleet {
     /// The merged result, judged, with what was lost marked. Compares the clocks a last time before. `aborted` tells why
-    /// the test was ended early, where it was; `tickets` is what [`Self::count_tickets`] found, or why nothing; `stopped`
+    /// the test was ended early, where it was; `total` is what [`Self::count_total`] found, or why nothing; `stopped`
     /// tells whether a signal came before the end.
     ///
     /// # Errors
@@ -36,7 +37,7 @@ impl Fleet {
     pub async fn conclude(
         &mut self,
         aborted: Option<String>,
-        tickets: Result<u64, String>,
+        total: Result<u64, String>,
         stopped: bool,
     ) -> Result<RunResult, FleetError> {
         self.compare_clocks().await;
@@ -64,14 +65,14 @@ impl Fleet {
         let mut result = merge::merge_closed(parts, missing, self.closed_ns)?;
         result.run.aborted = aborted.or(result.run.aborted);
         result.run.interrupted |= stopped;
-        // Tickets of a machine whose requests do not count would be too many.
+        // The part of a machine whose requests do not count would be too much.
         if let Some(verification) = result.verification.as_mut().filter(|found| found.error.is_none())
-            && self.plan.plan.workload.rate_limiting
+            && let Some(Total { table, unit, .. }) = self.plan.plan.workload.total()
         {
-            match tickets.and_then(|taken| is_whole.then_some(taken).ok_or_else(|| "a machine is missing".to_owned())) {
-                Ok(taken) => verification.tickets_taken = Some(taken),
+            match total.and_then(|count| is_whole.then_some(count).ok_or_else(|| "a machine is missing".to_owned())) {
+                Ok(count) => verification.total = Some(count),
                 Err(why) => {
-                    verification.error = Some(format!("the tickets in resource_bucket could not be counted: {why}"));
+                    verification.error = Some(format!("the {unit} in {table} could not be counted: {why}"));
                 }
             }
         }
@@ -83,19 +84,19 @@ impl Fleet {
         Ok(result)
     }
 
-    /// How many tickets the whole test has taken, where `--verify` asks for it; otherwise why that is not known. Takes
+    /// How much the workload's total has grown during the whole test, where `--verify` asks for it; otherwise why that is not known. Takes
     /// 20 s at most.
     ///
     /// Asks two machines where there are as many, since one alone could say anything in the name of all. One that says
     /// nothing is passed over.
     ///
     /// # Errors
-    /// What a lost machine has taken is not known, and neither is anything where the rows could not be counted; or nobody
+    /// What a lost machine has added is not known, and neither is anything where the rows could not be counted; or nobody
     /// can tell.
-    pub async fn count_tickets(&mut self) -> Result<u64, String> {
+    pub async fn count_total(&mut self) -> Result<u64, String> {
         let plan = &self.plan.plan;
-        if !plan.verify || !plan.workload.rate_limiting {
-            return Err("nobody asked for them".to_owned());
+        if !plan.verify || plan.workload.total().is_none() {
+            return Err("nobody asked for it".to_owned());
         }
         let counted = |member: &Member| {
             let verification = member.result.as_ref().and_then(|result| result.verification.as_ref());
@@ -108,15 +109,15 @@ impl Fleet {
         }
         let asked: Vec<usize> = (0..self.members.len()).take(2).collect();
         for index in &asked {
-            self.members[*index].is_asked_for_tickets = true;
-            self.members[*index].send(&Order::CountTickets);
+            self.members[*index].is_asked_for_total = true;
+            self.members[*index].send(&Order::CountTotal);
         }
         let answered =
-            self.until_all(&asked, |member| member.tickets.is_some() || member.distrusted.is_some() || member.ended);
-        let _ = tokio::time::timeout(TICKETS_WITHIN, answered).await;
+            self.until_all(&asked, |member| member.total.is_some() || member.distrusted.is_some() || member.ended);
+        let _ = tokio::time::timeout(TOTAL_WITHIN, answered).await;
         let told = asked.iter().filter_map(|index| {
             let member = &self.members[*index];
-            Some((member.host.name.as_str(), member.tickets.flatten()?))
+            Some((member.host.name.as_str(), member.total.flatten()?))
         });
         match *told.collect::<Vec<_>>() {
             [] => Err("the database did not tell, or somebody else emptied the table during the run".to_owned()),

@@ -47,7 +47,7 @@ fn config() -> Config {
 /// What an honest machine says from its first word to its result, of a run in which not everything went well.
 pub fn honest() -> Vec<Event> {
     const MS: u64 = 1_000_000;
-    let phases = script::phase_names(config().pipeline, &config().workload());
+    let phases = script::phase_names(config().pipeline, &config().workload);
     let server = ServerInfo { version: Some("15.1".to_owned()), max_connections: Some(100), ..ServerInfo::default() };
     let mut events = vec![
         Event::Hello(Hello {

@@ -121,9 +121,9 @@ impl Fleet {
             }
             // What a machine says after it was given up comes too late to count.
             What::Event(_) if !member.is_present() => None,
-            // Of a machine that has delivered its result, only the time and the tickets are still of interest.
+            // Of a machine that has delivered its result, only the time and the total are still of interest.
             What::Event(event)
-                if member.result.is_some() && !matches!(*event, Event::Pong { .. } | Event::Tickets { .. }) =>
+                if member.result.is_some() && !matches!(*event, Event::Pong { .. } | Event::Total { .. }) =>
             {
                 None
             }

@@ -81,9 +81,9 @@ pub struct Member {
     pub totals: Totals,
     /// Its whole result.
     pub result: Option<RunResult>,
-    /// How many tickets the whole test has taken, and whether the answer is there.
-    pub(super) tickets: Option<Option<u64>>,
-    pub(super) is_asked_for_tickets: bool,
+    /// The total of the whole test, and whether the answer is there.
+    pub(super) total: Option<Option<u64>>,
+    pub(super) is_asked_for_total: bool,
     /// That it said what cannot be, so that nothing it said counts, and what that was.
     pub(super) distrusted: Option<String>,
     /// Why nothing more is expected of it.
@@ -128,8 +128,8 @@ impl Member {
             known_before: None,
             totals: Totals::default(),
             result: None,
-            tickets: None,
-            is_asked_for_tickets: false,
+            total: None,
+            is_asked_for_total: false,
             distrusted: None,
             lost: None,
             killing: None,
@@ -176,7 +176,7 @@ impl Member {
             Event::Ready(ready) => self.ready = Some(*ready),
             Event::Started { .. } => self.is_started = true,
             Event::Failed { message } => return Err(message),
-            Event::Tickets { taken } => self.tickets = Some(taken),
+            Event::Total { count } => self.total = Some(count),
             Event::Incident { class, message } => {
                 let [class, message] = [brief(&class, INCIDENT_CHARS[0]), brief(&message, INCIDENT_CHARS[1])];
                 return Ok(News::Incident { class, message });

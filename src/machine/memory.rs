@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use crate::engine::EngineOptions;
 use crate::engine::wire::SEND_BUFFER_BYTES;
 use crate::workload::Workload;
-use crate::workload::payload::Pool;
 
 const MIB: u64 = 1 << 20;
 
@@ -159,10 +158,12 @@ struct Needed {
 impl Needed {
     /// `socket_bytes` is what the system may hold for a socket.
     fn of(engine: &EngineOptions, workload: &Workload, socket_bytes: u64) -> Self {
-        let held_bytes = if workload.server_side_data { 0 } else { socket_bytes.min(workload.sizes.total() as u64) };
-        let copies = if workload.server_side_data { 1 + POOL_COPIES_SENT } else { 1 };
+        let (held_bytes, copies) = match workload.needs_material() {
+            true => (0, 1 + POOL_COPIES_SENT),
+            false => (socket_bytes.min(workload.document_bytes() as u64), 1),
+        };
         Self {
-            documents: copies * Pool::bytes_for(&workload.sizes) as u64,
+            documents: copies * workload.pool_bytes() as u64,
             workers: engine.workers as u64 * (WORKER_BYTES + held_bytes),
             threads: engine.threads as u64 * THREAD_BYTES,
         }
@@ -188,14 +189,8 @@ pub(super) fn check(
     if needed.total() <= *bytes {
         return Ok(());
     }
-    let mut parts = [
-        (
-            needed.documents,
-            "the largest of --output-size-kb, --raw-response-size-kb, --input-size-kb, --raw-request-size-kb",
-        ),
-        (needed.workers, "--workers"),
-        (needed.threads, "--threads"),
-    ];
+    let mut parts =
+        [(needed.documents, Workload::SIZE_FLAGS), (needed.workers, "--workers"), (needed.threads, "--threads")];
     parts.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
     let worth_naming = |part: &&(u64, &str)| part.0 >= needed.total() / 10;
     let lower: Vec<String> =
@@ -220,7 +215,7 @@ fn mib(bytes: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::schedule::{Pace, Schedule, Share};
-    use crate::workload::payload::{MAX_BYTES, Sizes};
+    use crate::workload::payload::MAX_BYTES;
     use crate::workload::script::SessionOptions;
 
     const MEMINFO: &str = "MemTotal:       24682612 kB\nMemFree:         1672000 kB\nMemAvailable:   2000 kB\n";
@@ -312,9 +307,7 @@ mod tests {
             max_tries: 1,
             session,
         };
-        let sizes = Sizes { input: 1_024, output: largest, raw_request: 1_024, raw_response: largest };
-        let workload = Workload { sizes, rate_limiting: true, experimentation: true, server_side_data: false, seed: 1 };
-        (engine, workload)
+        (engine, Workload::of_kb(largest as f64 / 1024.0))
     }
 
     fn memory(bytes: u64, limited_by: Limit) -> Memory {
@@ -343,7 +336,7 @@ mod tests {
 
     #[test]
     fn exactly_enough_is_enough() {
-        let (engine, mut workload) = run(8, 2, 2 << 20);
+        let (engine, workload) = run(8, 2, 1 << 20);
         let total = Needed::of(&engine, &workload, 0).total();
         let fits = |workload: &Workload, on_unix_sockets: bool, bytes: u64| {
             check(&engine, workload, on_unix_sockets, Some(&memory(bytes, Limit::Machine))).is_ok()
@@ -351,8 +344,7 @@ mod tests {
         assert!(fits(&workload, false, total) && !fits(&workload, false, total - 1));
         // Of a request of 4 MiB the system may hold one.
         assert!(fits(&workload, true, total + 8 * MIB) && !fits(&workload, true, total + 8 * MIB - 1));
-        workload.server_side_data = true;
-        assert!(!fits(&workload, false, total), "the pool is sent, and that takes more");
+        assert!(!fits(&workload.with_material(), false, total), "the pool is sent, and that takes more");
     }
 
     #[test]

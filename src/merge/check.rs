@@ -14,7 +14,6 @@ use crate::measure::recorder::{Durations, Figures, Timeline};
 use crate::measure::stalls::{self, Stalls};
 use crate::result::{Accounting, FORMAT, RunResult, Summary, VERSION, Verification, WarmupCounts};
 use crate::schedule::{Arrival, Rate};
-use crate::workload::TABLES;
 use crate::workload::script;
 
 /// What a document says and nothing in it can prove or refute: the VM's own words and measurements. `merge` hands them on,
@@ -160,7 +159,7 @@ fn counts_disagree(result: &RunResult) -> Option<String> {
     }
     // Before they are decoded: a histogram takes a thousand times the space of its text.
     let (phases, found) =
-        (script::phase_names(result.config.pipeline, &result.config.workload()), &result.histograms.phases);
+        (script::phase_names(result.config.pipeline, &result.config.workload), &result.histograms.phases);
     if found.len() != phases.len() {
         return Some(format!(
             "its requests have {} round trips, and it has histograms of {}",
@@ -273,15 +272,11 @@ fn is_outage(outage: &Outage) -> bool {
 
 /// What a VM tells of its rows, of other tables or requests than it had.
 fn verification_disagrees(found: &Verification, result: &RunResult) -> Option<String> {
-    let written = TABLES.into_iter().filter(|table| match *table {
-        // Of this one the tickets are counted.
-        "resource_bucket" => false,
-        "variant_by_episode" => result.config.experimentation,
-        _ => true,
-    });
     let is_counted = found.error.is_none();
+    let counts = result.config.workload.counts();
+    let names = counts.iter().map(|count| count.name).filter(|_| is_counted);
     let tables = found.tables.iter().map(|table| table.table.as_str());
-    if !tables.eq(written.filter(|_| is_counted)) || (!is_counted && found.tickets_taken.is_some()) {
+    if !tables.eq(names) || (!is_counted && found.total.is_some()) {
         return Some("it counted rows of other tables than it wrote".to_owned());
     }
     let (account, warmup) = (&result.accounting, &result.run.warmup);

@@ -189,9 +189,9 @@ fn verification(parts: &[Part]) -> Option<Verification> {
             _ => format!("{} of {} VMs were not verified: {errors}", failed.len(), parts.len()),
         });
     }
-    // One machine alone is the whole test, and has counted the tickets, too.
+    // One VM alone is the whole test, and has counted the total, too.
     if let [only] = parts {
-        sum.tickets_taken = only.result.verification.as_ref().and_then(|found| found.tickets_taken);
+        sum.total = only.result.verification.as_ref().and_then(|found| found.total);
     }
     Some(sum)
 }

@@ -31,7 +31,7 @@ pub(super) fn stood_still(parts: &[Part], t0_s: impl Fn(&Part) -> f64) -> Stalls
 
 /// Whether another VM stood still for so long during an outage of `part` that less than a second of it is left: it may
 /// have held locks that the others waited for, which is not the database's fault. No lock breaks a connection, and
-/// without rate limiting there are no rows that two VMs write.
+/// without a shared table there are no rows that two VMs write.
 pub(super) fn explain(parts: &[Part], part: &Part, outage: &Outage, t0_s: impl Fn(&Part) -> f64) -> bool {
     let end_s = end_s(outage);
     let broke = part.result.errors.iter().filter(|error| error.origin == ErrorOrigin::Connection).any(|error| {
@@ -39,7 +39,7 @@ pub(super) fn explain(parts: &[Part], part: &Part, outage: &Outage, t0_s: impl F
             && error.last_s.is_none_or(|last_s| last_s >= outage.started_s)
     });
     let others = || parts.iter().filter(|other| !std::ptr::eq(*other, part));
-    part.result.config.rate_limiting
+    part.result.config.workload.shared_table().is_some()
         && !broke
         && others().any(|other| explains(other, outage, t0_s(other) - t0_s(part)))
 }

@@ -12,13 +12,13 @@
 
 mod cancel;
 mod error;
+mod password;
 mod session;
 mod socket;
 mod stream;
 mod tls_error;
 
 use std::future::{Future, poll_fn};
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -33,13 +33,11 @@ pub use error::{ConnectError, ConnectErrorKind};
 pub use stream::{Encrypted, Stream};
 
 use super::conninfo::{
-    ChannelBinding, ConnectionSpec, Host, HostSpec, LoadBalanceHosts, PasswordSource, SslMode, SslNegotiation,
-    TargetSessionAttrs,
+    ChannelBinding, ConnectionSpec, Host, HostSpec, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs,
 };
 use super::passfile::Passfile;
-use super::secret::Secret;
 use super::tls;
-use error::{Attempt, PasswordOrigin};
+use error::Attempt;
 use session::Announced;
 use socket::{Endpoint, SocketError};
 use stream::{Tap, TapTls};
@@ -67,7 +65,6 @@ struct Inner {
     session_settings: String,
 }
 
-/// What one socket is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encryption {
     Plain,
@@ -86,13 +83,10 @@ struct Opened {
     canceller: Canceller,
 }
 
-/// A connection with all that belongs to it.
 pub struct Connection {
-    /// Queues requests.
     pub client: Client,
     /// Moves bytes. Once the client is dropped, it ends when the server has let go of the connection.
     pub driver: Driver,
-    /// Stops what the server is doing for it.
     pub canceller: Canceller,
     /// The server process, as the server or a pooler names it; `None` where it names none. Poolers make one up.
     pub process_id: Option<i32>,
@@ -117,7 +111,6 @@ impl Connector {
     }
 
     /// The same server and user, but another database.
-    #[must_use]
     pub fn with_dbname(&self, dbname: &str) -> Self {
         let mut inner = Inner::clone(&self.inner);
         dbname.clone_into(&mut inner.spec.dbname);
@@ -126,14 +119,12 @@ impl Connector {
 
     /// The same, with SQL that is run on each connection before it is handed out. Where the server refuses it, the
     /// connection is used all the same.
-    #[must_use]
     pub fn with_session_settings(&self, sql: &str) -> Self {
         let mut inner = Inner::clone(&self.inner);
         sql.clone_into(&mut inner.session_settings);
         Self { inner: Arc::new(inner) }
     }
 
-    /// What is connected to.
     pub fn spec(&self) -> &ConnectionSpec {
         &self.inner.spec
     }
@@ -250,7 +241,6 @@ impl Inner {
         Err(ConnectError::combined(last.into_iter().collect()))
     }
 
-    /// Gives up after `connect_timeout`.
     async fn limited<T>(
         &self,
         attempt: &Attempt,
@@ -375,40 +365,6 @@ impl Inner {
             ChannelBinding::Require => pg::ChannelBinding::Require,
         });
         config
-    }
-
-    /// The password for a host, and where it stood.
-    fn password(&self, host: &HostSpec) -> (Option<&Secret>, PasswordOrigin) {
-        let spec = &self.spec;
-        if let Some(password) = &spec.password {
-            let origin = match spec.password_source {
-                PasswordSource::ConnectionString => PasswordOrigin::ConnectionString,
-                PasswordSource::Environment => PasswordOrigin::Environment,
-            };
-            return (Some(password), origin);
-        }
-        let name = match &host.host {
-            Host::Default => "localhost",
-            Host::Unix(directory) if socket::is_default_directory(directory) => "localhost",
-            Host::Unix(name) | Host::Tcp(name) => name,
-        };
-        let found = self.passfile.password(name, host.port, &spec.dbname, &spec.user);
-        match (found, &spec.passfile) {
-            (Some(password), Some(path)) => (Some(password), PasswordOrigin::Passfile(PathBuf::clone(path))),
-            (None, Some(path)) => (None, PasswordOrigin::None(self.why_no_password(path, name, host.port))),
-            (_, None) => (None, PasswordOrigin::None(None)),
-        }
-    }
-
-    /// Why the password file gave none; nothing where there is no file.
-    fn why_no_password(&self, path: &Path, name: &str, port: u16) -> Option<String> {
-        if let Some(fault) = &self.passfile_fault {
-            // In the middle of a sentence.
-            return Some(fault.trim_end_matches('.').replacen("The password file", "the password file", 1));
-        }
-        let ConnectionSpec { dbname, user, .. } = &self.spec;
-        let path = path.display();
-        (!self.passfile.is_empty()).then(|| format!("no line of {path} is for {name}:{port}:{dbname}:{user}, add one"))
     }
 
     fn attempt(&self, host: &HostSpec) -> Attempt {

@@ -24,7 +24,6 @@ pub use values::{
 use super::secret::Secret;
 use parameters::Parameters;
 
-/// The port of a server that was given none.
 pub const DEFAULT_PORT: u16 = 5432;
 
 /// How long one connection attempt may take when `connect_timeout` is absent.
@@ -34,11 +33,9 @@ pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("The connection string (--postgres-url) cannot be used: {}.", faults.join("; "))]
 pub struct InvalidConnectionString {
-    /// One clause for each fault.
     pub faults: Vec<String>,
 }
 
-/// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
     /// Nothing was said: the usual local socket if there is one, else `localhost`.
@@ -71,12 +68,9 @@ impl fmt::Display for HostSpec {
     }
 }
 
-/// Where the password in [`ConnectionSpec::password`] stood, so that an error can say which one was wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordSource {
-    /// In the connection string.
     ConnectionString,
-    /// In `PGPASSWORD`.
     Environment,
 }
 
@@ -87,32 +81,23 @@ pub enum RootCert {
     Default,
     /// The authorities that the operating system trusts.
     System,
-    /// The certificates in this file.
     File(PathBuf),
 }
 
-/// Everything about TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsSpec {
-    /// `sslmode`
     pub mode: SslMode,
-    /// `sslrootcert`
     pub root: RootCert,
     /// `sslcert`; absent: `~/.postgresql/postgresql.crt`, if it exists.
     pub cert: Option<PathBuf>,
     /// `sslkey`; absent: `~/.postgresql/postgresql.key`.
     pub key: Option<PathBuf>,
-    /// `sslcertmode`
     pub cert_mode: SslCertMode,
-    /// `sslnegotiation`
     pub negotiation: SslNegotiation,
     /// `sslsni`: whether the host's name is sent in the clear, which proxies route by.
     pub sni: bool,
-    /// `ssl_min_protocol_version`
     pub min_version: TlsVersion,
-    /// `ssl_max_protocol_version`
     pub max_version: TlsVersion,
-    /// The home directory, where the default files are.
     pub home: Option<PathBuf>,
 }
 
@@ -134,9 +119,7 @@ pub struct Keepalives {
 pub struct ConnectionSpec {
     /// The servers, at least one, in the order in which to try them.
     pub hosts: Vec<HostSpec>,
-    /// `user`
     pub user: String,
-    /// `dbname`
     pub dbname: String,
     /// Whether the name of the database was given. Otherwise it is the user's name, as with libpq.
     pub is_dbname_given: bool,
@@ -148,25 +131,18 @@ pub struct ConnectionSpec {
     pub password_source: PasswordSource,
     /// The file to search for a password when `password` is absent.
     pub passfile: Option<PathBuf>,
-    /// `application_name`
     pub application_name: Option<String>,
-    /// `fallback_application_name`
     pub fallback_application_name: Option<String>,
     /// `options`: command-line options for the server's session.
     pub options: Option<String>,
     /// `connect_timeout`: for one address, from the first packet to the end of authentication. `None`: no limit.
     pub connect_timeout: Option<Duration>,
-    /// `keepalives…`
     pub keepalives: Keepalives,
     /// `tcp_user_timeout`: how long sent data may stay unacknowledged. `None`: the operating system's default.
     pub tcp_user_timeout: Option<Duration>,
-    /// `ssl…`
     pub tls: TlsSpec,
-    /// `channel_binding`
     pub channel_binding: ChannelBinding,
-    /// `target_session_attrs`
     pub target_session_attrs: TargetSessionAttrs,
-    /// `load_balance_hosts`
     pub load_balance_hosts: LoadBalanceHosts,
 }
 
@@ -185,9 +161,6 @@ impl ConnectionSpec {
 
     /// The same connection string with all that the environment adds to it, but for `PGPASSWORD`: for a process in other
     /// surroundings. Paths of files stay as they are.
-    ///
-    /// # Errors
-    /// It cannot be used. Every fault is reported at once.
     pub fn portable(text: &str, environment: &Environment) -> Result<Secret, InvalidConnectionString> {
         Self::parse(text, environment)?;
         let pairs = syntax::pairs(text).map_err(|fault| InvalidConnectionString { faults: vec![fault] })?;

@@ -10,10 +10,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow};
 
 use super::connect::{Canceller, ConnectError, ConnectErrorKind, Connection, Connector, Driver};
 
-/// The I/O half of a connection.
 pub struct Io {
     state: State,
 }
@@ -25,12 +26,10 @@ enum State {
 }
 
 impl Io {
-    /// Takes over a fresh driver.
     pub fn new(driver: Driver) -> Self {
         Self { state: State::Open(driver) }
     }
 
-    /// Moves bytes, if there are any to move.
     fn poll_driver(&mut self, cx: &mut Context<'_>) {
         if let State::Open(driver) = &mut self.state
             && let Poll::Ready(result) = driver.as_mut().poll(cx)
@@ -64,7 +63,6 @@ impl Io {
         .await;
     }
 
-    /// Whether the connection is over.
     pub fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended(_))
     }
@@ -78,11 +76,13 @@ impl Io {
     }
 }
 
+/// The parameters of a statement, with their types.
+pub type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
 /// A client and its connection, for everything outside of the measured request.
 pub struct Link {
     /// Queues requests. They proceed only while [`Link::run`] or [`Io::drive`] runs.
-    pub client: tokio_postgres::Client,
-    /// Moves bytes.
+    pub client: Client,
     pub io: Io,
     /// How long [`Link::run`] waits.
     limit: Option<Duration>,
@@ -96,16 +96,13 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// Why there is no answer to what was asked through a [`Link`].
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The server's error, or how the connection ended.
     #[error(transparent)]
     Database(#[from] tokio_postgres::Error),
-    /// The connection is open, and nothing came.
     #[error(
         "there was no answer within {0:?}; is the server busy or cut off, or a pooler before it paused or full? \
          (A question is waited for as long as connect_timeout in --postgres-url allows)"
     )]
     Silent(Duration),
-    /// The connection is open, and work that may take its time was not done in time.
     #[error("it was not done within {0:?}; is the server busy or cut off?")]
     Unfinished(Duration),
 }
@@ -125,9 +122,6 @@ impl Link {
     ///
     /// Tried a second time where the server has no connection left, or hangs up: a connection of ours that was there
     /// before may still be ending.
-    ///
-    /// # Errors
-    /// No connection.
     pub async fn open(connector: &Connector) -> Result<Self, ConnectError> {
         match Self::try_open(connector).await {
             Err(error) if may_be_ending(&error) => {
@@ -138,14 +132,46 @@ impl Link {
         }
     }
 
-    /// As [`Link::open`], with one attempt.
-    ///
-    /// # Errors
-    /// No connection.
     pub async fn try_open(connector: &Connector) -> Result<Self, ConnectError> {
         let Connection { client, driver, canceller, process_id } = connector.connect_whole().await?;
         let limit = connector.spec().connect_timeout;
         Ok(Self { client, io: Io::new(driver), limit, canceller, process_id })
+    }
+
+    /// Connects for one piece of work, and closes the connection after it.
+    pub async fn once<T>(connector: &Connector, work: impl AsyncFnOnce(&mut Self) -> T) -> Result<T, ConnectError> {
+        let mut link = Self::open(connector).await?;
+        let done = work(&mut link).await;
+        link.close().await;
+        Ok(done)
+    }
+
+    /// Runs statements without parameters, and returns their rows as text. Behind every pooler it stays one message.
+    pub async fn ask(&mut self, sql: &str) -> Result<Vec<SimpleQueryRow>, LinkError> {
+        Ok(rows(self.run(async |client| client.simple_query(sql).await).await?))
+    }
+
+    /// As [`Self::ask`], within `limit` or as long as it takes.
+    pub async fn ask_within(&mut self, limit: Option<Duration>, sql: &str) -> Result<Vec<SimpleQueryRow>, LinkError> {
+        Ok(rows(self.run_within(limit, async |client| client.simple_query(sql).await).await?))
+    }
+
+    /// The first value of the first row of [`Self::ask`].
+    pub async fn ask_one(&mut self, sql: &str) -> Result<Option<String>, LinkError> {
+        Ok(self.ask(sql).await?.first().and_then(|row| row.get(0)).map(str::to_owned))
+    }
+
+    pub async fn query(&mut self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, LinkError> {
+        self.run(async |client| client.query_typed(sql, parameters).await).await
+    }
+
+    pub async fn query_within(
+        &mut self,
+        limit: Option<Duration>,
+        sql: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, LinkError> {
+        self.run_within(limit, async |client| client.query_typed(sql, parameters).await).await
     }
 
     /// The server process, as whoever answers names it; `None` where it names none. A pooler makes one up.
@@ -156,10 +182,7 @@ impl Link {
     /// Runs what `work` does with the client: a question that is answered at once. Where the server ended the
     /// connection instead of answering, the error is the server's own. Where it does not answer in time, the connection
     /// is given up.
-    ///
-    /// # Errors
-    /// The driver's, or that the time is over.
-    pub async fn run<'a, F, T>(&'a mut self, work: impl FnOnce(&'a tokio_postgres::Client) -> F) -> Result<T, LinkError>
+    pub async fn run<'a, F, T>(&'a mut self, work: impl FnOnce(&'a Client) -> F) -> Result<T, LinkError>
     where
         F: Future<Output = Result<T, tokio_postgres::Error>>,
     {
@@ -171,13 +194,10 @@ impl Link {
     }
 
     /// As [`Link::run`], for work that takes the server some time: as long as `limit`, or as it takes.
-    ///
-    /// # Errors
-    /// As of [`Link::run`].
     pub async fn run_within<'a, F, T>(
         &'a mut self,
         limit: Option<Duration>,
-        work: impl FnOnce(&'a tokio_postgres::Client) -> F,
+        work: impl FnOnce(&'a Client) -> F,
     ) -> Result<T, LinkError>
     where
         F: Future<Output = Result<T, tokio_postgres::Error>>,
@@ -212,6 +232,11 @@ impl Link {
         drop(client);
         let _ = tokio::time::timeout(Duration::from_secs(1), io.until_ended()).await;
     }
+}
+
+fn rows(messages: Vec<SimpleQueryMessage>) -> Vec<SimpleQueryRow> {
+    let row = |message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None };
+    messages.into_iter().filter_map(row).collect()
 }
 
 /// Whether a failure to connect may come of a connection of ours that the server has not yet let go of.

@@ -9,7 +9,6 @@ use std::path::Path;
 
 use super::secret::Secret;
 
-/// The entries of a password file, in its order.
 #[derive(Debug, Clone, Default)]
 pub struct Passfile {
     entries: Vec<Entry>,
@@ -47,7 +46,6 @@ impl Passfile {
         }
     }
 
-    /// Whether it has no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

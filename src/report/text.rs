@@ -12,6 +12,7 @@ use crate::schedule::Share;
 use crate::text::terminal::{lines_of, printable};
 use crate::text::words::{capitalised, number};
 use crate::text::words::{name_list, thousands};
+use crate::workload::TOTAL;
 
 /// Lost VMs that are named before "and N more".
 const NAMED_VMS: usize = 3;
@@ -69,26 +70,20 @@ impl<'a> Header<'a> {
 
     pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
         let config = self.config;
-        let on = |on: bool| if on { "enabled" } else { "disabled" }.to_owned();
-        let kb =
-            config.input_size_kb + config.output_size_kb + config.raw_request_size_kb + config.raw_response_size_kb;
         let target = config.target_rps.map_or("max (closed loop)".to_owned(), number);
         let mut lines = vec![
             ("Target RPS", target),
             ("Duration", format!("{}s", number(config.duration_seconds))),
             ("Connections", config.workers.to_string()),
-            ("Rate limiting", on(config.rate_limiting)),
-            ("Experimentation", on(config.experimentation)),
-            ("Data per request", format!("{kb:.1} KB ({:.2} MB)", kb / 1024.0)),
-            ("Data generation", if config.server_side_data { "server-side (SQL)" } else { "client-side" }.to_owned()),
-            (
-                "Database",
-                match self.target_from {
-                    Some(from) => format!("{} ({from})", config.target),
-                    None => config.target.clone(),
-                },
-            ),
         ];
+        lines.extend(config.workload.described());
+        lines.push((
+            "Database",
+            match self.target_from {
+                Some(from) => format!("{} ({from})", config.target),
+                None => config.target.clone(),
+            },
+        ));
         if let Some(version) = &self.server.version {
             let tables = self.server.tables.as_deref().map(|kind| format!(", {kind} tables")).unwrap_or_default();
             lines.push(("Server", format!("PostgreSQL {version}{tables}")));
@@ -272,7 +267,7 @@ fn verification(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     for TableRows { table, rows } in &found.tables {
         line(out, &printable(table), &thousands(*rows))?;
     }
-    found.tickets_taken.map_or(Ok(()), |taken| line(out, "resource_bucket", &format!("{} tickets", thousands(taken))))
+    found.total.map_or(Ok(()), |total| line(out, TOTAL.table, &format!("{} {}", thousands(total), TOTAL.unit)))
 }
 
 fn errors(out: &mut impl Write, result: &RunResult) -> io::Result<()> {

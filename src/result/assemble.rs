@@ -290,6 +290,7 @@ mod tests {
     use crate::measure::recorder::{Instants, Window};
     use crate::result::tests::sample;
     use crate::schedule::{Arrival, Rate, Share};
+    use crate::workload::Workload;
 
     const MS: u64 = 1_000_000;
     const SECOND: u64 = 1_000 * MS;
@@ -298,13 +299,7 @@ mod tests {
     fn context(pace: Pace) -> Context {
         let share = Share { index: 1, of: 2 };
         // Documents of 1 MB in a request.
-        let mut config = crate::result::Config {
-            input_size_kb: 256.0,
-            output_size_kb: 256.0,
-            raw_request_size_kb: 256.0,
-            raw_response_size_kb: 256.0,
-            ..sample().config
-        };
+        let mut config = crate::result::Config { workload: Workload::of_kb(256.0), ..sample().config };
         if pace == Pace::Closed {
             config.target_rps = None;
         }

@@ -14,7 +14,6 @@ impl RunResult {
     /// hold, the round trips maybe with fewer digits.
     pub(crate) fn derive(&mut self, figures: &Figures) {
         let accounting = self.accounting;
-        let workload = self.config.workload();
         self.run.started_at = rfc3339(self.run.started_unix_ns);
         self.latency_ms = Summary::new(&figures.latency, accounting.unanswered());
         self.service_time_ms = Summary::new(&figures.service, accounting.unfinished);
@@ -22,10 +21,10 @@ impl RunResult {
         self.wait_for_connection_ms = Summary::new(&figures.wait, accounting.skipped + accounting.not_started);
         // No round trip takes longer than its request.
         let most_ms = self.service_time_ms.max.filter(|_| figures.service.past_range == 0);
-        let names = script::phase_names(self.config.pipeline, &workload);
+        let names = script::phase_names(self.config.pipeline, &self.config.workload);
         let phase = |(name, durations)| Phase { name, summary: Summary::new(durations, 0).at_most(most_ms) };
         self.phases_ms = names.into_iter().zip(&figures.phases).map(phase).collect();
-        self.data_written_mb = accounting.ok as f64 * workload.sizes.total() as f64 / 1_048_576.0;
+        self.data_written_mb = accounting.ok as f64 * self.config.workload.document_bytes() as f64 / 1_048_576.0;
         let timeline = std::mem::take(&mut self.throughput.timeline);
         let completed = timeline.completed.iter().fold(0u64, |sum, count| sum.saturating_add(*count));
         let seconds = self.run.window_seconds;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::text::words::{name_list, thousands};
+use crate::workload::TOTAL;
+use crate::workload::table::Total;
 
 /// What was found in the database after the drain (`--verify`). The warm-up is part of all counts. Where there are
 /// several VMs: acknowledged and unsettled requests of all, and the rows of those that could be verified.
@@ -21,9 +23,10 @@ pub struct Verification {
     pub not_committed: u64,
     /// Rows of this run, by table.
     pub tables: Vec<TableRows>,
-    /// Requests that took a ticket from `resource_bucket` since the run began; `null` where it is not written, or where
-    /// other parts of the test write it at the same time.
-    pub tickets_taken: Option<u64>,
+    /// Growth of the workload's total since the run began: one for each committed request. `null` where it has none, or
+    /// where other parts of the test add to it at the same time.
+    #[serde(rename = "tickets_taken")]
+    pub total: Option<u64>,
     /// Why it could not be found out, where it could not.
     pub error: Option<String>,
 }
@@ -54,9 +57,9 @@ impl Verification {
     }
 
     /// What was found of each kind of row: table and count.
-    fn found(&self) -> impl Iterator<Item = (&str, u64)> {
-        let tickets = self.tickets_taken.map(|taken| ("resource_bucket (tickets)", taken));
-        self.tables.iter().map(|table| (table.table.as_str(), table.rows)).chain(tickets)
+    fn found(&self) -> impl Iterator<Item = (String, u64)> {
+        let total = self.total.map(|total| (format!("{} ({})", TOTAL.table, TOTAL.unit), total));
+        self.tables.iter().map(|table| (table.table.clone(), table.rows)).chain(total)
     }
 
     /// How many requests must be there.
@@ -77,11 +80,11 @@ impl Verification {
         name_list(&texts.iter().map(String::as_str).collect::<Vec<_>>(), NAMED)
     }
 
-    /// The tables that show fewer rows or tickets than there must be.
+    /// The tables in which fewer requests are found than there must be.
     pub fn short_tables(&self) -> Vec<&str> {
         let (least, _) = self.bounds();
-        let tickets = self.tickets_taken.map(|taken| ("resource_bucket", taken));
-        let tables = self.tables.iter().map(|table| (table.table.as_str(), table.rows)).chain(tickets);
+        let total = self.total.map(|total| (TOTAL.table, total));
+        let tables = self.tables.iter().map(|table| (table.table.as_str(), table.rows)).chain(total);
         tables.filter(|(_, rows)| *rows < least).map(|(table, _)| table).collect()
     }
 
@@ -107,7 +110,7 @@ impl Verification {
                 thousands(least),
             ));
         }
-        // Anybody may have taken tickets, but only this test makes its ids.
+        // Anybody may have added to the total, but only this test makes its ids.
         let greatest = self.tables.iter().map(|table| table.rows).max()?;
         (greatest > most).then(|| {
             format!(
@@ -126,15 +129,15 @@ impl Verification {
             return Some(error.clone());
         }
         let (_, most) = self.bounds();
-        let taken = self.tickets_taken.filter(|taken| *taken > most)?;
+        let total = self.total.filter(|total| *total > most)?;
+        let Total { table, unit, .. } = TOTAL;
+        let (total, more) = (thousands(total), thousands(total - most));
         Some(format!(
-            "somebody else wrote resource_bucket during the run: {} tickets were taken, {} more than by this test",
-            thousands(taken),
-            thousands(taken - most)
+            "somebody else wrote {table} during the run: {total} {unit} were taken, {more} more than by this test"
         ))
     }
 
-    /// Adds another VM's part. Tickets are not counted by part, and of one whose rows could not be counted, the error is
+    /// Adds another VM's part. The total is not counted by part, and of one whose rows could not be counted, the error is
     /// for the caller to tell.
     pub fn add(&mut self, other: &Self) {
         self.acknowledged = self.acknowledged.saturating_add(other.acknowledged);
@@ -168,7 +171,7 @@ mod tests {
             committed,
             not_committed,
             tables: tables.into(),
-            tickets_taken: Some(rows),
+            total: Some(rows),
             error: None,
         }
     }
@@ -199,7 +202,7 @@ mod tests {
         let said = found.difference().unwrap();
         assert!(said.starts_with("10 of 1,000 ") && said.ends_with("of 1,000, model_inference has 990"), "{said}");
         found = verified(1_000, (0, 0, 0), 1_000);
-        found.tickets_taken = Some(996);
+        found.total = Some(996);
         assert!(found.difference().unwrap().contains("resource_bucket (tickets) has 996"));
         assert_eq!((found.short_tables(), found.doubt()), (vec!["resource_bucket"], None));
     }
@@ -207,7 +210,7 @@ mod tests {
     #[test]
     fn tickets_that_somebody_else_took_are_no_fault_of_the_database() {
         let mut found = verified(1_000, (0, 0, 0), 1_000);
-        found.tickets_taken = Some(1_004);
+        found.total = Some(1_004);
         assert_eq!(found.difference(), None);
         let doubt = found.doubt().unwrap();
         assert!(doubt.contains("1,004 tickets were taken, 4 more"), "{doubt}");
@@ -216,7 +219,7 @@ mod tests {
     #[test]
     fn what_could_not_be_counted_is_acknowledged_all_the_same() {
         let mut sum = Verification::default();
-        sum.add(&Verification { tickets_taken: None, ..verified(1_000, (0, 0, 0), 1_000) });
+        sum.add(&Verification { total: None, ..verified(1_000, (0, 0, 0), 1_000) });
         sum.add(&Verification::failed(321, 3, "it is down".to_owned()));
         assert_eq!((sum.acknowledged, sum.unverified, sum.unsettled), (1_321, 321, 3));
         assert_eq!(sum.tables[0].rows, 1_000);
@@ -231,7 +234,7 @@ mod tests {
             for (acknowledged, committed, not_committed) in &parts {
                 let unsettled = committed + not_committed;
                 let mut part = verified(*acknowledged, (unsettled, *committed, *not_committed), acknowledged + committed);
-                part.tickets_taken = None;
+                part.total = None;
                 prop_assert_eq!(part.difference(), None);
                 sum.add(&part);
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{RunError, Tell};
 use crate::cli::plan::{Plan, Target};
 use crate::database::clock;
-use crate::database::evidence::{Evidence, Form};
+use crate::database::evidence::Baseline;
 use crate::database::foreign;
 use crate::database::limits::{self, SessionLimits};
 use crate::database::mark::{self, Claim, Mark, Marking};
@@ -48,14 +48,14 @@ pub struct Database {
     identity: Option<String>,
     pub(super) clock: Option<ClockVsDatabase>,
     pub(super) warnings: Vec<String>,
-    /// [`verify::tickets_taken`] before the run, where it will be asked for again.
-    pub(super) tickets_before: Option<u64>,
+    /// [`verify::total`] before the run, where it will be asked for again.
+    pub(super) total_before: Option<u64>,
     /// [`SessionLimits::idle_in_transaction`]
     pub(super) idle_in_transaction: Option<Duration>,
     /// [`SessionLimits::is_pooled`]
     pub(super) is_pooled: bool,
     /// What the tables are before the load, where all processes of the test have emptied them by then.
-    pub(super) before: Option<(Form, Evidence)>,
+    pub(super) before: Option<Baseline>,
     /// That the tables are this test's; absent where they could not be marked.
     pub(super) mark: Option<Arc<Mark>>,
 }
@@ -139,17 +139,17 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     let connector = connector.with_session_settings(&limits.session_sql);
     tell("marking the tables as in use");
     let claim = Claim::new(plan.test, plan.engine.schedule.share);
-    let (mark, unmarked) = match mark::take(&connector, &mut link, claim, plan.setup.is_some()).await? {
+    let (mark, unmarked) = match mark::take(&connector, &mut link, &plan.workload, claim, plan.setup.is_some()).await? {
         Marking::Held(mark) => (Some(Arc::new(mark)), None),
         Marking::Impossible(why) => (None, Some(why)),
     };
     let lock = mark.as_ref().map_or("", |mark| mark.lock_sql());
     if let Some(kind) = plan.setup {
         tell(&format!("making sure that the {} tables are there", kind.name()));
-        let made = schema::set_up(&mut link, kind, lock).await;
+        let made = schema::set_up(&mut link, &plan.workload, kind, lock).await;
         foreign::explained(&mut link, made).await?;
     }
-    let checked = schema::check(&mut link, plan.workload.server_side_data).await;
+    let checked = schema::check(&mut link, &plan.workload).await;
     let kind = foreign::explained(&mut link, checked).await?;
     info.tables = Some(kind.name().to_owned());
     if pool.is_some() {
@@ -161,18 +161,19 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
             Some(unix_ns) => Some(left_until(unix_ns).ok_or(RunError::StartMissed)?),
             None => None,
         };
-        schema::reset(&mut link, within, lock).await?;
+        schema::reset(&mut link, &plan.workload, within, lock).await?;
     }
-    if let Some(pool) = pool.filter(|_| plan.workload.server_side_data) {
-        tell("filling the pool for server-side data");
-        let alone = plan.engine.schedule.share == Share::WHOLE;
-        schema::fill_pool(&mut link, plan.workload.seed, pool, alone).await?;
+    let schedule = &plan.engine.schedule;
+    if let Some(material) = pool.and_then(|pool| plan.workload.material(schedule.seed, pool)) {
+        tell(&format!("filling {}", material.what));
+        schema::put(&mut link, &material, schedule.share == Share::WHOLE).await?;
     }
-    let tickets_before = match plan.verify && plan.workload.rate_limiting && pool.is_some() {
-        true => {
-            Some(verify::tickets_taken(&mut link).await.map_err(|error| schema::error("count the tickets", &error))?)
+    let total_before = match plan.workload.total().filter(|_| plan.verify && pool.is_some()) {
+        Some(total) => {
+            let counted = verify::total(&mut link, &total).await;
+            Some(counted.map_err(|error| SchemaError::of(&format!("count the {}", total.unit), &error))?)
         }
-        false => None,
+        None => None,
     };
     // Setting up may have taken long, and clocks drift.
     let clock = clock::compare(&mut link).await.or(clock);
@@ -195,7 +196,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
         identity,
         clock,
         warnings,
-        tickets_before,
+        total_before,
         idle_in_transaction: limits.idle_in_transaction,
         is_pooled: limits.is_pooled,
         before: None,
@@ -205,7 +206,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
 
 impl Database {
     /// What the tables were before the load, where it is known.
-    pub(super) fn before(&self) -> Option<(Form, Evidence)> {
+    pub(super) fn before(&self) -> Option<Baseline> {
         self.before.clone().or_else(|| self.mark.as_ref()?.before())
     }
 

@@ -4,10 +4,11 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::ThrowawayError;
+use super::program::{FOLDERS, find};
 
 /// Accounts that root may lend to the server, best first: the one made for it, and the one that owns nothing.
 const STAND_INS: [&str; 2] = ["postgres", "nobody"];
@@ -33,11 +34,11 @@ impl Account {
             return Ok(Self { uid, gid: rustix::process::getegid().as_raw(), stand_in: None });
         }
         let entries = std::fs::read_to_string(PASSWD).unwrap_or_default();
-        let id = find_program("id");
+        let id = find("id");
         STAND_INS.into_iter().find_map(|name| Self::stand_in(name, &entries, id.as_deref())).ok_or_else(|| {
             let looked = match &id {
                 Some(id) => format!("{PASSWD}, {}", id.display()),
-                None => format!("{PASSWD}; the program id is neither on PATH nor in {}", PROGRAM_FOLDERS.join(", ")),
+                None => format!("{PASSWD}; the program id is neither on PATH nor in {}", FOLDERS.join(", ")),
             };
             ThrowawayError::NoAccount { looked }
         })
@@ -88,18 +89,6 @@ impl Account {
 
 const PASSWD: &str = "/etc/passwd";
 
-/// Where the system's own programs are, also where PATH does not say so.
-const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
-
-/// A program of the system: on PATH, else in the usual folders.
-pub(super) fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
-    let usual = PROGRAM_FOLDERS.map(PathBuf::from);
-    on_path.chain(usual).map(|folder| folder.join(name)).find(|program| super::locate::is_program(program))
-}
-
-/// A line of /etc/passwd.
 struct Entry {
     uid: u32,
     gid: u32,
@@ -160,8 +149,8 @@ mod tests {
         assert_eq!(found("nobody", entries), Some((65_534, 65_533)));
         assert_eq!(found("postgres", entries), None);
         assert_eq!(found("root", entries), None, "root is no stand-in for root");
-        assert!(find_program("sh").is_some_and(|path| path.is_absolute()));
-        assert_eq!(find_program("no-program-of-this-name"), None);
+        assert!(find("sh").is_some_and(|path| path.is_absolute()));
+        assert_eq!(find("no-program-of-this-name"), None);
     }
 
     #[test]

@@ -35,13 +35,13 @@ const SOCKET_TAIL: &str = "/socket/.s.PGSQL.65535";
 
 /// A folder of our own; removed when dropped.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(super) struct PrivateFolder {
     path: PathBuf,
     /// Held, not read: the lock ends with this descriptor, which no child inherits.
     _lock: File,
 }
 
-impl Folder {
+impl PrivateFolder {
     pub(super) fn create(root: &Path, account: &Account) -> io::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix(PREFIX)
@@ -90,7 +90,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for PrivateFolder {
     fn drop(&mut self) {
         // There is nobody to tell; the next run tries again.
         let _ = remove(&self.path);
@@ -246,7 +246,7 @@ mod tests {
 
     /// What is left of a folder whose owner was killed.
     fn abandoned(root: &Path) -> PathBuf {
-        let folder = Folder::create(root, &own_account()).unwrap();
+        let folder = PrivateFolder::create(root, &own_account()).unwrap();
         let path = folder.path().to_path_buf();
         let copy = root.join(format!("{PREFIX}abandoned"));
         fs::create_dir(&copy).unwrap();
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn a_folder_goes_with_its_owner() {
         let root = tempfile::tempdir().unwrap();
-        let folder = Folder::create(root.path(), &own_account()).unwrap();
+        let folder = PrivateFolder::create(root.path(), &own_account()).unwrap();
         let path = folder.path().to_path_buf();
         folder.write("x.conf", "a", &own_account()).unwrap();
         fs::write(folder.path().join("data/deep"), "x").unwrap();
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn a_living_owner_is_left_alone_and_a_dead_one_cleared() {
         let root = tempfile::tempdir().unwrap();
-        let living = Folder::create(root.path(), &own_account()).unwrap();
+        let living = PrivateFolder::create(root.path(), &own_account()).unwrap();
         let dead = abandoned(root.path());
         assert_eq!(sweep(root.path(), |_| ()), std::slice::from_ref(&dead));
         assert!(!dead.exists());
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn sweepers_at_the_same_time_do_no_harm() {
         let root = tempfile::tempdir().unwrap();
-        let living = Folder::create(root.path(), &own_account()).unwrap();
+        let living = PrivateFolder::create(root.path(), &own_account()).unwrap();
         for _ in 0..20 {
             let dead = abandoned(root.path());
             let cleared: usize = std::thread::scope(|scope| {

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::account::{Account, find_program, some_named_account};
+use super::account::{Account, some_named_account};
 use super::locate::Programs;
-use super::{ThrowawayError, processes};
+use super::{ThrowawayError, processes, program};
 
 /// Recovery after a kill writes up to `max_wal_size` again; a start from nothing takes a fraction of a second.
 const STARTUP_LIMIT: Duration = Duration::from_secs(120);
@@ -57,7 +57,7 @@ impl Site {
             result => return result,
         }
         let nameless = |tried: String| ThrowawayError::Nameless { uid: self.account.uid, gid: self.account.gid, tried };
-        let Some(unshare) = find_program("unshare") else {
+        let Some(unshare) = program::find("unshare") else {
             return Err(nameless("the program is not on this machine".to_owned()));
         };
         let Some((uid, gid)) = some_named_account() else {

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::ThrowawayError;
 use super::account::Account;
+use super::program::is_program;
 
 /// Where distributions, Homebrew and the installers for macOS put the server's programs; `*` stands for any text
 /// within one component.
@@ -43,7 +43,6 @@ const OLDEST: u32 = 10;
 /// A server's version as its own program states it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerVersion {
-    /// 16 of 16.4.
     pub major: u32,
     /// 4 of 16.4; `None` for a development or beta version.
     pub minor: Option<u32>,
@@ -133,10 +132,6 @@ fn real_dir(dir: &Path) -> Option<PathBuf> {
     }
     let linked_from = dir.join("postgres").canonicalize().ok()?.parent()?.to_path_buf();
     if complete(&linked_from) { Some(linked_from) } else { dir.canonicalize().ok() }
-}
-
-pub(super) fn is_program(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
 /// Asked as the account that will run it: a folder below root's home is of no use to a stand-in.
@@ -244,6 +239,7 @@ fn families(os_release: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn version(major: u32, minor: Option<u32>) -> ServerVersion {
         ServerVersion { major, minor }

@@ -27,28 +27,11 @@ pub(super) fn send(pid: u32, signal: Signal) {
     }
 }
 
-/// Sends `signal` to `first`, then to every member, until no new one turns up: whoever is to be frozen may just
-/// have started another.
-pub(super) fn send_to_all(data_dir: &Path, first: u32, signal: Signal) {
-    send(first, signal);
-    let mut done = vec![first];
-    loop {
-        let new: Vec<u32> = members(data_dir).into_iter().filter(|pid| !done.contains(pid)).collect();
-        if new.is_empty() {
-            return;
-        }
-        for pid in new {
-            send(pid, signal);
-            done.push(pid);
-        }
-    }
-}
-
 /// Ends every member: the server by an immediate stop, whatever is left by force. Returns who is left even then.
 pub(super) fn halt(data_dir: &Path) -> Vec<u32> {
     let found = members(data_dir);
     if let Some(server) = noted_server(data_dir).filter(|pid| found.contains(pid)) {
-        // First the wish, then the waking: a frozen server would otherwise go on with its work for a moment.
+        // The signal to quit comes before the one that thaws it, or a frozen server would go on with its work for a moment.
         send(server, Signal::QUIT);
         found.iter().for_each(|pid| send(*pid, Signal::CONT));
         wait_until_none(data_dir, GRACE);

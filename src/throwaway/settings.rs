@@ -1,48 +1,14 @@
-//! Owns the text of the throwaway server's configuration files and the checks on settings given by the caller.
+//! Owns the text of the throwaway server's configuration files.
 //! Pure: must not know folders' contents, processes or the network.
 
 use super::{ThrowawayError, ThrowawayOptions};
 
 /// Fewest connections the server is tuned for.
-pub const LEAST_CONNECTIONS: u32 = 200;
+const LEAST_CONNECTIONS: u32 = 200;
 
 /// The tuning for a high write throughput that the load test's documentation recommends for a server of one's own.
 const TUNED: [(&str, &str); 4] =
     [("shared_buffers", "256MB"), ("wal_buffers", "64MB"), ("max_wal_size", "2GB"), ("synchronous_commit", "off")];
-
-/// Settings that decide where the server lives and how it is found again; they stay ours.
-const MANAGED: [&str; 11] = [
-    "cluster_name",
-    "config_file",
-    "data_directory",
-    "external_pid_file",
-    "hba_file",
-    "listen_addresses",
-    "log_destination",
-    "logging_collector",
-    "port",
-    "unix_socket_directories",
-    "unix_socket_permissions",
-];
-
-/// Fails on the first setting whose name is not one, that is managed here, or whose value has a line break.
-pub(super) fn check(settings: &[(String, String)]) -> Result<(), ThrowawayError> {
-    let fault = |name: &str, reason| Err(ThrowawayError::Setting { name: name.to_owned(), reason });
-    for (name, value) in settings {
-        let mut letters = name.chars();
-        let starts_well = letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
-        if !starts_well || !letters.all(|letter| letter.is_ascii_alphanumeric() || "_.$".contains(letter)) {
-            return fault(name, "this is not the name of a server setting");
-        }
-        if MANAGED.contains(&name.to_ascii_lowercase().as_str()) {
-            return fault(name, "the throwaway server chooses this one itself");
-        }
-        if value.contains(['\n', '\r', '\0']) {
-            return fault(name, "its value has a line break in it");
-        }
-    }
-    Ok(())
-}
 
 /// The text of postgresql.conf. Of two lines for one setting the server takes the later.
 pub(super) fn postgresql_conf(options: &ThrowawayOptions, port: u16, socket_dir: &str, cluster_name: &str) -> String {
@@ -116,22 +82,6 @@ mod tests {
         let text = postgresql_conf(&with(&[("log_line_prefix", r"it's \ %p")]), 5432, "/a b", "c");
         assert!(text.contains("log_line_prefix = 'it''s \\\\ %p'\n"));
         assert!(text.contains("unix_socket_directories = '\"/a b\"'\n"));
-    }
-
-    #[test]
-    fn faulty_settings_are_refused() {
-        for (name, value) in [
-            ("", "1"),
-            ("1st", "1"),
-            ("a b", "1"),
-            ("fsync = off\nport", "1"),
-            ("port", "1"),
-            ("Listen_Addresses", "*"),
-            ("work_mem", "1\nport = 1"),
-        ] {
-            assert!(check(&with(&[(name, value)]).settings).is_err(), "{name:?}");
-        }
-        check(&with(&[("fsync", "off"), ("my_extension.level", "it's fine")]).settings).unwrap();
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! One VM that holds the others up: cut off in the middle of transactions, it leaves locks on the hot rows of
-//! `resource_bucket` behind, and whoever needs these rows waits. The VMs that wait are healthy, and so is the database.
+//! One VM that holds the others up: cut off in the middle of transactions, it leaves locks on rows behind that all VMs
+//! write, and whoever needs these rows waits. The VMs that wait are healthy, and so is the database.
 //! Pure.
 
 use crate::measure::outages::Outage;
@@ -24,16 +24,16 @@ pub(super) struct HeldUp {
     at_s: f64,
     /// How long others waited at most, seconds.
     seconds: f64,
+    /// The table whose rows they share.
+    table: &'static str,
 }
 
 /// The VM that held others up, where there is one: it was lost, or has an outage with errors or without an end, and at
 /// least half of the others stood still from then on, without an error of their own, and went on before it did.
 pub(super) fn find(fleet: &Fleet) -> Option<HeldUp> {
     let vms = &fleet.per_vm_results;
-    // Without rate limiting there are no rows that all need.
-    if !vms.iter().all(|vm| vm.result.config.rate_limiting) {
-        return None;
-    }
+    // Otherwise there are no rows that all need.
+    let table = vms.first()?.result.config.workload.shared_table()?;
     let mut cut: Vec<(usize, f64, f64)> = vms
         .iter()
         .enumerate()
@@ -52,6 +52,7 @@ pub(super) fn find(fleet: &Fleet) -> Option<HeldUp> {
         by,
         held: waits.iter().map(|(index, _)| *index).collect(),
         at_s,
+        table,
         seconds: waits.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max),
     })
 }
@@ -63,9 +64,10 @@ impl HeldUp {
         let held: Vec<&str> = self.held.iter().map(name).collect();
         format!(
             "{} held other VMs up: it was cut off {:.1} s after T0 and left transactions open, whose locks on \
-             resource_bucket the others waited for. Without an error of their own stood still, for up to {:.1} s: {}.",
+             {} the others waited for. Without an error of their own stood still, for up to {:.1} s: {}.",
             name(&self.by),
             self.at_s,
+            self.table,
             self.seconds,
             name_list(&held, NAMED)
         )
@@ -157,7 +159,10 @@ mod tests {
         assert_eq!(find(&fleet([&dead, &earlier, &earlier])), None);
         let mut without = fleet([&dead, &paused, &paused]);
         assert!(find(&without).is_some());
-        without.per_vm_results.iter_mut().for_each(|vm| vm.result.config.rate_limiting = false);
+        without
+            .per_vm_results
+            .iter_mut()
+            .for_each(|vm| vm.result.config.workload = crate::workload::Workload::of_kb(1.0).without_upserts());
         assert_eq!(find(&without), None, "no rows are shared");
     }
 }

@@ -5,6 +5,7 @@
 use std::io::IoSlice;
 
 use bytes::{BufMut, BytesMut};
+use tokio_postgres::types::Type;
 
 use crate::workload::payload::{Cut, HEAD, Pool, TAIL};
 
@@ -112,7 +113,6 @@ impl<'a> Outgoing<'a> {
         Self { bytes, bytes_start: 0, splices: &[], pool: None, length: bytes.len(), commit_at: None }
     }
 
-    /// How many bytes.
     pub fn length(&self) -> usize {
         self.length
     }
@@ -144,6 +144,13 @@ impl<'a> Outgoing<'a> {
         push(&self.bytes[from..]);
         filled
     }
+}
+
+/// A statement and the types of its parameters.
+#[derive(Clone, Debug)]
+pub(super) struct Statement {
+    pub(super) text: String,
+    pub(super) types: Vec<Type>,
 }
 
 /// A Bind message that is being encoded: the parameters in order.

@@ -10,7 +10,6 @@ use crate::random::SplitMix64;
 
 /// What stands before the content of every document.
 pub const HEAD: &str = r#"{"messages":[{"role":"user","content":""#;
-/// What stands behind it.
 pub const TAIL: &str = r#""}]}"#;
 
 /// The least size of a document: one with no content.
@@ -29,32 +28,6 @@ pub fn bytes_of_kb(kb: f64) -> usize {
     (kb * 1024.0).round() as usize
 }
 
-/// Sizes of the four documents of a request, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// `chat_inference.input`
-    pub input: usize,
-    /// `chat_inference.output`
-    pub output: usize,
-    /// `model_inference.raw_request`
-    pub raw_request: usize,
-    /// `model_inference.raw_response`
-    pub raw_response: usize,
-}
-
-impl Sizes {
-    /// Bytes of documents in one request.
-    pub fn total(&self) -> usize {
-        // Sizes of a document from elsewhere may be anything.
-        let sizes = [self.input, self.output, self.raw_request, self.raw_response];
-        sizes.into_iter().fold(0, usize::saturating_add)
-    }
-
-    fn largest(&self) -> usize {
-        self.input.max(self.output).max(self.raw_request).max(self.raw_response)
-    }
-}
-
 /// Random text from which all documents of a run are cut. Shared by all threads.
 #[derive(Clone)]
 pub struct Pool {
@@ -68,14 +41,14 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// How long the pool of a run is, in bytes.
-    pub fn bytes_for(sizes: &Sizes) -> usize {
-        sizes.largest().saturating_sub(MIN_BYTES) + SPARE_BYTES
+    /// Bytes of a pool for documents of up to `largest` bytes.
+    pub fn bytes_for(largest: usize) -> usize {
+        largest.saturating_sub(MIN_BYTES) + SPARE_BYTES
     }
 
-    /// The pool of a run: a function of the seed and of the largest size.
-    pub fn generate(seed: u64, sizes: &Sizes) -> Self {
-        let length = Self::bytes_for(sizes);
+    /// The pool of a run: a function of the seed and of the size of the largest document, in bytes.
+    pub fn generate(seed: u64, largest: usize) -> Self {
+        let length = Self::bytes_for(largest);
         let mut random = SplitMix64::new(seed ^ 0x9A71_0AD5);
         let mut text = Vec::with_capacity(length + 8);
         while text.len() < length {
@@ -103,7 +76,6 @@ impl Pool {
         Cut { offset, length }
     }
 
-    /// The content of a cut.
     pub fn content(&self, cut: Cut) -> &[u8] {
         &self.text[cut.offset..cut.offset + cut.length]
     }
@@ -112,9 +84,7 @@ impl Pool {
 /// Where a document's content lies in the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
-    /// Bytes before it.
     pub offset: usize,
-    /// Its bytes.
     pub length: usize,
 }
 
@@ -140,24 +110,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn sizes(output: usize) -> Sizes {
-        Sizes { input: 1536, output, raw_request: 1024, raw_response: 4096 }
-    }
-
     fn document(pool: &Pool, cut: Cut) -> Vec<u8> {
         [HEAD.as_bytes(), pool.content(cut), TAIL.as_bytes()].concat()
     }
 
     #[test]
     fn the_pool_is_a_function_of_the_seed() {
-        assert_eq!(Pool::generate(1, &sizes(9000)).text(), Pool::generate(1, &sizes(9000)).text());
-        assert_ne!(Pool::generate(1, &sizes(9000)).text(), Pool::generate(2, &sizes(9000)).text());
+        assert_eq!(Pool::generate(1, 9_000).text(), Pool::generate(1, 9_000).text());
+        assert_ne!(Pool::generate(1, 9_000).text(), Pool::generate(2, 9_000).text());
     }
 
     #[test]
     fn a_document_does_not_compress() {
         use std::io::Write;
-        let pool = Pool::generate(1, &sizes(1 << 20));
+        let pool = Pool::generate(1, 1 << 20);
         let document = document(&pool, pool.cut(1 << 20, &mut SplitMix64::new(5)));
         let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
         deflate.write_all(&document).unwrap();
@@ -169,7 +135,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_document_is_valid_json_of_exactly_the_asked_size(size in MIN_BYTES..20_000usize, seed: u64, slot: u64) {
-            let pool = Pool::generate(seed, &sizes(20_000));
+            let pool = Pool::generate(seed, 20_000);
             let cut = pool.cut(size, &mut SplitMix64::for_slot(seed, slot));
             let document = document(&pool, cut);
             prop_assert_eq!((document.len(), cut.document_length()), (size, size));

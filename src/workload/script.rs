@@ -10,13 +10,9 @@ use bytes::{BufMut, BytesMut};
 use postgres_protocol::message::frontend;
 use serde::{Deserialize, Serialize};
 
-use super::batch::{Batch, Bind};
-use crate::workload::Workload;
-use crate::workload::payload::{Cut, Pool};
-use crate::workload::request::{INPUT_MESSAGES, MODEL_OUTPUT, Request};
-use crate::workload::sql::{Sql, Write, statements};
+use super::batch::{Batch, Bind, Statement};
+use super::{Request, RequestMaker, Workload, Write};
 
-/// How requests are put on the wire.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionOptions {
     /// Named prepared statements; otherwise unnamed ones, which poolers in transaction mode need.
@@ -36,16 +32,12 @@ pub struct SessionOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
-    /// READ COMMITTED
     ReadCommitted,
-    /// REPEATABLE READ
     RepeatableRead,
-    /// SERIALIZABLE
     Serializable,
 }
 
 impl Isolation {
-    /// As SQL has it.
     fn sql(self) -> &'static str {
         match self {
             Self::ReadCommitted => "READ COMMITTED",
@@ -60,24 +52,21 @@ pub fn phase_names(pipeline: bool, workload: &Workload) -> Vec<String> {
     if pipeline {
         return Vec::new();
     }
-    let tables = statements(workload).into_iter().map(|statement| statement.write.table());
-    tables.chain(["commit"]).map(str::to_owned).collect()
+    workload.writes().map(Write::table).chain(["commit"]).map(str::to_owned).collect()
 }
 
 /// A command that the server answers with CommandComplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// BEGIN
     Begin,
     /// `SET LOCAL` of a timeout. It ends with the transaction, so it is safe behind a pooler.
     SetTimeout,
-    /// One of the writes.
-    Write(Write),
-    /// COMMIT
+    /// A write to this table, which must change one row.
+    Write(&'static str),
     Commit,
 }
 
-/// Four writes and COMMIT.
+/// No request has more round trips: four writes and COMMIT.
 pub const MAX_ROUND_TRIPS: usize = 5;
 
 /// The shape that all requests of a run have.
@@ -95,15 +84,12 @@ pub struct Script {
     preparation: BytesMut,
     /// What is asked for in each round trip.
     parts: Vec<Vec<Step>>,
-    /// The seed as the pool's key in the database.
-    pool_seed: i64,
-    server_side_data: bool,
 }
 
 /// A write up to its first parameter.
 #[derive(Clone, Debug)]
 struct Binding {
-    sql: Sql,
+    write: Write,
     /// Parse where the statement is unnamed, and the head of Bind.
     head: BytesMut,
     /// Where Bind begins in it.
@@ -123,8 +109,6 @@ impl Script {
             sync: BytesMut::new(),
             preparation: BytesMut::new(),
             parts: Vec::new(),
-            pool_seed: workload.seed as i64,
-            server_side_data: workload.server_side_data,
         };
         frontend::sync(&mut script.sync);
         infallible(frontend::execute("", 0, &mut script.execute));
@@ -146,10 +130,10 @@ impl Script {
             let set = script.command(&name(what), &text);
             script.opening.extend_from_slice(&set);
         }
-        for (at, sql) in statements(workload).into_iter().enumerate() {
-            let binding = script.binding(&name(&at.to_string()), sql);
+        for (at, write) in workload.writes().enumerate() {
+            let binding = script.binding(&name(&at.to_string()), write, &workload.statement(write));
             script.writes.push(binding);
-            steps.push(Step::Write(sql.write));
+            steps.push(Step::Write(write.table()));
             if !options.pipeline {
                 script.parts.push(std::mem::take(&mut steps));
             }
@@ -163,7 +147,6 @@ impl Script {
         script
     }
 
-    /// A statement without parameters, whole.
     fn command(&mut self, name: &str, text: &str) -> BytesMut {
         let mut out = self.statement(name, text, &[]);
         let bound = frontend::bind("", name, [], [(); 0], |(), _| Ok(postgres_protocol::IsNull::Yes), [], &mut out);
@@ -174,9 +157,9 @@ impl Script {
         out
     }
 
-    fn binding(&mut self, name: &str, sql: Sql) -> Binding {
-        let types: Vec<u32> = sql.types.iter().map(tokio_postgres::types::Type::oid).collect();
-        let mut head = self.statement(name, sql.text, &types);
+    fn binding(&mut self, name: &str, write: Write, statement: &Statement) -> Binding {
+        let types: Vec<u32> = statement.types.iter().map(tokio_postgres::types::Type::oid).collect();
+        let mut head = self.statement(name, &statement.text, &types);
         let bind_at = head.len();
         head.put_u8(b'B');
         head.put_i32(0); // the length, put in later
@@ -184,8 +167,8 @@ impl Script {
         head.put_slice(name.as_bytes());
         head.put_u8(0);
         head.put_slice(&[0, 1, 0, 1]); // one format for all parameters: binary
-        head.put_u16(sql.types.len() as u16);
-        Binding { sql, head, bind_at }
+        head.put_u16(types.len() as u16);
+        Binding { write, head, bind_at }
     }
 
     /// Parses a named statement once, when a connection is prepared; an unnamed one each time.
@@ -196,7 +179,6 @@ impl Script {
         out
     }
 
-    /// What each round trip asks for.
     pub fn parts(&self) -> &[Vec<Step>] {
         &self.parts
     }
@@ -213,12 +195,12 @@ impl Script {
     }
 
     /// Puts a request into `batch`, in place of what was there.
-    pub fn encode(&self, request: &Request, pool: &Pool, batch: &mut Batch) {
+    pub fn encode(&self, maker: &RequestMaker, request: &Request, batch: &mut Batch) {
         batch.clear();
         batch.put(&self.opening);
         for binding in &self.writes {
             let mut bind = Bind::begin(batch, &binding.head, binding.bind_at);
-            self.bind(&mut bind, binding.sql.write, request, pool);
+            maker.bind(binding.write, request, &mut bind);
             bind.end();
             batch.put(&self.execute);
             if !self.options.pipeline {
@@ -229,59 +211,6 @@ impl Script {
         batch.put(&self.commit);
         batch.end_part(&self.sync);
     }
-
-    fn bind(&self, bind: &mut Bind<'_>, write: Write, r: &Request, pool: &Pool) {
-        match write {
-            Write::ChatInference => {
-                bind.uuid(&r.inference_id);
-                bind.text(r.function_name);
-                bind.text(r.variant_name);
-                bind.uuid(&r.episode_id);
-                bind.jsonb(&r.inference_params);
-                bind.jsonb(&r.tags);
-                bind.int4(r.processing_time_ms);
-                if self.server_side_data {
-                    self.bind_cuts(bind, [r.input, r.output], pool);
-                } else {
-                    bind.jsonb_document(r.input);
-                    bind.jsonb_document(r.output);
-                }
-            }
-            Write::ModelInference => {
-                bind.uuid(&r.model_inference_id);
-                bind.uuid(&r.inference_id);
-                bind.text(r.model_name);
-                bind.text(r.model_provider_name);
-                bind.int4(r.input_tokens);
-                bind.int4(r.output_tokens);
-                bind.int4(r.response_time_ms);
-                bind.jsonb(INPUT_MESSAGES);
-                bind.jsonb(MODEL_OUTPUT);
-                if self.server_side_data {
-                    self.bind_cuts(bind, [r.raw_request, r.raw_response], pool);
-                } else {
-                    bind.text_document(r.raw_request);
-                    bind.text_document(r.raw_response);
-                }
-            }
-            Write::ResourceBucket => bind.text(r.bucket_key),
-            Write::VariantByEpisode => {
-                bind.text(r.function_name);
-                bind.uuid(&r.episode_id);
-                bind.text(r.variant_name);
-            }
-        }
-    }
-
-    /// Where the server has to cut the documents from its own pool.
-    fn bind_cuts(&self, bind: &mut Bind<'_>, cuts: [Cut; 2], pool: &Pool) {
-        for cut in cuts {
-            bind.int4(cut.sql_offset());
-            bind.int4(cut.sql_length());
-        }
-        bind.int8(self.pool_seed);
-        bind.int4(pool.sql_length());
-    }
 }
 
 /// Only names and texts with a NUL byte cannot be encoded.
@@ -290,6 +219,3 @@ fn infallible(encoded: std::io::Result<()>) {
         unreachable!("no statement has a NUL byte: {error}");
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -78,8 +78,8 @@ impl Faults {
         self.take(flag, given, "give a percentage from 0 to 100", parsed).unwrap_or_default()
     }
 
-    /// The size in KB, and in bytes.
-    pub(super) fn size(&mut self, flag: &'static str, given: &str) -> (f64, usize) {
+    /// The size of a document in KB.
+    pub(super) fn size(&mut self, flag: &'static str, given: &str) -> f64 {
         let (least, most) = (payload::MIN_BYTES as f64 / 1024.0, payload::MAX_BYTES as f64 / 1024.0);
         let remedy = format!("give a size in KB from {:.3} to {most:.0}", (least * 1_000.0).ceil() / 1_000.0);
         let parsed = parse_kb(given).and_then(|kb| match kb {
@@ -87,8 +87,7 @@ impl Faults {
             kb if kb < least => Err("is smaller than an empty document".to_owned()),
             kb => Ok(kb),
         });
-        let kb = self.take(flag, given, &remedy, parsed).unwrap_or(1.0);
-        (kb, payload::bytes_of_kb(kb))
+        self.take(flag, given, &remedy, parsed).unwrap_or(1.0)
     }
 }
 

@@ -10,7 +10,6 @@ use crate::schedule::Share;
 pub struct Claim {
     /// The same for all processes of one test.
     pub test: u32,
-    /// The process's share.
     pub share: Share,
 }
 
@@ -26,7 +25,6 @@ impl Claim {
     }
 }
 
-/// A number for a new test.
 pub fn random_test() -> u32 {
     test_of([RandomState::new().hash_one(std::process::id()), 0])
 }

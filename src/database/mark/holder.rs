@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::{Attempt, Keys, SETTLE, TEST_SETTING, attempt, describe, look, renew, roll_back, rows};
-use crate::database::evidence::{Doubt, Evidence, Form};
+use super::attempt::{Attempt, SETTLE, attempt, renew, roll_back};
+use super::keys::{Keys, TEST_SETTING};
+use super::look::{describe, look};
+use crate::database::evidence::{Baseline, Doubt, Evidence};
 use crate::measure::outcome::chain;
 use crate::postgres::connect::Connector;
 use crate::postgres::link::{Link, LinkError};
-use crate::workload::TABLES;
+use crate::workload::table::{Role, Table};
 
 /// How often the mark is renewed. It also keeps firewalls and poolers from closing the connection as idle.
 const RENEWAL: Duration = Duration::from_secs(1);
@@ -23,33 +25,28 @@ const LOOK_EVERY: u32 = 5;
 /// How long to wait before the tables are marked again, at first and at most.
 const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
-/// Tables in which a load test deletes nothing. An upsert that loses a race deletes its own row again, and the ten rows of
-/// `resource_bucket` see such races.
-const PLAIN: [&str; 3] = ["chat_inference", "model_inference", "variant_by_episode"];
-
 /// How long [`Mark::release`] may take.
 const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A mark that is held. Dropping it ends its connection.
 pub struct Mark {
     lock: String,
-    shared: Arc<Shared>,
+    shared: Arc<TableWatch>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct TableWatch {
     state: Mutex<State>,
     /// Asks the task to look at the tables.
     look: Notify,
     released: Notify,
 }
 
-/// What the task has seen.
 #[derive(Default)]
 struct State {
     /// What the tables were before the load.
-    before: Option<(Form, Evidence)>,
+    before: Option<Baseline>,
     /// Until then other processes of the test may still empty the tables.
     emptied_until: Option<Instant>,
     /// The first change that no load test makes.
@@ -61,7 +58,7 @@ struct State {
     invaded: Option<String>,
 }
 
-impl Shared {
+impl TableWatch {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,7 +66,7 @@ impl Shared {
 
 impl Mark {
     pub(super) fn hold(connector: Connector, link: Link, keys: Keys, is_pooled: bool) -> Self {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(TableWatch::default());
         let lock = format!("SET LOCAL {TEST_SETTING} = '{}'; {}", keys.claim.test, keys.lock_shared());
         let task = tokio::spawn(hold(connector, link, keys, is_pooled, Arc::clone(&shared)));
         Self { lock, shared, task: Mutex::new(Some(task)) }
@@ -83,7 +80,7 @@ impl Mark {
 
     /// From here on the tables are watched: nobody else should change them. Other processes of the test may empty them
     /// for as long as `emptied_for`.
-    pub fn watch(&self, before: Option<(Form, Evidence)>, emptied_for: Option<Duration>) {
+    pub fn watch(&self, before: Option<Baseline>, emptied_for: Option<Duration>) {
         let mut state = self.shared.state();
         state.before = before;
         state.emptied_until = emptied_for.and_then(|left| Instant::now().checked_add(left));
@@ -92,7 +89,7 @@ impl Mark {
     }
 
     /// What the tables were before the load, where it is known.
-    pub fn before(&self) -> Option<(Form, Evidence)> {
+    pub fn before(&self) -> Option<Baseline> {
         let state = self.shared.state();
         state.before.clone().filter(|_| state.emptied_until.is_none())
     }
@@ -142,7 +139,7 @@ impl Drop for Mark {
     }
 }
 
-async fn hold(connector: Connector, mut link: Link, keys: Keys, is_pooled: bool, shared: Arc<Shared>) {
+async fn hold(connector: Connector, mut link: Link, keys: Keys, is_pooled: bool, shared: Arc<TableWatch>) {
     let released = shared.released.notified();
     tokio::pin!(released);
     loop {
@@ -172,7 +169,7 @@ async fn hold(connector: Connector, mut link: Link, keys: Keys, is_pooled: bool,
 }
 
 /// Renews the mark until it is lost: why.
-async fn watch(link: &mut Link, keys: &Keys, is_pooled: bool, shared: &Shared) -> Result<Infallible, String> {
+async fn watch(link: &mut Link, keys: &Keys, is_pooled: bool, shared: &TableWatch) -> Result<Infallible, String> {
     let in_words = |error: LinkError| chain(&error);
     let mut renewals: u32 = 0;
     loop {
@@ -185,18 +182,16 @@ async fn watch(link: &mut Link, keys: &Keys, is_pooled: bool, shared: &Shared) -
             }
         }
         renewals = renewals.wrapping_add(1);
-        let (form, is_emptied) = {
+        let (sql, is_emptied) = {
             let state = shared.state();
             let is_emptied = state.emptied_until.is_some_and(|until| until <= Instant::now());
-            (state.before.as_ref().map(|(form, _)| *form), is_emptied)
+            (state.before.as_ref().map(Baseline::sql), is_emptied)
         };
         let is_due = renewals.is_multiple_of(LOOK_EVERY) || is_emptied;
-        if let Some(form) = form.filter(|_| is_due) {
-            let sql = format!("SELECT {}", form.sql());
-            let messages = link.run_within(None, async |client| client.simple_query(&sql).await).await;
-            let messages = messages.map_err(in_words)?;
-            if let Some(now) = rows(&messages).last().and_then(|row| Evidence::parse(row.get(0)?)) {
-                note(&mut shared.state(), now, is_emptied);
+        if let Some(sql) = sql.filter(|_| is_due) {
+            let rows = link.ask_within(None, &format!("SELECT {sql}")).await.map_err(in_words)?;
+            if let Some(now) = rows.last().and_then(|row| Evidence::parse(row.get(0)?)) {
+                note(&mut shared.state(), keys.tables, &now, is_emptied);
             }
         }
         if is_emptied {
@@ -220,23 +215,24 @@ async fn watch(link: &mut Link, keys: &Keys, is_pooled: bool, shared: &Shared) -
 }
 
 /// Compares the tables with what they were; where they have just been `emptied` for the last time, they count from now on.
-fn note(state: &mut State, now: Evidence, emptied: bool) {
-    let Some((form, before)) = state.before.take() else { return };
-    let before = match state.emptied_until {
-        Some(_) if emptied => before.with_files_of(&now),
-        Some(_) => before,
+fn note(state: &mut State, tables: &[Table], now: &Evidence, emptied: bool) {
+    let Some(before) = &mut state.before else { return };
+    match state.emptied_until {
+        Some(_) if emptied => before.take_files_of(now),
+        Some(_) => {}
         None => {
+            let all: Vec<&str> = tables.iter().map(|table| table.name).collect();
+            // An upsert that loses a race deletes its own row again, and shared rows see such races.
+            let plain = tables.iter().filter(|table| table.role != Role::Shared);
+            let plain: Vec<&str> = plain.map(|table| table.name).collect();
             // How many rows must be there is not known yet.
-            let doubt = before.replaced(&now, &TABLES).or_else(|| before.doubt(&now, &PLAIN, 0));
-            let doubt = doubt.filter(|doubt| !doubt.may_pass);
-            state.disturbed = state.disturbed.take().or(doubt);
-            before
+            let doubt = before.replaced(now, &all).or_else(|| before.doubt(now, &plain, 0));
+            state.disturbed = state.disturbed.take().or(doubt.filter(|doubt| !doubt.may_pass));
         }
-    };
-    state.before = Some((form, before));
+    }
 }
 
-async fn mark_again(connector: &Connector, keys: &Keys, shared: &Shared) -> Link {
+async fn mark_again(connector: &Connector, keys: &Keys, shared: &TableWatch) -> Link {
     let [mut pause, most] = AGAIN;
     loop {
         tokio::time::sleep(pause).await;

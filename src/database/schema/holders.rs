@@ -3,24 +3,24 @@
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::postgres::link::Link;
-use crate::workload::{POOL_TABLE, TABLES};
+use crate::workload::table::Table;
 
 /// Sessions that are named; the one whose transaction is the oldest first.
 const NAMED: usize = 3;
 
-/// Sessions that hold a lock on one of our tables, or the advisory lock `advisory`, one sentence part each: which
+/// Sessions that hold a lock on one of the tables, or the advisory lock `advisory`, one sentence part each: which
 /// process, whose, from where, doing what, since when. Asked once the wait is over, so that no second connection is
 /// needed. Empty where there are none any more, or the server does not tell.
-pub(super) async fn of_tables(link: &mut Link, advisory: Option<i64>) -> Vec<String> {
+pub(super) async fn of_tables(link: &mut Link, tables: &[Table], advisory: Option<i64>) -> Vec<String> {
     let sql = "WITH held AS (SELECT DISTINCT pid FROM pg_locks WHERE granted AND pid <> pg_backend_pid() \
                AND (relation IN (SELECT to_regclass(name)::oid FROM unnest($1::text[]) AS name) \
                OR locktype = 'advisory' AND objsubid = 1 AND (classid::int8 << 32 | objid::int8) = $2)) \
                SELECT pid, usename::text, application_name, host(client_addr), state, \
                extract(epoch FROM clock_timestamp() - xact_start)::float8 \
                FROM held JOIN pg_stat_activity USING (pid) ORDER BY xact_start NULLS LAST";
-    let tables: Vec<&str> = TABLES.into_iter().chain([POOL_TABLE]).collect();
+    let tables: Vec<&str> = tables.iter().map(|table| table.name).collect();
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&tables, Type::TEXT_ARRAY), (&advisory, Type::INT8)];
-    let rows = link.run(async |client| client.query_typed(sql, &parameters).await).await.unwrap_or_default();
+    let rows = link.query(sql, &parameters).await.unwrap_or_default();
     let text = |row: &tokio_postgres::Row, column| row.try_get::<_, Option<String>>(column).ok().flatten();
     let holders = rows.iter().map(|row| Holder {
         pid: row.try_get(0).unwrap_or_default(),

@@ -191,7 +191,7 @@ fn a_document_that_contradicts_itself_is_refused() {
         ("warnings", |p| p.result.warnings = vec![String::new(); 5_000]),
         ("workers", |p| p.result.config.workers = usize::MAX),
         ("no warm-up", |p| p.result.run.warmup.ok = 1),
-        ("sizes", |p| p.result.config.output_size_kb = 1e300),
+        ("sizes", |p| p.result.config.workload = crate::workload::Workload::of_kb(1e300)),
         ("rates", |p| p.result.throughput.actual_rps *= 2.0),
         ("offered", |p| p.result.throughput.offered_rps = Some(1.0)),
         ("achieved", |p| p.result.throughput.target_achieved_pct = Some(200.0)),

@@ -56,7 +56,7 @@ fn rich(index: u64) -> Part {
         committed: 1,
         not_committed: 2,
         tables: tables.map(|table| TableRows { table: table.to_owned(), rows }).into(),
-        tickets_taken: None,
+        total: None,
         error: None,
     });
     result.run.clock_vs_database = Some(ClockVsDatabase { offset_ms: -0.4, bound_ms: 0.2 });

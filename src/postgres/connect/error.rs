@@ -15,33 +15,23 @@ use crate::postgres::tls::TlsSetupError;
 /// The kinds of failure, for decisions; the sentence is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConnectErrorKind {
-    /// The connection string cannot be used.
     InvalidString,
-    /// The host's name has no address.
     Dns,
     /// Nothing listens there, or the network has no way to it.
     Refused,
-    /// No answer within `connect_timeout`.
     Timeout,
-    /// The server does not offer TLS, but `sslmode` demands it.
     TlsRefusedByServer,
     /// The server's certificate is not from a trusted authority, or out of date.
     TlsUntrusted,
-    /// The server's certificate is made out for another name.
     TlsWrongName,
     /// Another fault of TLS: files, versions, a certificate that the server wants.
     TlsOther,
-    /// The server did not accept the password.
     WrongPassword,
-    /// The server wants a password and there is none.
     MissingPassword,
     /// The server's rules (`pg_hba.conf`, privileges) keep this user out.
     NotAllowed,
-    /// There is no such database.
     DatabaseMissing,
-    /// All connections that the server allows are taken.
     TooManyConnections,
-    /// The server is starting, stopping or recovering.
     StartingUp,
     /// Servers answer, but none is what `target_session_attrs` asks for.
     SessionAttrs,
@@ -51,7 +41,6 @@ pub enum ConnectErrorKind {
     PoolerStartupParameter,
     /// The connection was lost before the server had let us in.
     Lost,
-    /// Anything else.
     Other,
 }
 
@@ -69,7 +58,6 @@ impl ConnectError {
         Self { kind, message, sqlstate: None }
     }
 
-    /// What kind of failure it is.
     pub fn kind(&self) -> ConnectErrorKind {
         self.kind
     }
@@ -80,7 +68,6 @@ impl ConnectError {
         matches!(self.kind, Dns | Lost | Refused | SessionAttrs | StartingUp | Timeout | TooManyConnections)
     }
 
-    /// The server's error code, if the failure is the server's answer.
     pub fn sqlstate(&self) -> Option<&SqlState> {
         self.sqlstate.as_ref()
     }
@@ -109,7 +96,6 @@ impl From<TlsSetupError> for ConnectError {
     }
 }
 
-/// Where the password that was sent came from.
 #[derive(Debug, Clone)]
 pub(super) enum PasswordOrigin {
     /// There is none, and why the password file gave none, where it is there.
@@ -161,7 +147,6 @@ impl Attempt {
         )
     }
 
-    /// The socket could not be connected.
     pub(super) fn socket(&self, error: &io::Error) -> ConnectError {
         let Self { server, place, .. } = self;
         let (kind, message) = match error.kind() {
@@ -354,24 +339,20 @@ fn is_lost(error: &io::Error) -> bool {
     )
 }
 
+/// What poolers say, in lower case.
+const POOLER_WORDS: [(Kind, &[&str]); 6] = [
+    (Kind::PoolerStartupParameter, &["unsupported startup parameter"]),
+    (Kind::DatabaseMissing, &["no such database"]),
+    (Kind::TooManyConnections, &["no more connections allowed", "too many connections", "sorry, too many clients"]),
+    (Kind::WrongPassword, &["password authentication failed", "sasl authentication failed", "auth failed"]),
+    (Kind::NotAllowed, &["no such user", "not allowed", "ssl required", "tls required", "login rejected"]),
+    (Kind::StartingUp, &["shutting down", "starting up", "server login failed", "server login has been failing"]),
+];
+
 fn pooler_kind(text: &str) -> Kind {
     let text = text.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if has(&["unsupported startup parameter"]) {
-        Kind::PoolerStartupParameter
-    } else if has(&["no such database"]) {
-        Kind::DatabaseMissing
-    } else if has(&["no more connections allowed", "too many connections", "sorry, too many clients"]) {
-        Kind::TooManyConnections
-    } else if has(&["password authentication failed", "sasl authentication failed", "auth failed"]) {
-        Kind::WrongPassword
-    } else if has(&["no such user", "not allowed", "ssl required", "tls required", "login rejected"]) {
-        Kind::NotAllowed
-    } else if has(&["shutting down", "starting up", "server login failed", "server login has been failing"]) {
-        Kind::StartingUp
-    } else {
-        Kind::Other
-    }
+    let known = POOLER_WORDS.iter().find(|(_, words)| words.iter().any(|word| text.contains(word)));
+    known.map_or(Kind::Other, |(kind, _)| *kind)
 }
 
 /// The first error of a type in the chain. An `io::Error` that wraps another error does not name it as its source.

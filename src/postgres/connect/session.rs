@@ -61,7 +61,6 @@ pub(super) async fn set(sql: &str, client: &Client, driver: &mut Driver) -> Resu
     }
 }
 
-/// The one boolean that a query returns.
 async fn ask(query: &str, client: &Client, driver: &mut Driver) -> Result<bool, Error> {
     let is_true = |message: &SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => matches!(row.get(0), Some("on" | "t")),

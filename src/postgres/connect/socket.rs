@@ -18,7 +18,6 @@ const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 /// How long to wait for room in the backlog of a Unix socket, where connecting fails instead of waiting.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
-/// One way to reach a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Tcp(SocketAddr),
@@ -63,9 +62,7 @@ fn socket_path(directory: &str, port: u16) -> PathBuf {
     }
 }
 
-/// Why a socket is of no use.
 pub(super) enum SocketError {
-    /// It could not be connected.
     Connect(io::Error),
     /// The operating system refuses what this parameter asks for.
     Option(&'static str, io::Error),

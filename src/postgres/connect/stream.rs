@@ -14,13 +14,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// What bytes go through.
 pub enum Stream {
-    /// Plain TCP.
     Tcp(TcpStream),
-    /// A Unix socket.
     Unix(UnixStream),
-    /// TLS.
     Tls(Box<dyn Encrypted>),
 }
 
@@ -29,7 +25,6 @@ pub trait Encrypted: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Encrypted for T {}
 
-/// Calls one method on whichever stream it is.
 macro_rules! on_stream {
     ($stream:expr, $method:ident($($argument:expr),*)) => {
         match $stream.get_mut() {

@@ -34,7 +34,6 @@ pub struct Environment {
     pub(super) service_files: Vec<ServiceFile>,
 }
 
-/// A file of services, or why it cannot be read.
 #[derive(Clone, Debug)]
 pub(super) struct ServiceFile {
     pub(super) path: PathBuf,
@@ -42,7 +41,6 @@ pub(super) struct ServiceFile {
 }
 
 impl Environment {
-    /// Of this process.
     pub fn of_process() -> Self {
         let mut this = Self {
             home: std::env::home_dir().filter(|home| !home.as_os_str().is_empty()),
@@ -61,33 +59,28 @@ impl Environment {
         this
     }
 
-    /// Nothing but a user's name.
     pub fn of_user(name: &str) -> Self {
         Self { os_user: Some(name.to_owned()), ..Self::default() }
     }
 
     /// The home directory and the user's name alone: for a connection string in which everything else has been said.
-    #[must_use]
     pub fn without_variables(self) -> Self {
         Self { home: self.home, os_user: self.os_user, ..Self::default() }
     }
 
-    /// The same with one more variable.
-    #[must_use]
     pub fn with(mut self, variable: &str, value: &str) -> Self {
         self.variables.insert(variable.to_owned(), value.to_owned());
         self
     }
 
     /// The same with variables that are set to something that is not UTF-8.
-    #[must_use]
     pub fn with_unreadable(mut self, variables: &[String]) -> Self {
         self.unreadable.extend(variables.iter().cloned());
         self
     }
 
+    #[cfg(test)]
     /// The same with one more service file, as if it were `~/.pg_service.conf`.
-    #[must_use]
     pub fn with_service_file(mut self, path: &Path, text: &str) -> Self {
         self.service_files.push(ServiceFile { path: path.to_owned(), text: Ok(text.to_owned()) });
         self

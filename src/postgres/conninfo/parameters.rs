@@ -10,7 +10,6 @@ use super::values::Keyword;
 /// Faults that are told: where the text is something else altogether, there may be any number.
 const MOST_FAULTS: usize = 30;
 
-/// What becomes of a parameter.
 enum Support {
     /// It has the meaning that libpq gives it.
     Honoured,
@@ -287,7 +286,6 @@ impl Parameters {
         }
     }
 
-    /// 0 or 1.
     pub(super) fn flag(&mut self, name: &'static str, default: bool) -> bool {
         match self.text(name).as_deref() {
             None => default,
@@ -323,7 +321,6 @@ fn unknown(name: &str) -> String {
     }
 }
 
-/// `a, b or c`
 pub(super) fn or_list(words: &[&str]) -> String {
     match words {
         [] => String::new(),

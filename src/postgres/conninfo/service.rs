@@ -2,10 +2,10 @@
 //! <https://www.postgresql.org/docs/current/libpq-pgservice.html>. Pure. Values are never repeated in an error.
 
 use super::environment::{Environment, ServiceFile};
-use super::syntax::{Fault, Pairs};
+use super::syntax::{Pairs, SyntaxFault};
 
 /// The parameters of a service, from the first file that has it.
-pub(super) fn find(name: &str, environment: &Environment) -> Result<Pairs, Fault> {
+pub(super) fn find(name: &str, environment: &Environment) -> Result<Pairs, SyntaxFault> {
     for ServiceFile { path, text } in &environment.service_files {
         let path = path.display();
         let text = text.as_ref().map_err(|why| format!("the service file {path} cannot be used: {why}"))?;

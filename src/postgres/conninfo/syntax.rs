@@ -9,13 +9,13 @@ use percent_encoding::percent_decode_str;
 pub(super) type Pairs = Vec<(String, String)>;
 
 /// What is wrong with the text, as a clause without the text.
-pub(super) type Fault = String;
+pub(super) type SyntaxFault = String;
 
 const ENCODE: &str = "in a user name or password write @ as %40, / as %2F, : as %3A, ? as %3F and % as %25";
 
 /// Takes a URI or key=value string apart. A `psql` in front and one pair of quotes around are left out, since consoles
 /// print connection strings like that.
-pub(super) fn pairs(text: &str) -> Result<Pairs, Fault> {
+pub(super) fn pairs(text: &str) -> Result<Pairs, SyntaxFault> {
     let text = unwrap_shell(text);
     if let Some(rest) = text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://")) {
         return uri(rest);
@@ -39,7 +39,7 @@ fn unwrap_shell(text: &str) -> &str {
 }
 
 /// `[user[:password]@][host[:port],…][/dbname][?parameter=value&…]`
-fn uri(rest: &str) -> Result<Pairs, Fault> {
+fn uri(rest: &str) -> Result<Pairs, SyntaxFault> {
     let mut pairs = Pairs::new();
     let authority_end = rest.find('/').unwrap_or(rest.len());
     let hosts_and_more = match rest[..authority_end].find('@') {
@@ -76,7 +76,7 @@ fn uri(rest: &str) -> Result<Pairs, Fault> {
     Ok(pairs)
 }
 
-fn user_info(text: &str, pairs: &mut Pairs) -> Result<(), Fault> {
+fn user_info(text: &str, pairs: &mut Pairs) -> Result<(), SyntaxFault> {
     // A query that holds an @ would otherwise be taken for a user name, and be printed as one.
     if text.split_once('?').is_some_and(|(_, rest)| rest.contains('=')) {
         return Err(format!("an @ follows a ?, which is ambiguous: {ENCODE}, and @ as %40 after the ? too"));
@@ -93,7 +93,7 @@ fn user_info(text: &str, pairs: &mut Pairs) -> Result<(), Fault> {
 }
 
 /// `host[:port],…`, where a host may be an IPv6 address in brackets or a percent-encoded socket directory.
-fn host_list(text: &str, pairs: &mut Pairs) -> Result<(), Fault> {
+fn host_list(text: &str, pairs: &mut Pairs) -> Result<(), SyntaxFault> {
     let (mut hosts, mut ports) = (Vec::new(), Vec::new());
     for entry in text.split(',') {
         let (host, after) = if let Some(rest) = entry.strip_prefix('[') {
@@ -121,7 +121,7 @@ fn host_list(text: &str, pairs: &mut Pairs) -> Result<(), Fault> {
     Ok(())
 }
 
-fn parameters(query: &str, pairs: &mut Pairs) -> Result<(), Fault> {
+fn parameters(query: &str, pairs: &mut Pairs) -> Result<(), SyntaxFault> {
     for part in query.split('&').filter(|part| !part.is_empty()) {
         let (name, value) = part.split_once('=').ok_or("a parameter after the ? lacks its =value")?;
         let name = decode(name, "a parameter's name")?;
@@ -135,7 +135,7 @@ fn parameters(query: &str, pairs: &mut Pairs) -> Result<(), Fault> {
     Ok(())
 }
 
-fn decode(text: &str, what: &str) -> Result<String, Fault> {
+fn decode(text: &str, what: &str) -> Result<String, SyntaxFault> {
     let bytes = text.as_bytes();
     let broken = |(at, _): (usize, &u8)| {
         !(bytes.get(at + 1).is_some_and(u8::is_ascii_hexdigit) && bytes.get(at + 2).is_some_and(u8::is_ascii_hexdigit))
@@ -151,7 +151,7 @@ fn decode(text: &str, what: &str) -> Result<String, Fault> {
 }
 
 /// `key = value …`, where a value may stand in single quotes and `\` takes the next character literally.
-fn key_values(text: &str) -> Result<Pairs, Fault> {
+fn key_values(text: &str) -> Result<Pairs, SyntaxFault> {
     let mut pairs = Pairs::new();
     let mut rest = text.chars().peekable();
     loop {
@@ -176,7 +176,7 @@ fn key_values(text: &str) -> Result<Pairs, Fault> {
     }
 }
 
-fn value(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String, Fault> {
+fn value(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String, SyntaxFault> {
     let quoted = rest.next_if_eq(&'\'').is_some();
     let mut value = String::new();
     loop {

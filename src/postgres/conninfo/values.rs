@@ -1,4 +1,5 @@
-//! The parameters whose values come from a fixed list of words, each word as libpq spells it. Pure.
+//! The parameters whose values come from a fixed list of words, each spelled and meant as in libpq:
+//! <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>. Pure.
 
 /// A parameter whose value is one of a fixed list of words.
 pub(super) trait Keyword: Copy + 'static {
@@ -13,7 +14,6 @@ macro_rules! keyword {
         pub enum $name { $($(#[$variant_meta])* $variant),+ }
 
         impl $name {
-            /// The word as it stands in a connection string.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
@@ -29,7 +29,6 @@ keyword! {
     /// `sslmode`: whether to encrypt and what to verify, as libpq means it. The order is from weak to strong.
     #[derive(PartialOrd, Ord)]
     SslMode {
-        /// Never TLS.
         Disable = "disable",
         /// Plaintext first, TLS when the server refuses that.
         Allow = "allow",
@@ -57,11 +56,8 @@ keyword! {
 keyword! {
     /// `channel_binding`: whether SCRAM authentication is tied to the TLS connection.
     ChannelBinding {
-        /// Never.
         Disable = "disable",
-        /// When the server offers it (the default).
         Prefer = "prefer",
-        /// Refuse a server that does not.
         Require = "require",
     }
 }
@@ -69,17 +65,11 @@ keyword! {
 keyword! {
     /// `target_session_attrs`: which of several servers will do.
     TargetSessionAttrs {
-        /// Any (the default).
         Any = "any",
-        /// One whose sessions may write.
         ReadWrite = "read-write",
-        /// One whose sessions may not write.
         ReadOnly = "read-only",
-        /// One that is not in recovery.
         Primary = "primary",
-        /// One that is in recovery.
         Standby = "standby",
-        /// A standby; any, if none of the hosts is one.
         PreferStandby = "prefer-standby",
     }
 }
@@ -87,9 +77,7 @@ keyword! {
 keyword! {
     /// `load_balance_hosts`: in which order hosts and addresses are tried.
     LoadBalanceHosts {
-        /// As listed (the default).
         Disable = "disable",
-        /// At random, anew for each connection.
         Random = "random",
     }
 }
@@ -98,13 +86,9 @@ keyword! {
     /// `ssl_min_protocol_version` and `ssl_max_protocol_version`.
     #[derive(PartialOrd, Ord)]
     TlsVersion {
-        /// TLS 1.0, which we do not speak.
         V1_0 = "TLSv1",
-        /// TLS 1.1, which we do not speak.
         V1_1 = "TLSv1.1",
-        /// TLS 1.2.
         V1_2 = "TLSv1.2",
-        /// TLS 1.3.
         V1_3 = "TLSv1.3",
     }
 }
@@ -112,9 +96,7 @@ keyword! {
 keyword! {
     /// `sslcertmode`: whether a client certificate is offered.
     SslCertMode {
-        /// Never.
         Disable = "disable",
-        /// When the server asks for one and we have one (the default).
         Allow = "allow",
     }
 }

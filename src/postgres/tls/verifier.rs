@@ -21,13 +21,14 @@ const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// Whom to trust.
 pub(super) enum Roots {
-    /// Everyone.
     Unverified,
     /// What the user listed; `origin` is the file.
-    Trusted { certificates: Vec<CertificateDer<'static>>, origin: String },
+    Trusted {
+        certificates: Vec<CertificateDer<'static>>,
+        origin: String,
+    },
     /// What the operating system trusts; single entries that cannot be read do no harm.
     System(Vec<CertificateDer<'static>>),
-    /// What Mozilla trusts.
     Mozilla,
 }
 

@@ -1,20 +1,26 @@
 //! The messages are compared with those of postgres-protocol's own encoder and tokio-postgres' own conversions.
 
 use std::io::IoSlice;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use postgres_protocol::message::frontend;
 use proptest::prelude::*;
 use tokio_postgres::types::{IsNull, ToSql, Type};
 
+use super::request::{INPUT_MESSAGES, MODEL_OUTPUT};
 use super::*;
-use crate::workload::batch::{MAX_SLICES, Outgoing};
-use crate::workload::payload::{HEAD, MIN_BYTES, Sizes, TAIL};
-use crate::workload::request::RequestMaker;
+use crate::workload::batch::{Batch, MAX_SLICES, Outgoing};
+use crate::workload::payload::{Cut, HEAD, MIN_BYTES, TAIL};
+use crate::workload::script::{Script, SessionOptions, Step, phase_names};
 
 const NONCE: u64 = 0xabc;
 
-fn workload(sizes: Sizes, server_side_data: bool) -> Workload {
-    Workload { sizes, rate_limiting: true, experimentation: true, server_side_data, seed: 7 }
+const SEED: u64 = 7;
+
+fn workload(size: usize, server_side_data: bool) -> Workload {
+    let [least, size] = [MIN_BYTES, size].map(|bytes| bytes as f64 / 1024.0);
+    Workload { input_size_kb: least, raw_request_size_kb: least + 0.001, server_side_data, ..Workload::of_kb(size) }
 }
 
 fn options(prepared: bool, pipeline: bool) -> SessionOptions {
@@ -82,7 +88,7 @@ fn parameters(write: Write, r: &Request, pool: &Pool, workload: &Workload) -> Ve
         }
     }
     if workload.server_side_data {
-        parameters.push(Box::new(workload.seed as i64));
+        parameters.push(Box::new(SEED as i64));
         parameters.push(Box::new(pool.sql_length()));
     }
     parameters
@@ -113,9 +119,9 @@ fn reference(options: &SessionOptions, workload: &Workload, request: &Request, p
         let text = format!("SET LOCAL idle_in_transaction_session_timeout = {}", timeout.as_millis());
         statement(&mut out, &name("idle"), &text, &[], &[]);
     }
-    for (at, sql) in statements(workload).iter().enumerate() {
-        let values = parameters(sql.write, request, pool, workload);
-        statement(&mut out, &name(&at.to_string()), sql.text, sql.types, &values);
+    for (at, write) in workload.writes().enumerate() {
+        let (sql, values) = (workload.statement(write), parameters(write, request, pool, workload));
+        statement(&mut out, &name(&at.to_string()), &sql.text, &sql.types, &values);
         if !options.pipeline {
             frontend::sync(&mut out);
             parts.push(std::mem::take(&mut out).to_vec());
@@ -134,10 +140,6 @@ fn joined(outgoing: &Outgoing<'_>, sent: usize) -> Vec<u8> {
     slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect()
 }
 
-fn sizes(size: usize) -> Sizes {
-    Sizes { input: MIN_BYTES, output: size, raw_request: MIN_BYTES + 1, raw_response: size + 1 }
-}
-
 proptest! {
     #[test]
     fn the_messages_are_those_of_the_other_encoder(
@@ -153,15 +155,15 @@ proptest! {
         let idle_in_transaction = idle.map(Duration::from_millis);
         let options = SessionOptions { statement_timeout, idle_in_transaction, ..options(prepared, pipeline) };
         let workload =
-            Workload { rate_limiting, experimentation, ..workload(sizes(size), server_side_data) };
-        let pool = Pool::generate(7, &workload.sizes);
-        let maker = RequestMaker::new(workload.clone(), pool.clone(), 3);
+            Workload { rate_limiting, experimentation, ..workload(size, server_side_data) };
+        let pool = workload.pool(SEED);
+        let maker = RequestMaker::new(workload, SEED, pool.clone(), 3);
         let script = Script::new(&options, &workload, NONCE);
         let (mut request, mut batch) = (Request::default(), Batch::default());
         // What an earlier request left in the batch must not show.
         for slot in [slot.wrapping_add(1), slot] {
             maker.fill(&mut request, slot, 1_700_000_000_123);
-            script.encode(&request, &pool, &mut batch);
+            script.encode(&maker, &request, &mut batch);
         }
         let expected = reference(&options, &workload, &request, &pool);
         prop_assert_eq!(script.parts().len(), expected.len());
@@ -179,16 +181,16 @@ proptest! {
 #[test]
 fn commit_has_not_been_sent_before_its_first_byte() {
     for pipeline in [false, true] {
-        let workload = workload(sizes(500), false);
-        let pool = Pool::generate(7, &workload.sizes);
-        let maker = RequestMaker::new(workload.clone(), pool.clone(), 3);
+        let workload = workload(500, false);
+        let pool = workload.pool(SEED);
+        let maker = RequestMaker::new(workload, SEED, pool.clone(), 3);
         let script = Script::new(&options(true, pipeline), &workload, NONCE);
         let (mut request, mut batch) = (Request::default(), Batch::default());
         maker.fill(&mut request, 5, 0);
-        script.encode(&request, &pool, &mut batch);
+        script.encode(&maker, &request, &mut batch);
         let last = script.parts().len() - 1;
         let outgoing = batch.outgoing(last, &pool);
-        let commit_bytes = script.commit.len() + script.sync.len();
+        let commit_bytes = reference(&options(true, false), &workload, &request, &pool).pop().unwrap().len();
         assert!(!outgoing.may_commit_after(outgoing.length() - commit_bytes));
         assert!(outgoing.may_commit_after(outgoing.length() - commit_bytes + 1));
         assert!((0..last).all(|part| {
@@ -200,12 +202,12 @@ fn commit_has_not_been_sent_before_its_first_byte() {
 
 #[test]
 fn every_round_trip_has_a_name_unless_there_is_only_one() {
-    let workload = Workload { experimentation: false, ..workload(sizes(100), false) };
+    let workload = Workload { experimentation: false, ..workload(100, false) };
     let script = Script::new(&options(true, false), &workload, NONCE);
     let names = |pipeline| phase_names(pipeline, &workload);
     assert_eq!(names(false), ["chat_inference", "model_inference", "resource_bucket", "commit"]);
     assert_eq!(names(false).len(), script.parts().len());
-    assert_eq!(script.parts()[0], [Step::Begin, Step::Write(Write::ChatInference)]);
+    assert_eq!(script.parts()[0], [Step::Begin, Step::Write("chat_inference")]);
     assert_eq!(script.parts()[3], [Step::Commit]);
     let pipelined = Script::new(&options(true, true), &workload, NONCE);
     assert_eq!((names(true).len(), pipelined.parts().len()), (0, 1));
@@ -214,7 +216,7 @@ fn every_round_trip_has_a_name_unless_there_is_only_one() {
 
 #[test]
 fn preparing_parses_every_statement_once() {
-    let script = Script::new(&options(true, true), &workload(sizes(100), false), NONCE);
+    let script = Script::new(&options(true, true), &workload(100, false), NONCE);
     let messages = script.preparation().unwrap();
     let (mut at, mut types) = (0, Vec::new());
     while at < messages.len() {
@@ -222,5 +224,18 @@ fn preparing_parses_every_statement_once() {
         at += 1 + u32::from_be_bytes(messages[at + 1..at + 5].try_into().unwrap()) as usize;
     }
     assert_eq!(types, b"PPPPPPS");
-    assert!(Script::new(&options(false, true), &workload(sizes(100), false), NONCE).preparation().is_none());
+    assert!(Script::new(&options(false, true), &workload(100, false), NONCE).preparation().is_none());
+}
+
+#[test]
+fn both_schema_files_are_alike_but_for_the_kind_of_tables_and_some_indexes() {
+    let statements = |file: &'static str| {
+        let lines = file.lines().skip_while(|line| *line != "BEGIN;").filter(|line| !line.starts_with("CREATE INDEX"));
+        lines.map(|line| line.replace("UNLOGGED ", "").replace(", unlogged;", ", logged;")).collect::<Vec<_>>()
+    };
+    assert_eq!(statements(SCHEMA), statements(SCHEMA_UNLOGGED));
+    assert!(SCHEMA_UNLOGGED.lines().filter(|line| line.starts_with("CREATE INDEX")).all(|line| SCHEMA.contains(line)));
+    for table in TABLES {
+        assert!(SCHEMA.contains(&format!("CREATE TABLE {} (", table.name)), "{}", table.name);
+    }
 }

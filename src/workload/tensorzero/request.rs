@@ -4,49 +4,33 @@ use std::fmt::Write;
 
 use uuid::Uuid;
 
-use super::Workload;
-use super::payload::{Cut, Pool};
+use super::{Sizes, Workload};
 use crate::random::SplitMix64;
+use crate::workload::ids::{row_id, uuid_v7};
+use crate::workload::payload::{Cut, Pool};
 
-const FUNCTIONS: [&str; 10] = [
-    "function_1",
-    "function_2",
-    "function_3",
-    "function_4",
-    "function_5",
-    "function_6",
-    "function_7",
-    "function_8",
-    "function_9",
-    "function_10",
-];
-const BUCKETS: [&str; 10] = [
-    "rate_limit:function_1",
-    "rate_limit:function_2",
-    "rate_limit:function_3",
-    "rate_limit:function_4",
-    "rate_limit:function_5",
-    "rate_limit:function_6",
-    "rate_limit:function_7",
-    "rate_limit:function_8",
-    "rate_limit:function_9",
-    "rate_limit:function_10",
-];
+macro_rules! functions {
+    ($($number:literal)*) => { [$((concat!("function_", $number), concat!("rate_limit:function_", $number))),*] };
+}
+
+/// The names of functions, and the keys of their buckets.
+const FUNCTIONS: [(&str, &str); 10] = functions!(1 2 3 4 5 6 7 8 9 10);
 const VARIANTS: [&str; 5] = ["variant_1", "variant_2", "variant_3", "variant_4", "variant_5"];
 const MODELS: [&str; 6] =
     ["gpt-4o", "gpt-4o-mini", "gpt-4-turbo", "claude-3-5-sonnet", "claude-3-opus", "claude-3-haiku"];
 const PROVIDERS: [&str; 3] = ["openai", "anthropic", "azure"];
 const ENVIRONMENTS: [&str; 3] = ["production", "staging", "development"];
 
-/// `model_inference.input_messages`: small and constant, as in the tool that this one replaces.
-pub const INPUT_MESSAGES: &str = r#"[{"role":"user","content":"test message"}]"#;
-/// `model_inference.output`: likewise.
-pub const MODEL_OUTPUT: &str = r#"{"content":"model response content"}"#;
+/// `model_inference.input_messages`
+pub(super) const INPUT_MESSAGES: &str = r#"[{"role":"user","content":"test message"}]"#;
+/// `model_inference.output`
+pub(super) const MODEL_OUTPUT: &str = r#"{"content":"model response content"}"#;
 
-/// Makes the requests of one run.
 #[derive(Clone, Debug)]
 pub struct RequestMaker {
-    workload: Workload,
+    pub(super) workload: Workload,
+    sizes: Sizes,
+    pub(super) seed: u64,
     pool: Pool,
     /// Drawn once a process, so that two runs with one seed on one database never make the same id.
     nonce: u64,
@@ -56,50 +40,39 @@ pub struct RequestMaker {
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// `chat_inference.id`, and `model_inference.inference_id`
-    pub inference_id: Uuid,
+    pub(super) inference_id: Uuid,
     /// `episode_id` in `chat_inference` and `variant_by_episode`
-    pub episode_id: Uuid,
-    /// `model_inference.id`
-    pub model_inference_id: Uuid,
-    /// `function_1` … `function_10`
-    pub function_name: &'static str,
+    pub(super) episode_id: Uuid,
+    pub(super) model_inference_id: Uuid,
+    pub(super) function_name: &'static str,
     /// `rate_limit:function_N` of the same function
-    pub bucket_key: &'static str,
-    /// `variant_1` … `variant_5`
-    pub variant_name: &'static str,
+    pub(super) bucket_key: &'static str,
+    pub(super) variant_name: &'static str,
     /// Where `chat_inference.input` is cut from the pool.
-    pub input: Cut,
-    /// Where `chat_inference.output` is cut.
-    pub output: Cut,
-    /// Where `model_inference.raw_request` is cut.
-    pub raw_request: Cut,
-    /// Where `model_inference.raw_response` is cut.
-    pub raw_response: Cut,
+    pub(super) input: Cut,
+    pub(super) output: Cut,
+    pub(super) raw_request: Cut,
+    pub(super) raw_response: Cut,
     /// `{"temperature":…,"max_tokens":…}`
-    pub inference_params: String,
+    pub(super) inference_params: String,
     /// `{"env":…,"user_id":…,"request_id":…}`
-    pub tags: String,
+    pub(super) tags: String,
     /// Milliseconds, 100 … 3000
-    pub processing_time_ms: i32,
-    /// One of six
-    pub model_name: &'static str,
-    /// One of three
-    pub model_provider_name: &'static str,
-    /// 100 … 8000
-    pub input_tokens: i32,
-    /// 50 … 4000
-    pub output_tokens: i32,
+    pub(super) processing_time_ms: i32,
+    pub(super) model_name: &'static str,
+    pub(super) model_provider_name: &'static str,
+    pub(super) input_tokens: i32,
+    pub(super) output_tokens: i32,
     /// Milliseconds, 200 … 5000
-    pub response_time_ms: i32,
+    pub(super) response_time_ms: i32,
 }
 
 impl RequestMaker {
-    /// A maker for one run; `nonce` must differ between processes.
-    pub fn new(workload: Workload, pool: Pool, nonce: u64) -> Self {
-        Self { workload, pool, nonce }
+    /// A maker for one run; `pool` is that of the workload and the seed. `nonce` must differ between processes.
+    pub fn new(workload: Workload, seed: u64, pool: Pool, nonce: u64) -> Self {
+        Self { workload, sizes: workload.sizes(), seed, pool, nonce }
     }
 
-    /// What the requests write.
     pub fn workload(&self) -> &Workload {
         &self.workload
     }
@@ -109,33 +82,30 @@ impl RequestMaker {
         self.nonce
     }
 
-    /// Where the documents are cut from.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// What the ids of all rows of this process have in common: bytes [`TAG_BYTES`] of each.
+    /// What the ids of all rows of this process have in common.
     pub fn tag(&self) -> [u8; 4] {
         ((self.nonce >> 32) as u32).to_be_bytes()
     }
 
-    /// [`Request::inference_id`] of the request that was made for `slot` with `unix_ms`.
-    pub fn inference_id(&self, slot: u64, unix_ms: u64) -> Uuid {
+    /// The ID by which the request that was made for `slot` with `unix_ms` can be looked up.
+    pub fn id_of(&self, slot: u64, unix_ms: u64) -> Uuid {
         row_id(unix_ms, self.tag(), &mut self.ids(slot))
     }
 
     fn ids(&self, slot: u64) -> SplitMix64 {
-        SplitMix64::for_slot(self.nonce ^ self.workload.seed, slot)
+        SplitMix64::for_slot(self.nonce ^ self.seed, slot)
     }
 
     /// Fills `request` with the contents for `slot`; the ids carry `unix_ms`, milliseconds since 1970.
     pub fn fill(&self, request: &mut Request, slot: u64, unix_ms: u64) {
-        let random = &mut SplitMix64::for_slot(self.workload.seed, slot);
-        let function = random.below(10) as usize;
-        request.function_name = FUNCTIONS[function];
-        request.bucket_key = BUCKETS[function];
+        let random = &mut SplitMix64::for_slot(self.seed, slot);
+        (request.function_name, request.bucket_key) = FUNCTIONS[random.below(10) as usize];
         request.variant_name = pick(&VARIANTS, random);
-        let sizes = &self.workload.sizes;
+        let sizes = &self.sizes;
         request.input = self.pool.cut(sizes.input, random);
         request.output = self.pool.cut(sizes.output, random);
         request.raw_request = self.pool.cut(sizes.raw_request, random);
@@ -179,42 +149,14 @@ fn write_json(into: &mut String, json: std::fmt::Arguments<'_>) {
     let _ = into.write_fmt(json);
 }
 
-/// Where the tag of a process lies in the ids of its rows.
-pub const TAG_BYTES: std::ops::Range<usize> = 9..13;
-
-/// A UUID of version 7 (RFC 9562, section 5.7): 48 bits of time, 74 of chance.
-fn uuid_v7(unix_ms: u64, random: &mut SplitMix64) -> Uuid {
-    uuid_of(unix_ms, chance(random))
-}
-
-/// The same with 32 of the bits of chance in common with all rows of the process, by which they can be counted.
-fn row_id(unix_ms: u64, tag: [u8; 4], random: &mut SplitMix64) -> Uuid {
-    let mut bits = chance(random);
-    // The time and the version come before.
-    bits[TAG_BYTES.start - 6..TAG_BYTES.end - 6].copy_from_slice(&tag);
-    uuid_of(unix_ms, bits)
-}
-
-fn chance(random: &mut SplitMix64) -> [u8; 10] {
-    let mut bits = [0u8; 10];
-    bits[..8].copy_from_slice(&random.next_u64().to_be_bytes());
-    bits[8..].copy_from_slice(&random.next_u64().to_be_bytes()[..2]);
-    bits
-}
-
-fn uuid_of(unix_ms: u64, bits: [u8; 10]) -> Uuid {
-    uuid::Builder::from_unix_timestamp_millis(unix_ms, &bits).into_uuid()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::payload::Sizes;
+    use crate::workload::ids::TAG_BYTES;
 
     fn maker(seed: u64, nonce: u64) -> RequestMaker {
-        let sizes = Sizes { input: 1536, output: 10_240, raw_request: 1024, raw_response: 10_240 };
-        let workload = Workload { sizes, rate_limiting: true, experimentation: true, server_side_data: false, seed };
-        RequestMaker::new(workload, Pool::generate(seed, &sizes), nonce)
+        let workload = Workload::of_kb(10.0);
+        RequestMaker::new(workload, seed, workload.pool(seed), nonce)
     }
 
     fn request(maker: &RequestMaker, slot: u64) -> Request {
@@ -257,7 +199,7 @@ mod tests {
             for id in [made.inference_id, made.episode_id, made.model_inference_id] {
                 assert_eq!(id.as_bytes()[TAG_BYTES], one.tag());
             }
-            assert_eq!(one.inference_id(slot, 1_700_000_000_123), made.inference_id);
+            assert_eq!(one.id_of(slot, 1_700_000_000_123), made.inference_id);
             assert_ne!(request(&other, slot).inference_id.as_bytes()[TAG_BYTES], one.tag());
         }
     }
