@@ -1,6 +1,6 @@
 //! The messages between the coordinator and `load_test --agent`: one JSON object a line, both ways.
 //!
-//! The agent speaks first: [`Event::Hello`], so that a coordinator of another build can turn away before it has sent
+//! The agent speaks first: [`AgentEvent::Hello`], so that a coordinator of another build can turn away before it has sent
 //! anything. Then the coordinator sends [`Order::Plan`], which holds the connection string and is the only message with
 //! a secret, and one order for each phase:
 //!
@@ -34,7 +34,7 @@ use crate::result::{ClockVsDatabase, Config, EncodedHistogram, RunResult, Server
 use crate::schedule::Share;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// How often each side says something.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -97,13 +97,13 @@ pub struct Line {
     pub agent: u32,
     /// What it says.
     #[serde(flatten)]
-    pub event: Event,
+    pub event: AgentEvent,
 }
 
 /// What the agent says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum AgentEvent {
     /// The agent is there. Its first line.
     Hello(Hello),
     /// The database has been reached, or will be made.
@@ -111,7 +111,7 @@ pub enum Event {
     /// Database and tables are ready.
     SetUp,
     /// Every connection is open and has prepared its statements.
-    Ready(Box<Ready>),
+    Ready(Box<ReadyToRun>),
     /// T0 is set.
     Started {
         /// How far ahead T0 still was when the order came, milliseconds.
@@ -149,6 +149,26 @@ pub enum Event {
     Alive,
 }
 
+impl AgentEvent {
+    /// As the field `event` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "hello",
+            Self::Preflight(_) => "preflight",
+            Self::SetUp => "set_up",
+            Self::Ready(_) => "ready",
+            Self::Started { .. } => "started",
+            Self::Second(_) => "second",
+            Self::Incident { .. } => "incident",
+            Self::Result(_) => "result",
+            Self::Tickets { .. } => "tickets",
+            Self::Failed { .. } => "failed",
+            Self::Pong { .. } => "pong",
+            Self::Alive => "alive",
+        }
+    }
+}
+
 /// Who the agent is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -184,7 +204,7 @@ pub struct Preflight {
 
 /// What the agent is about to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Ready {
+pub struct ReadyToRun {
     /// What was asked for, as the agent understands it.
     pub config: Config,
     /// What the server said of itself, with the tables.

@@ -11,7 +11,30 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind};
 use sha2::{Digest, Sha256};
 
-use crate::fleet::deploy::Probe;
+/// What a host tells of itself. Texts are as they came, but short, and fit for a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// `uname -s`.
+    pub system: String,
+    /// `uname -m`.
+    pub machine: String,
+    /// `glibc 2.36`, `musl` or `unknown`.
+    pub libc: String,
+    /// The absolute path of the binary there.
+    pub path: String,
+    /// The same text for every name of one machine, and of another machine another; empty where it does not tell.
+    pub identity: String,
+    /// SHA-256 of what was there before; `None` where there was nothing, or nothing to compute it with.
+    pub sha256: Option<String>,
+}
+
+impl Probe {
+    /// For a sentence: system, machine, C library.
+    pub fn platform(&self) -> String {
+        let libc = if self.libc == "unknown" { "an unknown C library" } else { &self.libc };
+        format!("{} on {}, {libc}", self.system, self.machine)
+    }
+}
 
 /// A `load_test` that can be brought to machines. A clone shares the bytes.
 #[derive(Debug, Clone)]

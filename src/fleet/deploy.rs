@@ -16,8 +16,8 @@ pub use self::error::{DeployError, DeployErrorKind};
 
 use self::channel::Channel;
 use self::error::Cause;
-use crate::fleet::binary::{AgentBinary, Mismatch};
-use crate::fleet::hosts::Host;
+use super::binary::{AgentBinary, Mismatch, Probe};
+use super::hosts::Host;
 
 /// When the binary is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,31 +40,6 @@ pub struct DeployOptions {
     pub mode: DeployMode,
     /// What can be sent: the first that fits a host is the one for it. Unused with [`DeployMode::Never`].
     pub binaries: Vec<AgentBinary>,
-}
-
-/// What a host tells of itself. Texts are as they came, but short, and fit for a terminal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
-    /// `uname -s`.
-    pub system: String,
-    /// `uname -m`.
-    pub machine: String,
-    /// `glibc 2.36`, `musl` or `unknown`.
-    pub libc: String,
-    /// The absolute path of the binary there.
-    pub path: String,
-    /// The same text for every name of one machine, and of another machine another; empty where it does not tell.
-    pub identity: String,
-    /// SHA-256 of what was there before; `None` where there was nothing, or nothing to compute it with.
-    pub sha256: Option<String>,
-}
-
-impl Probe {
-    /// For a sentence: system, machine, C library.
-    pub fn platform(&self) -> String {
-        let libc = if self.libc == "unknown" { "an unknown C library" } else { &self.libc };
-        format!("{} on {}, {libc}", self.system, self.machine)
-    }
 }
 
 /// A running agent, with which nothing has been spoken yet. Its end: close `stdin`, read `stdout` to its end, then wait

@@ -2,6 +2,7 @@
 //! handed to ssh at all: text from outside must steer neither its options nor a terminal. Pure; reads files only through
 //! what it is given, and never asks DNS or ssh's configuration.
 
+mod file;
 mod range;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::net::Ipv6Addr;
 use std::path::Path;
 
 use crate::text::terminal::printable;
+pub use file::read_list;
 
 /// More machines than this are taken for a slip of the keyboard.
 pub const MOST_HOSTS: usize = 10_000;

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use postgres_load_test::agent::protocol::{Event, Hello, Line, Order, PlanOrder, Preflight, Ready, Snapshot, VERSION};
+use postgres_load_test::agent::protocol::{
+    AgentEvent as Event, Hello, Line, Order, PlanOrder, Preflight, ReadyToRun as Ready, Snapshot, VERSION,
+};
 use postgres_load_test::cli::options::LoadTestOptions;
 use postgres_load_test::clock;
 use postgres_load_test::result::RunResult;

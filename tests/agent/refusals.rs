@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postgres_load_test::agent::protocol::{Event, Order};
+use postgres_load_test::agent::protocol::{AgentEvent as Event, Order};
 use postgres_load_test::clock;
 use postgres_load_test::schedule::Share;
 

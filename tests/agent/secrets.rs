@@ -87,9 +87,9 @@ fn the_machines_own_postgres_url_does_not_count() {
     order.options.target.postgres_url = None;
     agent.send(&Order::Plan(Box::new(order)));
     let found = match agent.next() {
-        Some(postgres_load_test::agent::protocol::Event::Failed { message }) => message,
+        Some(postgres_load_test::agent::protocol::AgentEvent::Failed { message }) => message,
         // Somebody has such a database.
-        Some(postgres_load_test::agent::protocol::Event::Preflight(preflight)) => preflight.target,
+        Some(postgres_load_test::agent::protocol::AgentEvent::Preflight(preflight)) => preflight.target,
         other => panic!("{other:?}"),
     };
     assert!(!found.contains(&server.server().port().to_string()), "{found}");

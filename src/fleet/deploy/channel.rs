@@ -8,10 +8,9 @@ use openssh::{Child, ChildStderr, ChildStdin, ChildStdout, Session, Stdio};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
-use super::Probe;
 use super::error::{Cause, Stage};
 use super::script::{COMMAND, MARK};
-use crate::fleet::binary::AgentBinary;
+use crate::fleet::binary::{AgentBinary, Probe};
 use crate::fleet::ssh::words_of;
 use crate::text::terminal::printable;
 
