@@ -1,4 +1,4 @@
-//! `load_test`'s end of a test on many machines: orders come in on standard input, events go out on standard output.
+//! `load_test`'s end of a test on many VMs: orders come in on standard input, events go out on standard output.
 //!
 //! - [`protocol`]: the messages.
 //! - `outbox`: what is to be sent, and the thread that sends it: a stalled connection holds nobody up.
@@ -6,9 +6,9 @@
 //! - `conversation`: the phases, from the plan to the result.
 //!
 //! The connection string comes with the plan, on standard input, and stands nowhere else. Where it is absent, the
-//! default of `--postgres-url` counts; `POSTGRES_URL` in the agent's own surroundings does not, since what a machine
+//! default of `--postgres-url` counts; `POSTGRES_URL` in the agent's own surroundings does not, since what a VM
 //! happens to have there must not decide which database one part of a test writes to. The `PG…` variables and the
-//! password file of the machine do count, below what the connection string says.
+//! password file of the VM do count, below what the connection string says.
 
 mod conversation;
 mod coordinator;

@@ -38,7 +38,6 @@ const INCIDENT_CHARS: usize = 300;
 /// How long the result may take to be written when the coordinator has hung up already.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Why the conversation is over.
 #[derive(Debug)]
 pub(super) enum End {
     /// The result has been delivered.
@@ -55,7 +54,6 @@ impl From<RunError> for End {
     }
 }
 
-/// The conversation so far.
 pub(super) struct Conversation {
     coordinator: Coordinator,
     stops: Stops,

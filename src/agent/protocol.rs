@@ -49,17 +49,12 @@ pub const COORDINATOR_SILENCE: Duration = Duration::from_secs(6);
 /// 100 KB. A line takes up to sixteen times its length while it is being understood.
 pub const MAX_LINE_BYTES: usize = 1024 * 1024;
 
-/// What the coordinator sends.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum Order {
-    /// What to run. Comes first, once.
     Plan(Box<PlanOrder>),
-    /// Make database and tables ready.
     SetUp,
-    /// Open every connection.
     Connect,
-    /// Begin.
     Start {
         /// T0 on the agent's own wall clock, nanoseconds since 1970.
         at_unix_ns: u64,
@@ -70,9 +65,7 @@ pub enum Order {
     Abort,
     /// With `--verify`, once all machines have delivered: tell how many tickets the whole test has taken.
     CountTickets,
-    /// Answer at once.
     Ping {
-        /// Comes back in the answer.
         number: u64,
     },
 }
@@ -90,12 +83,10 @@ pub struct PlanOrder {
     pub pgpassword: Option<String>,
 }
 
-/// A line of the agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
     /// [`VERSION`]
     pub agent: u32,
-    /// What it says.
     #[serde(flatten)]
     pub event: AgentEvent,
 }
@@ -112,18 +103,14 @@ pub enum AgentEvent {
     SetUp,
     /// Every connection is open and has prepared its statements.
     Ready(Box<ReadyToRun>),
-    /// T0 is set.
     Started {
         /// How far ahead T0 still was when the order came, milliseconds.
         ahead_ms: f64,
     },
-    /// A second of the run.
     Second(Box<Snapshot>),
     /// The first error of a kind.
     Incident {
-        /// What the class is called.
         class: String,
-        /// The error's words.
         message: String,
     },
     /// The run is over. The last answer but `tickets`.
@@ -138,9 +125,7 @@ pub enum AgentEvent {
         /// A sentence, with a remedy.
         message: String,
     },
-    /// Answer to a ping.
     Pong {
-        /// Of the ping.
         number: u64,
         /// The agent's wall clock, nanoseconds since 1970.
         unix_ns: u64,
@@ -169,16 +154,13 @@ impl AgentEvent {
     }
 }
 
-/// Who the agent is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`crate::version::BUILD`]
     pub build: String,
-    /// The crate's version.
     pub tool_version: String,
     /// Its process, so that it can be ended from beside.
     pub pid: u32,
-    /// The machine's own name.
     pub hostname: String,
     /// Processors that it may use.
     pub processors: usize,

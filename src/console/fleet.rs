@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tokio::time::MissedTickBehavior;
 
-use super::fleet_screen::Screen;
+use super::fleet_screen::{Screen, vm_count};
 use super::{Stopped, code_of, lines, note, say, say_result};
 use crate::fleet::plan::FleetPlan;
 use crate::fleet::ssh::HostKeys;
@@ -130,10 +130,6 @@ fn write_header(out: &mut Vec<u8>, fleet: &Fleet) -> io::Result<()> {
     let vms: Vec<String> = vms.iter().map(|vm| vm.host.name.clone()).collect();
     let target_note = fleet.plan().url_from.as_str();
     fleet_header(out, &FleetHeader { config: &config, server: &ready.server, vms: &vms, per_vm_rps, target_note })
-}
-
-pub(super) fn vm_count(number: usize) -> String {
-    if number == 1 { "1 machine".to_owned() } else { format!("{number} machines") }
 }
 
 /// Shows the run until it is over. The first signal stops it gently, the second one at once. Returns whether one came,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::lines::{self, Lines};
-use super::{SECONDS_BETWEEN_LINES, fleet::vm_count, is_read_within, note};
+use super::{SECONDS_BETWEEN_LINES, is_read_within, note};
 use crate::fleet::{Fleet, Vm};
 use crate::report::live;
 use crate::report::live_fleet::{FleetProgress, waiting};
@@ -144,4 +144,8 @@ impl Screen {
             terminal.clear();
         }
     }
+}
+
+pub(super) fn vm_count(number: usize) -> String {
+    if number == 1 { "1 machine".to_owned() } else { format!("{number} machines") }
 }

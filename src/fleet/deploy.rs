@@ -1,5 +1,5 @@
 //! From a session to the running agent: one channel a host for the whole run, on which a script there first tells what
-//! the machine is, takes the binary where it is missing or another, and then becomes the agent. Owns that conversation
+//! the VM is, takes the binary where it is missing or another, and then becomes the agent. Owns that conversation
 //! and the choice of the binary; must not know what the agent says. Never sends a secret.
 
 mod channel;
@@ -19,12 +19,10 @@ use self::error::Cause;
 use super::binary::{AgentBinary, Mismatch, Probe};
 use super::hosts::Host;
 
-/// When the binary is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeployMode {
     /// Where what is there is another, or nothing.
     Auto,
-    /// To every host.
     Always,
     /// To none: what is there is run.
     Never,
@@ -36,7 +34,6 @@ pub struct DeployOptions {
     /// A folder for a `load_test` of each build, or the path of the binary where there is a file of that name. Relative paths, and `~`,
     /// begin at the home directory there.
     pub remote_path: String,
-    /// When the binary is sent.
     pub mode: DeployMode,
     /// What can be sent: the first that fits a host is the one for it. Unused with [`DeployMode::Never`].
     pub binaries: Vec<AgentBinary>,
@@ -52,11 +49,8 @@ pub struct Launched {
     pub stdout: BufReader<ChildStdout>,
     /// Nobody reads it yet: an agent that writes more than a pipe holds would stand still.
     pub stderr: ChildStderr,
-    /// The process there.
     pub child: Child<Arc<Session>>,
-    /// What the host told before.
     pub probe: Probe,
-    /// Whether the binary was sent.
     pub deployed: bool,
 }
 

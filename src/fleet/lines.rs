@@ -37,10 +37,8 @@ pub struct Heard {
     pub what: What,
 }
 
-/// What was heard.
 #[derive(Debug)]
 pub enum What {
-    /// A line of the agent.
     Event(Box<AgentEvent>),
     /// The agent breaks the protocol, and how. It lives, but nothing that it says counts any more.
     Broken(String),

@@ -77,7 +77,7 @@ impl Fleet {
         }
     }
 
-    /// The first stop closes the window on all machines and lets them wait for what is in flight; the second one has
+    /// The first stop closes the window on all VMs and lets them wait for what is in flight; the second one has
     /// them abandon it.
     pub fn stop(&mut self, at_once: bool) {
         let since_t0_ns = self.since_t0_ns();

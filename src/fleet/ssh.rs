@@ -1,4 +1,4 @@
-//! SSH sessions to many machines, through the ssh program of this one and so with the user's configuration, keys and
+//! SSH sessions to many VMs, through the ssh program of this machine and so with the user's configuration, keys and
 //! known hosts. Owns their life: one ssh process ("master") a host, which all channels to it share; attempts, their
 //! number and pace; and that nothing is left of them, whichever way this process ends. Must not know what runs there.
 //!
@@ -42,12 +42,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How long the end of all is waited for where something does not answer.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
-/// What to do with the host keys of the machines.
+/// What to do with the host keys of the VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostKeys {
     /// Only those in the known hosts files.
     Strict,
-    /// Those, and of unknown machines any: it is written down, and must be the same from then on.
+    /// Those, and of unknown VMs any: it is written down, and must be the same from then on.
     AcceptNew,
     /// Any: nothing is compared, nothing is written down.
     Off,

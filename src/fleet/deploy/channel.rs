@@ -33,7 +33,6 @@ const MOST_FACTS: usize = 20;
 /// What a host told before it said "ready".
 pub(super) struct Facts {
     pub(super) probe: Probe,
-    /// Whether there is a binary.
     pub(super) present: bool,
     /// Whether it can compute SHA-256.
     pub(super) can_hash: bool,
@@ -69,7 +68,6 @@ impl Channel {
         Ok(Self { child, stdin, ear, session, stage: Stage::Login })
     }
 
-    /// Sends one line.
     pub(super) async fn order(&mut self, line: &str) -> Result<(), Cause> {
         let line = format!("{line}\n");
         match timeout(CHUNK_WITHIN, self.stdin.write_all(line.as_bytes())).await {

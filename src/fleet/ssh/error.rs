@@ -124,7 +124,6 @@ impl SshError {
         Self::new(SshErrorKind::Timeout, what)
     }
 
-    /// What kind of failure it is.
     pub fn kind(&self) -> SshErrorKind {
         self.kind
     }

@@ -43,7 +43,6 @@ pub(super) const SOCKET: &str = "m";
 pub(super) const LOG: &str = "log";
 const WAY: &str = "way";
 
-/// A program on the path.
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
@@ -123,7 +122,6 @@ impl Ssh {
     }
 }
 
-/// One try to connect.
 pub(super) struct Attempt<'a> {
     pub(super) ssh: &'a Ssh,
     pub(super) host: &'a Host,
@@ -254,7 +252,6 @@ impl Attempt<'_> {
         if answers { Ok(()) } else { Err(self.error().await) }
     }
 
-    /// From what ssh wrote.
     async fn error(&self) -> SshError {
         let log = match read_log(&self.folder.join(LOG)) {
             Ok(log) => log,
