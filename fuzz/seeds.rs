@@ -7,8 +7,8 @@ use std::path::Path;
 use base64::Engine;
 // The counters of the coverage are in it.
 use libfuzzer_sys as _;
-use postgres_load_test::agent::protocol::{Event, Order, PlanOrder};
-use postgres_load_test::fleet::hostile::{honest, lines, spoken};
+use postgres_load_test::agent::protocol::{AgentEvent, Order, PlanOrder};
+use postgres_load_test::fleet::tests::hostile::{honest, lines, spoken};
 use postgres_load_test::cli::options::LoadTestOptions;
 use postgres_load_test::schedule::Share;
 
@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         write("event", number, &[&after, &spoken(std::slice::from_ref(line))[..]].concat())?;
         write("lie", number, &[1, u8::try_from(number)?, 3, 0, 4])?;
     }
-    if let Some(Event::Result(result)) = events.last() {
+    if let Some(AgentEvent::Result(result)) = events.last() {
         write("merge", 0, &serde_json::to_vec(result)?)?;
         write("merge", 1, format!("Welcome\n{}", serde_json::to_string_pretty(result)?).as_bytes())?;
         for (number, encoded) in [&result.histograms.latency, &result.histograms.phases[0]].into_iter().enumerate() {

@@ -1,18 +1,17 @@
-//! `load_test`'s end of a test on many machines: orders come in on standard input, events go out on standard output.
+//! `load_test`'s end of a test on many VMs: orders come in on standard input, events go out on standard output.
 //!
 //! - [`protocol`]: the messages.
-//! - `outbox`: what is to be sent, and the thread that sends it: a stalled channel holds nobody up.
-//! - `channel`: the thread that listens, and the one that notices silence.
+//! - `outbox`: what is to be sent, and the thread that sends it: a stalled connection holds nobody up.
+//! - `coordinator`: the thread that listens, and the one that notices silence.
 //! - `conversation`: the phases, from the plan to the result.
 //!
 //! The connection string comes with the plan, on standard input, and stands nowhere else. Where it is absent, the
-//! default of `--postgres-url` counts; `POSTGRES_URL` in the agent's own surroundings does not, since what a machine
+//! default of `--postgres-url` counts; `POSTGRES_URL` in the agent's own surroundings does not, since what a VM
 //! happens to have there must not decide which database one part of a test writes to. The `PG…` variables and the
-//! password file of the machine do count, below what the connection string says.
+//! password file of the VM do count, below what the connection string says.
 
-mod channel;
 mod conversation;
-mod machine;
+mod coordinator;
 mod outbox;
 pub mod protocol;
 
@@ -21,9 +20,10 @@ use std::time::Duration;
 
 use crate::machine::raise_open_files;
 use crate::signals::Stops;
-use channel::Channel;
+use crate::version::BUILD;
 use conversation::{Conversation, End};
-use protocol::Event;
+use coordinator::Coordinator;
+use protocol::{AgentEvent, Hello};
 
 /// How an agent has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,14 +50,14 @@ pub async fn serve(
     output: impl Write + Send + 'static,
     on_hang: impl FnOnce() + Send + 'static,
 ) -> Ending {
-    let hello = machine::introduce(raise_open_files());
-    let opened = Stops::listen().and_then(|stops| Ok((stops, Channel::open(input, output, hello, on_hang)?)));
-    let (stops, channel) = match opened {
+    let hello = hello(raise_open_files());
+    let opened = Stops::listen().and_then(|stops| Ok((stops, Coordinator::open(input, output, hello, on_hang)?)));
+    let (stops, coordinator) = match opened {
         Ok(opened) => opened,
         Err(error) => return Ending::Abandoned(format!("the agent cannot listen: {error}")),
     };
-    let outbox = channel.outbox.clone();
-    let mut conversation = Conversation::new(channel, stops);
+    let outbox = coordinator.outbox.clone();
+    let mut conversation = Conversation::new(coordinator, stops);
     let end = match conversation.run().await {
         Ok(result) => conversation.linger(result).await,
         Err(end) => end,
@@ -66,7 +66,7 @@ pub async fn serve(
         End::Done => Ending::Done,
         End::Gone(reason) => Ending::Abandoned(reason),
         End::Failed(message) => {
-            let last = outbox.say(Event::Failed { message });
+            let last = outbox.say(AgentEvent::Failed { message });
             tokio::select! {
                 biased;
                 () = outbox.written(last) => Ending::Failed,
@@ -74,5 +74,17 @@ pub async fn serve(
                 () = tokio::time::sleep(LAST_WORDS) => Ending::Abandoned("the coordinator does not listen".to_owned()),
             }
         }
+    }
+}
+
+/// Who this is; `open_files` is how many files the process may open.
+fn hello(open_files: Option<u64>) -> Hello {
+    Hello {
+        build: BUILD.to_owned(),
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        hostname: crate::machine::hostname(),
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        open_files,
     }
 }

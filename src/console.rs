@@ -15,7 +15,10 @@ use crate::report::text;
 use crate::result::{Accounting, RunResult, Status};
 use crate::text::terminal;
 
+pub mod fleet;
+mod fleet_screen;
 pub mod lines;
+pub mod merge;
 
 /// DEGRADED, FAILED, INVALID or LOST WRITES.
 pub const NOT_PASSED: u8 = 1;

@@ -4,15 +4,15 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::agent::protocol::Event;
-use postgres_load_test::fleet::hostile::{hear, honest, lines, spoil, spoken, told};
+use postgres_load_test::agent::protocol::AgentEvent;
+use postgres_load_test::fleet::tests::hostile::{hear, honest, lines, spoil, spoken, told};
 use postgres_load_test::merge::{files, merge};
 use serde_json::Value;
 
 /// The lines of a conversation, and the result in it.
 static HONEST: LazyLock<(Vec<Value>, Value)> = LazyLock::new(|| {
     let events = honest();
-    let Some(Event::Result(result)) = events.last() else { unreachable!("no result at its end") };
+    let Some(AgentEvent::Result(result)) = events.last() else { unreachable!("no result at its end") };
     (lines(&events), serde_json::to_value(result).unwrap_or_default())
 });
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::fleet::hostile::told;
+use postgres_load_test::fleet::tests::hostile::told;
 use postgres_load_test::merge::{files, merge};
 
 fuzz_target!(|content: &[u8]| {

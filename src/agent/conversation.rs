@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::channel::Channel;
-use super::protocol::{Event, Order, PlanOrder, Preflight, Ready, Snapshot};
+use super::coordinator::Coordinator;
+use super::protocol::{AgentEvent, Order, PlanOrder, Preflight, ReadyToRun, Snapshot};
 use crate::cli::plan::{Plan, Target};
 use crate::clock::{self, Epoch};
 use crate::engine::{self, Incident};
@@ -38,7 +38,6 @@ const INCIDENT_CHARS: usize = 300;
 /// How long the result may take to be written when the coordinator has hung up already.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Why the conversation is over.
 #[derive(Debug)]
 pub(super) enum End {
     /// The result has been delivered.
@@ -55,9 +54,8 @@ impl From<RunError> for End {
     }
 }
 
-/// The conversation so far.
 pub(super) struct Conversation {
-    channel: Channel,
+    coordinator: Coordinator,
     stops: Stops,
     /// After the run, where the plan says `--verify`.
     total: Option<TotalCounter>,
@@ -71,8 +69,8 @@ enum Turn {
 }
 
 impl Conversation {
-    pub(super) fn new(channel: Channel, stops: Stops) -> Self {
-        Self { channel, stops, total: None }
+    pub(super) fn new(coordinator: Coordinator, stops: Stops) -> Self {
+        Self { coordinator, stops, total: None }
     }
 
     /// All phases, up to the result. Returns the number of that message.
@@ -86,7 +84,7 @@ impl Conversation {
         let drawing = draw(&plan);
 
         let reached = self.during(run::reach(&plan, None, &mut quiet)).await??;
-        self.say(Event::Preflight(Box::new(Preflight {
+        self.say(AgentEvent::Preflight(Box::new(Preflight {
             server: reached.info().cloned(),
             database: reached.identity().map(str::to_owned),
             target: reached.describe(),
@@ -99,11 +97,11 @@ impl Conversation {
         let pool = pool.map_err(|error| End::Failed(format!("the payloads could not be drawn: {error}")))?;
         let database = self.during(run::set_up(&plan, reached, Some(&pool), &mut quiet)).await??;
         let identity = database.identity().map(str::to_owned);
-        self.say(Event::SetUp);
+        self.say(AgentEvent::SetUp);
 
         self.expect("connect", |order| matches!(order, Order::Connect)).await?;
         let ready = self.during(run::prepare(plan, database, pool, &mut quiet)).await??;
-        self.say(Event::Ready(Box::new(Ready {
+        self.say(AgentEvent::Ready(Box::new(ReadyToRun {
             config: ready.config().clone(),
             server: ready.server().clone(),
             database: identity,
@@ -118,7 +116,7 @@ impl Conversation {
         };
         let ahead_ns = epoch.mono_ns.saturating_sub(clock::now_ns());
         let live = ready.start_at(epoch);
-        self.say(Event::Started { ahead_ms: ahead_ns as f64 / 1e6 });
+        self.say(AgentEvent::Started { ahead_ms: ahead_ns as f64 / 1e6 });
         self.drive(live).await
     }
 
@@ -128,7 +126,7 @@ impl Conversation {
         loop {
             let event = tokio::select! {
                 event = live.next() => event?,
-                turn = next(&mut self.channel, &mut self.stops) => {
+                turn = next(&mut self.coordinator, &mut self.stops) => {
                     match turn? {
                         Turn::Order(Order::Stop) => live.stop(false),
                         Turn::Order(Order::Abort) => {
@@ -148,17 +146,17 @@ impl Conversation {
             match event {
                 engine::Event::Second { index, recorded } => {
                     incidents = 0;
-                    self.say(Event::Second(Box::new(Snapshot::new(index, &recorded))));
+                    self.say(AgentEvent::Second(Box::new(Snapshot::new(index, &recorded))));
                 }
                 engine::Event::Incident(Incident::StoodStill { started_s, seconds }) => {
                     let message = format!("for {seconds:.1} s at {started_s:.1} s");
-                    self.say(Event::Incident { class: "the generator stood still".to_owned(), message });
+                    self.say(AgentEvent::Incident { class: "the generator stood still".to_owned(), message });
                 }
                 engine::Event::Incident(Incident::NewError(failure) | Incident::ReconnectFailed(failure)) => {
                     incidents += 1;
                     if incidents <= INCIDENTS_A_SECOND {
                         let message = failure.message.chars().take(INCIDENT_CHARS).collect();
-                        self.say(Event::Incident { class: failure.class, message });
+                        self.say(AgentEvent::Incident { class: failure.class, message });
                     }
                 }
                 engine::Event::Finished(record) => {
@@ -173,7 +171,7 @@ impl Conversation {
                     }
                     // An order to stop that came after this VM's window cost its share nothing.
                     let result = live.conclude(&record, verification, false)?;
-                    return Ok(self.channel.outbox.say(Event::Result(Box::new(result))));
+                    return Ok(self.coordinator.outbox.say(AgentEvent::Result(Box::new(result))));
                 }
             }
         }
@@ -185,7 +183,7 @@ impl Conversation {
         loop {
             let turn = tokio::select! {
                 verification = &mut verifying => return Ok(verification),
-                turn = next(&mut self.channel, &mut self.stops) => turn?,
+                turn = next(&mut self.coordinator, &mut self.stops) => turn?,
             };
             // The window of this machine has closed already.
             if !matches!(turn, Turn::Order(Order::Stop)) {
@@ -200,8 +198,8 @@ impl Conversation {
         let reason = loop {
             let order = tokio::select! {
                 biased;
-                reason = gone(&mut self.channel.gone) => break reason,
-                Some(order) = self.channel.orders.recv() => order,
+                reason = gone(&mut self.coordinator.gone) => break reason,
+                Some(order) = self.coordinator.orders.recv() => order,
             };
             // All others came too late to matter.
             let Order::CountTotal = order else { continue };
@@ -209,13 +207,13 @@ impl Conversation {
                 None => None,
                 Some(counter) => tokio::select! {
                     biased;
-                    reason = gone(&mut self.channel.gone) => break reason,
+                    reason = gone(&mut self.coordinator.gone) => break reason,
                     count = counter.count() => count,
                 },
             };
-            self.channel.outbox.say(Event::Total { count });
+            self.coordinator.outbox.say(AgentEvent::Total { count });
         };
-        match tokio::time::timeout(LAST_WORDS, self.channel.outbox.written(result)).await {
+        match tokio::time::timeout(LAST_WORDS, self.coordinator.outbox.written(result)).await {
             Ok(()) => End::Done,
             Err(_) => End::Gone(reason),
         }
@@ -223,15 +221,15 @@ impl Conversation {
 
     /// Completes when the coordinator is gone: why, in a sentence.
     pub(super) async fn gone(&mut self) -> String {
-        gone(&mut self.channel.gone).await
+        gone(&mut self.coordinator.gone).await
     }
 
-    fn say(&self, event: Event) {
-        self.channel.outbox.say(event);
+    fn say(&self, event: AgentEvent) {
+        self.coordinator.outbox.say(event);
     }
 
     async fn next(&mut self) -> Result<Turn, End> {
-        next(&mut self.channel, &mut self.stops).await
+        next(&mut self.coordinator, &mut self.stops).await
     }
 
     /// Waits for the order that is due.
@@ -252,12 +250,12 @@ impl Conversation {
     }
 }
 
-async fn next(channel: &mut Channel, stops: &mut Stops) -> Result<Turn, End> {
+async fn next(coordinator: &mut Coordinator, stops: &mut Stops) -> Result<Turn, End> {
     tokio::select! {
         biased;
-        reason = gone(&mut channel.gone) => Err(End::Gone(reason)),
+        reason = gone(&mut coordinator.gone) => Err(End::Gone(reason)),
         () = stops.next() => Ok(Turn::Signal),
-        Some(order) = channel.orders.recv() => Ok(Turn::Order(order)),
+        Some(order) = coordinator.orders.recv() => Ok(Turn::Order(order)),
     }
 }
 

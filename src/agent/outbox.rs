@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::protocol::{Event, HEARTBEAT, Line, VERSION};
+use super::protocol::{AgentEvent, HEARTBEAT, Line, VERSION};
 use crate::clock;
 
 /// With more than this waiting, the coordinator is taken for gone, bytes.
@@ -19,10 +19,10 @@ const MOST_WAITING: usize = 64 * 1024 * 1024;
 /// Takes what is to be said. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Outbox {
-    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
 }
 
-struct Shared {
+struct Mailbox {
     queue: Mutex<Queue>,
     filled: Condvar,
     progress: Notify,
@@ -58,12 +58,12 @@ impl Entry {
 impl Outbox {
     /// An empty one; [`Self::write_all`] is yet to be run.
     pub(super) fn new() -> Self {
-        let shared = Shared { queue: Mutex::default(), filled: Condvar::new(), progress: Notify::new() };
-        Self { shared: Arc::new(shared) }
+        let mailbox = Mailbox { queue: Mutex::default(), filled: Condvar::new(), progress: Notify::new() };
+        Self { mailbox: Arc::new(mailbox) }
     }
 
     /// Says something as soon as the channel is free. Returns its number, for [`Self::written`].
-    pub(super) fn say(&self, event: Event) -> u64 {
+    pub(super) fn say(&self, event: AgentEvent) -> u64 {
         self.push(Entry::Line(line(event)))
     }
 
@@ -84,7 +84,7 @@ impl Outbox {
             queue.bytes += entry.bytes();
             queue.entries.push_back(entry);
         }
-        self.shared.filled.notify_one();
+        self.mailbox.filled.notify_one();
         queue.said
     }
 
@@ -96,7 +96,7 @@ impl Outbox {
     /// Completes when what has this number has been written. What was said later does not matter.
     pub(super) async fn written(&self, number: u64) {
         loop {
-            let progress = self.shared.progress.notified();
+            let progress = self.mailbox.progress.notified();
             if self.queue().written >= number {
                 return;
             }
@@ -120,13 +120,13 @@ impl Outbox {
             let is_said = next.is_some();
             let bytes = match next {
                 Some(Entry::Line(line)) => line,
-                Some(Entry::Pong(number)) => line(Event::Pong { number, unix_ns: clock::unix_ns() }),
-                None => line(Event::Alive),
+                Some(Entry::Pong(number)) => line(AgentEvent::Pong { number, unix_ns: clock::unix_ns() }),
+                None => line(AgentEvent::Alive),
             };
             written = output.write_all(&bytes).and_then(|()| output.flush());
             if written.is_ok() && is_said {
                 self.queue().written += 1;
-                self.shared.progress.notify_waiters();
+                self.mailbox.progress.notify_waiters();
             }
         }
     }
@@ -141,18 +141,18 @@ impl Outbox {
                 return Some(entry);
             }
             let left = HEARTBEAT.checked_sub(begun.elapsed())?;
-            (queue, _) = self.shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
+            (queue, _) = self.mailbox.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // Nothing panics while it holds the lock, and if it did, the queue would still be one.
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mailbox.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// An event as one line, its end included.
-fn line(event: Event) -> Vec<u8> {
+fn line(event: AgentEvent) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(&Line { agent: VERSION, event })
         .unwrap_or_else(|error| unreachable!("events are maps with text keys: {error}"));
     bytes.push(b'\n');
@@ -166,8 +166,8 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
-    fn incident(length: usize) -> Event {
-        Event::Incident { class: "class".to_owned(), message: "x".repeat(length) }
+    fn incident(length: usize) -> AgentEvent {
+        AgentEvent::Incident { class: "class".to_owned(), message: "x".repeat(length) }
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
         assert!(outbox.has_overflown());
         let mut some = [0; 100];
         theirs.read_exact(&mut some).unwrap();
-        assert!(some.starts_with(b"\n{\"agent\":3,\"event\":\"incident\""));
+        assert!(some.starts_with(b"\n{\"agent\":4,\"event\":\"incident\""));
         drop(theirs);
         writer.join().unwrap();
     }
@@ -196,6 +196,6 @@ mod tests {
         std::thread::spawn(move || outbox.write_all(ours));
         let mut bytes = [0; 29];
         theirs.read_exact(&mut bytes).unwrap();
-        assert_eq!(&bytes, b"\n{\"agent\":3,\"event\":\"alive\"}\n".as_slice());
+        assert_eq!(&bytes, b"\n{\"agent\":4,\"event\":\"alive\"}\n".as_slice());
     }
 }

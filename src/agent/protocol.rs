@@ -1,6 +1,6 @@
 //! The messages between the coordinator and `load_test --agent`: one JSON object a line, both ways.
 //!
-//! The agent speaks first: [`Event::Hello`], so that a coordinator of another build can turn away before it has sent
+//! The agent speaks first: [`AgentEvent::Hello`], so that a coordinator of another build can turn away before it has sent
 //! anything. Then the coordinator sends [`Order::Plan`], which holds the connection string and is the only message with
 //! a secret, and one order for each phase:
 //!
@@ -34,7 +34,7 @@ use crate::result::{ClockVsDatabase, Config, EncodedHistogram, RunResult, Server
 use crate::schedule::Share;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// How often each side says something.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -49,17 +49,12 @@ pub const COORDINATOR_SILENCE: Duration = Duration::from_secs(6);
 /// 100 KB. A line takes up to sixteen times its length while it is being understood.
 pub const MAX_LINE_BYTES: usize = 1024 * 1024;
 
-/// What the coordinator sends.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum Order {
-    /// What to run. Comes first, once.
     Plan(Box<PlanOrder>),
-    /// Make database and tables ready.
     SetUp,
-    /// Open every connection.
     Connect,
-    /// Begin.
     Start {
         /// T0 on the agent's own wall clock, nanoseconds since 1970.
         at_unix_ns: u64,
@@ -70,9 +65,7 @@ pub enum Order {
     Abort,
     /// With `--verify`, once all machines have delivered: read the workload's total of the whole test.
     CountTotal,
-    /// Answer at once.
     Ping {
-        /// Comes back in the answer.
         number: u64,
     },
 }
@@ -90,20 +83,18 @@ pub struct PlanOrder {
     pub pgpassword: Option<String>,
 }
 
-/// A line of the agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
     /// [`VERSION`]
     pub agent: u32,
-    /// What it says.
     #[serde(flatten)]
-    pub event: Event,
+    pub event: AgentEvent,
 }
 
 /// What the agent says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum AgentEvent {
     /// The agent is there. Its first line.
     Hello(Hello),
     /// The database has been reached, or will be made.
@@ -111,19 +102,15 @@ pub enum Event {
     /// Database and tables are ready.
     SetUp,
     /// Every connection is open and has prepared its statements.
-    Ready(Box<Ready>),
-    /// T0 is set.
+    Ready(Box<ReadyToRun>),
     Started {
         /// How far ahead T0 still was when the order came, milliseconds.
         ahead_ms: f64,
     },
-    /// A second of the run.
     Second(Box<Snapshot>),
     /// The first error of a kind.
     Incident {
-        /// What the class is called.
         class: String,
-        /// The error's words.
         message: String,
     },
     /// The run is over. The last answer but `total`.
@@ -138,9 +125,7 @@ pub enum Event {
         /// A sentence, with a remedy.
         message: String,
     },
-    /// Answer to a ping.
     Pong {
-        /// Of the ping.
         number: u64,
         /// The agent's wall clock, nanoseconds since 1970.
         unix_ns: u64,
@@ -149,16 +134,33 @@ pub enum Event {
     Alive,
 }
 
-/// Who the agent is.
+impl AgentEvent {
+    /// As the field `event` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "hello",
+            Self::Preflight(_) => "preflight",
+            Self::SetUp => "set_up",
+            Self::Ready(_) => "ready",
+            Self::Started { .. } => "started",
+            Self::Second(_) => "second",
+            Self::Incident { .. } => "incident",
+            Self::Result(_) => "result",
+            Self::Total { .. } => "total",
+            Self::Failed { .. } => "failed",
+            Self::Pong { .. } => "pong",
+            Self::Alive => "alive",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`crate::version::BUILD`]
     pub build: String,
-    /// The crate's version.
     pub tool_version: String,
     /// Its process, so that it can be ended from beside.
     pub pid: u32,
-    /// The machine's own name.
     pub hostname: String,
     /// Processors that it may use.
     pub processors: usize,
@@ -184,7 +186,7 @@ pub struct Preflight {
 
 /// What the agent is about to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Ready {
+pub struct ReadyToRun {
     /// What was asked for, as the agent understands it.
     pub config: Config,
     /// What the server said of itself, with the tables.

@@ -1,4 +1,4 @@
-//! Which `load_test` fits a machine: what an ELF file says of itself, against what the machine says of itself. Owns that
+//! Which `load_test` fits a VM: what an ELF file says of itself, against what the VM says of itself. Owns that
 //! comparison and its words; knows no SSH. glibc versions are (major, minor).
 
 use std::fmt;
@@ -11,20 +11,40 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind};
 use sha2::{Digest, Sha256};
 
-use crate::fleet::deploy::Probe;
+/// What a host tells of itself. Texts are as they came, but short, and fit for a terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// `uname -s`.
+    pub system: String,
+    /// `uname -m`.
+    pub machine: String,
+    /// `glibc 2.36`, `musl` or `unknown`.
+    pub libc: String,
+    /// The absolute path of the binary there.
+    pub path: String,
+    /// The same text for every name of one machine, and of another machine another; empty where it does not tell.
+    pub identity: String,
+    /// SHA-256 of what was there before; `None` where there was nothing, or nothing to compute it with.
+    pub sha256: Option<String>,
+}
 
-/// A `load_test` that can be brought to machines. A clone shares the bytes.
+impl Probe {
+    /// For a sentence: system, processor, C library.
+    pub fn platform(&self) -> String {
+        let libc = if self.libc == "unknown" { "an unknown C library" } else { &self.libc };
+        format!("{} on {}, {libc}", self.system, self.machine)
+    }
+}
+
+/// A `load_test` that can be brought to VMs. A clone shares the bytes.
 #[derive(Debug, Clone)]
 pub struct AgentBinary {
-    /// Where it was read from.
     pub path: PathBuf,
     /// SHA-256 of the bytes, in small hexadecimal digits.
     pub sha256: String,
-    /// The whole file.
     pub bytes: Arc<[u8]>,
-    /// What `uname -m` calls the machines on which it runs, such as `x86_64` or `aarch64`.
+    /// What `uname -m` says where it runs, such as `x86_64` or `aarch64`.
     pub machine: String,
-    /// Which C library it needs there.
     pub libc: Libc,
 }
 
@@ -36,31 +56,18 @@ pub enum Libc {
         /// The newest version of which it uses a symbol.
         floor: Option<(u32, u32)>,
     },
-    /// musl, as a shared library.
     Musl,
     /// None: it brings its own.
     Static,
 }
 
-/// Why a file cannot be an agent's binary.
 #[derive(Debug, thiserror::Error)]
 pub enum BinaryError {
-    /// There is nothing that can be read.
     #[error("--agent-binary: {path} cannot be read ({source}): give the file of a load_test built for the machines")]
-    Unreadable {
-        /// What was given.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
+    Unreadable { path: String, source: std::io::Error },
     /// Not a program, or not one for Linux.
     #[error("--agent-binary: {path} is no Linux program ({what}): give the file of a load_test built for the machines")]
-    NotElf {
-        /// What was given.
-        path: String,
-        /// What is wrong with it.
-        what: String,
-    },
+    NotElf { path: String, what: String },
 }
 
 impl AgentBinary {
@@ -87,7 +94,7 @@ impl AgentBinary {
         Ok(Self { path: path.to_owned(), sha256, bytes, machine, libc })
     }
 
-    /// Whether it can run on the machine, as far as both tell.
+    /// Whether it can run on the VM, as far as both tell.
     ///
     /// # Errors
     /// What does not fit.
@@ -128,22 +135,17 @@ impl fmt::Display for AgentBinary {
     }
 }
 
-/// What does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MismatchKind {
-    /// The machine does not say what it is.
+    /// The VM does not say what it is.
     Unknown,
-    /// Not Linux.
     System,
-    /// Another processor.
     Machine,
-    /// Another C library.
     Libc,
-    /// The right C library, but too old.
     GlibcTooOld,
 }
 
-/// A binary and a machine on which it does not run. `Display` is a clause with what both are and the remedy.
+/// A binary and a VM on which it does not run. `Display` is a clause with what both are and the remedy.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the host is {host}, but {binary}: {remedy}")]
 pub struct Mismatch {
@@ -158,12 +160,11 @@ impl Mismatch {
         Self { kind, host: probe.platform(), binary: binary.to_string(), remedy: remedy(kind, probe) }
     }
 
-    /// What does not fit.
     pub fn kind(&self) -> MismatchKind {
         self.kind
     }
 
-    /// For several binaries, none of which fits the one machine: what each is, and the first's remedy.
+    /// For several binaries, none of which fits one VM: what each is, and the first's remedy.
     pub(super) fn of_all(mismatches: Vec<Self>) -> Option<Self> {
         let binaries: Vec<String> = mismatches.iter().map(|mismatch| mismatch.binary.clone()).collect();
         let first = mismatches.into_iter().next()?;
@@ -180,7 +181,7 @@ fn remedy(kind: MismatchKind, probe: &Probe) -> String {
         return "load_test runs on Linux; leave the host out of --vms".to_owned();
     }
     let machine = canonical(&probe.machine);
-    // It is to be put into a shell, and the machine may call itself anything.
+    // It is to be put into a shell, and the VM may call itself anything.
     let tame = machine.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     let machine = if tame { machine } else { "ARCHITECTURE" };
     let target = match probe.libc.as_str() {

@@ -1,8 +1,8 @@
-//! Whether what a machine says can be so: it comes in its turn, and has no length and no number that nothing here has.
-//! Whoever holds a machine can say anything in its name. Pure.
+//! Whether what a VM says can be so: no length and no number that nothing here has. Whoever holds a VM can say anything in
+//! its name. Pure.
 
-use super::member::Member;
-use crate::agent::protocol::{Event, Hello, Ready};
+use super::hosts::Host;
+use crate::agent::protocol::{AgentEvent, Hello, ReadyToRun};
 use crate::merge::{self, MAX_COUNT, Part, out_of_bounds};
 use crate::result::RunResult;
 use crate::schedule::Schedule;
@@ -32,57 +32,30 @@ pub(super) struct Expected {
     pub verify: bool,
 }
 
-/// What is wrong with an event, where it cannot be believed. The counts of a second are checked where they are added.
-pub(super) fn unbelievable(member: &Member, event: &Event, expected: &Expected) -> Option<String> {
-    if !in_turn(member, event, expected) {
-        return Some(format!("its load_test said \"{}\" out of turn", name(event)));
-    }
-    let wrong = match event {
-        Event::Hello(hello) => wrong_hello(hello),
-        Event::Preflight(preflight) => out_of_bounds(preflight),
-        Event::Ready(ready) => wrong_ready(ready),
-        Event::Second(snapshot) => {
+/// What is wrong with an event, where it cannot be believed, from a VM that is `ready` to run. The counts of a second are
+/// checked where they are added.
+pub(super) fn unbelievable(
+    event: &AgentEvent,
+    ready: Option<&ReadyToRun>,
+    host: &Host,
+    expected: &Expected,
+) -> Option<String> {
+    match event {
+        AgentEvent::Hello(hello) => wrong_hello(hello),
+        AgentEvent::Preflight(preflight) => out_of_bounds(preflight),
+        AgentEvent::Ready(ready) => wrong_ready(ready),
+        AgentEvent::Second(snapshot) => {
             let latest = expected.since_t0_ns / 1_000_000_000 + SECONDS_AHEAD;
             let ahead = format!("it tells of second {}, and second {latest} cannot have been yet", snapshot.index);
             (snapshot.index >= latest).then_some(ahead)
         }
-        Event::Result(result) => wrong_result(member, result, expected),
-        Event::Total { count } => count.filter(|count| *count > MAX_COUNT).map(|count| format!("its total is {count}")),
+        AgentEvent::Result(result) => wrong_result(ready?, host, result, expected),
+        AgentEvent::Total { count } => {
+            count.filter(|count| *count > MAX_COUNT).map(|count| format!("its total is {count}"))
+        }
         // Their texts are cut where they are shown.
-        Event::Incident { .. } | Event::Failed { .. } => None,
-        Event::SetUp | Event::Started { .. } | Event::Pong { .. } | Event::Alive => None,
-    };
-    wrong.map(|wrong| format!("what its load_test says cannot be so: {wrong}"))
-}
-
-/// The order in which an agent goes through the phases.
-fn in_turn(member: &Member, event: &Event, expected: &Expected) -> bool {
-    match event {
-        Event::Hello(_) => member.hello.is_none(),
-        Event::Preflight(_) => member.hello.is_some() && member.preflight.is_none(),
-        Event::SetUp => member.preflight.is_some() && !member.is_set_up,
-        Event::Ready(_) => member.is_set_up && member.ready.is_none(),
-        Event::Started { .. } => member.ready.is_some() && !member.is_started && expected.t0_there_ns.is_some(),
-        Event::Second(_) | Event::Incident { .. } | Event::Result(_) => member.is_started,
-        Event::Total { .. } => member.is_asked_for_total && member.total.is_none(),
-        Event::Failed { .. } | Event::Pong { .. } | Event::Alive => true,
-    }
-}
-
-fn name(event: &Event) -> &'static str {
-    match event {
-        Event::Hello(_) => "hello",
-        Event::Preflight(_) => "preflight",
-        Event::SetUp => "set_up",
-        Event::Ready(_) => "ready",
-        Event::Started { .. } => "started",
-        Event::Second(_) => "second",
-        Event::Incident { .. } => "incident",
-        Event::Result(_) => "result",
-        Event::Total { .. } => "total",
-        Event::Failed { .. } => "failed",
-        Event::Pong { .. } => "pong",
-        Event::Alive => "alive",
+        AgentEvent::Incident { .. } | AgentEvent::Failed { .. } => None,
+        AgentEvent::SetUp | AgentEvent::Started { .. } | AgentEvent::Pong { .. } | AgentEvent::Alive => None,
     }
 }
 
@@ -91,15 +64,14 @@ fn wrong_hello(hello: &Hello) -> Option<String> {
     out_of_bounds(hello).or_else(|| (hello.pid == 0).then(|| "it is process number 0".to_owned()))
 }
 
-fn wrong_ready(ready: &Ready) -> Option<String> {
+fn wrong_ready(ready: &ReadyToRun) -> Option<String> {
     let (phases, warnings) = (ready.phases.len(), ready.warnings.len());
     let is_too_long = phases > MAX_ROUND_TRIPS || warnings > MAX_WARNINGS;
     is_too_long.then(|| format!("{phases} round trips, {warnings} warnings")).or_else(|| out_of_bounds(ready))
 }
 
-fn wrong_result(member: &Member, result: &RunResult, expected: &Expected) -> Option<String> {
+fn wrong_result(ready: &ReadyToRun, host: &Host, result: &RunResult, expected: &Expected) -> Option<String> {
     let (schedule, run) = (&expected.schedule, &result.run);
-    let ready = member.ready.as_ref()?;
     // What all machines had in common before the load they must have after it, or nothing of it could be merged.
     let phases = result.phases_ms.iter().map(|phase| &phase.name);
     if merge::comparable(&result.config) != merge::comparable(&ready.config)
@@ -127,7 +99,7 @@ fn wrong_result(member: &Member, result: &RunResult, expected: &Expected) -> Opt
         return Some(format!("its result is of another window than was ordered: {window}"));
     }
     let part = Part {
-        hostname: member.host.name.clone(),
+        hostname: host.name.clone(),
         file: None,
         result: result.clone(),
         clock: None,

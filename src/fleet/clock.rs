@@ -1,6 +1,6 @@
-//! How far a machine's wall clock is from ours, estimated from round trips through the open channel. Pure.
+//! How far a VM's wall clock is from ours, estimated from round trips through the open channel. Pure.
 //!
-//! The smallest round trip wins: the machine's clock was read somewhere between sending and receiving, so the middle of
+//! The smallest round trip wins: the VM's clock was read somewhere between sending and receiving, so the middle of
 //! both is off by at most half of the round trip (Cristian's algorithm). Times are nanoseconds.
 
 use crate::clock::{now_ns, unix_ns};
@@ -14,7 +14,6 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// From now on.
     pub fn now() -> Self {
         Self { mono_ns: now_ns(), unix_ns: unix_ns() }
     }
@@ -25,17 +24,17 @@ impl Reference {
     }
 }
 
-/// An estimate: the machine's clock shows `offset_ns` more than ours, give or take `bound_ns`.
+/// An estimate: the VM's clock shows `offset_ns` more than ours, give or take `bound_ns`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offset {
-    /// Positive where the machine's clock is ahead.
+    /// Positive where the VM's clock is ahead.
     pub offset_ns: i64,
     /// Half of the round trip.
     pub bound_ns: u64,
 }
 
 impl Offset {
-    /// From one round trip, all in nanoseconds since 1970: sent and received by our clock, read by the machine's.
+    /// From one round trip, all in nanoseconds since 1970: sent and received by our clock, read by the VM's.
     pub fn of_round_trip(sent_ns: u64, read_ns: u64, received_ns: u64) -> Self {
         let bound_ns = received_ns.saturating_sub(sent_ns).div_ceil(2);
         let middle_ns = i128::from(sent_ns) + i128::from(bound_ns);
@@ -43,7 +42,6 @@ impl Offset {
         Self { offset_ns: offset_ns.clamp(i64::MIN.into(), i64::MAX.into()) as i64, bound_ns }
     }
 
-    /// The better one of two.
     #[must_use]
     pub fn or_better(self, other: Option<Self>) -> Self {
         match other {
@@ -52,17 +50,15 @@ impl Offset {
         }
     }
 
-    /// What the machine's clock shows at an instant of ours.
+    /// What the VM's clock shows at an instant of ours.
     pub fn there_ns(&self, here_ns: u64) -> u64 {
         here_ns.saturating_add_signed(self.offset_ns)
     }
 
-    /// Milliseconds.
     pub fn offset_ms(&self) -> f64 {
         self.offset_ns as f64 / 1e6
     }
 
-    /// Milliseconds.
     pub fn bound_ms(&self) -> f64 {
         self.bound_ns as f64 / 1e6
     }

@@ -1,4 +1,4 @@
-//! From nothing to an agent that has said hello, on every machine at once.
+//! From nothing to an agent that has said hello, on every VM at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,13 +11,12 @@ use tokio::time::Instant;
 use super::binary::AgentBinary;
 use super::deploy::{self, DeployMode, Launched};
 use super::hosts::Host;
-use super::listen::hear;
-use super::member::{Link, Member};
 use super::plan::FleetPlan;
-use super::{Fleet, FleetError, channel, ssh};
+use super::vm::{Connection, Vm};
+use super::{Fleet, FleetError, lines, ssh};
 use crate::clock::now_ns;
 
-/// A machine on which the agent has been started.
+/// A VM on which the agent has been started.
 pub(super) struct Connected {
     session: Arc<Session>,
     launched: Launched,
@@ -25,16 +24,16 @@ pub(super) struct Connected {
 }
 
 impl Fleet {
-    /// Connects to all machines, brings the program there where it lacks, and starts it. `tell` hears how many are
+    /// Connects to all VMs, brings the program there where it lacks, and starts it. `tell` hears how many are
     /// there.
     ///
     /// # Errors
-    /// Machines that cannot be had, all of them, unless the plan says to go on without.
+    /// All VMs that cannot be had, unless the plan says to go on without.
     pub async fn connect(&mut self, tell: &mut dyn FnMut(usize)) -> Result<(), FleetError> {
         let uploads = Arc::new(Semaphore::new(self.plan.ssh.concurrency));
-        for (index, member) in self.members.iter().enumerate() {
+        for (index, vm) in self.vms.iter().enumerate() {
             let (sessions, deploy) = (Arc::clone(&self.sessions), Arc::clone(&self.deploy));
-            let (host, uploads) = (member.host.clone(), Arc::clone(&uploads));
+            let (host, uploads) = (vm.host.clone(), Arc::clone(&uploads));
             self.connecting.spawn(async move {
                 let begun = Instant::now();
                 let session = match sessions.open(&host).await {
@@ -51,19 +50,19 @@ impl Fleet {
             });
         }
         loop {
-            tell(self.members.iter().filter(|member| member.hello.is_some()).count());
-            let decided = self.members.iter().all(|member| member.hello.is_some() || !member.is_present());
+            tell(self.vms.iter().filter(|vm| vm.hello().is_some()).count());
+            let decided = self.vms.iter().all(|vm| vm.hello().is_some() || !vm.is_present());
             if self.connecting.is_empty() && decided {
                 break;
             }
             tokio::select! {
                 Some(joined) = self.connecting.join_next() => match joined {
                     Ok((index, Ok(connected))) => self.take_in(index, connected),
-                    Ok((index, Err(reason))) => self.lose(index, reason),
+                    Ok((index, Err(reason))) => _ = self.lose(index, reason),
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                     Err(_) => {}
                 },
-                heard = hear(&mut self.heard, &mut self.ticks) => {
+                heard = self.hearing.next() => {
                     _ = self.take(heard);
                 }
             }
@@ -75,21 +74,30 @@ impl Fleet {
         let Connected { session, launched, took } = connected;
         let Launched { stdin, stdout, stderr, child, deployed, probe } = launched;
         let carrier = Arc::clone(&session);
-        let orders = channel::open(index, stdin, stdout, stderr, move || ssh::words_of(&carrier), self.speak.clone());
-        let member = &mut self.members[index];
-        member.link = Some(Link { session, orders, child });
-        member.connected_in = took;
-        member.deployed = deployed;
-        member.identity = probe.identity;
-        member.last_heard_ns = now_ns();
+        let speak = self.hearing.speak.clone();
+        let orders = lines::open(index, stdin, stdout, stderr, move || ssh::words_of(&carrier), speak);
+        self.vms[index].connection = Some(Connection {
+            session,
+            orders,
+            child,
+            took,
+            deployed,
+            identity: probe.identity,
+            heard_ns: now_ns(),
+            ended: false,
+            killing: None,
+        });
     }
 }
 
 /// Names that are one machine, as a warning.
-pub(super) fn same_machine_warnings(members: &[Member]) -> Vec<String> {
+pub(super) fn same_machine_warnings(vms: &[Vm]) -> Vec<String> {
     let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for member in members.iter().filter(|member| !member.identity.is_empty()) {
-        names.entry(&member.identity).or_default().push(&member.host.name);
+    for vm in vms {
+        let identity = vm.connection.as_ref().map_or("", |connection| &connection.identity);
+        if !identity.is_empty() {
+            names.entry(identity).or_default().push(&vm.host.name);
+        }
     }
     let same = names.into_values().filter(|names| names.len() > 1);
     let warnings = same.map(|names| {
@@ -103,7 +111,7 @@ pub(super) fn same_machine_warnings(members: &[Member]) -> Vec<String> {
     warnings.collect()
 }
 
-/// Without the machine's name in front, which is said wherever the reason is.
+/// Without the host's name in front, which is said wherever the reason is.
 fn unnamed(host: &Host, error: &dyn std::error::Error) -> String {
     let sentence = error.to_string();
     let reason = sentence.strip_prefix(&format!("{host}: ")).unwrap_or(&sentence);

@@ -1,5 +1,5 @@
 //! From a session to the running agent: one channel a host for the whole run, on which a script there first tells what
-//! the machine is, takes the binary where it is missing or another, and then becomes the agent. Owns that conversation
+//! the VM is, takes the binary where it is missing or another, and then becomes the agent. Owns that conversation
 //! and the choice of the binary; must not know what the agent says. Never sends a secret.
 
 mod channel;
@@ -16,15 +16,13 @@ pub use self::error::{DeployError, DeployErrorKind};
 
 use self::channel::Channel;
 use self::error::Cause;
-use crate::fleet::binary::{AgentBinary, Mismatch};
-use crate::fleet::hosts::Host;
+use super::binary::{AgentBinary, Mismatch, Probe};
+use super::hosts::Host;
 
-/// When the binary is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeployMode {
     /// Where what is there is another, or nothing.
     Auto,
-    /// To every host.
     Always,
     /// To none: what is there is run.
     Never,
@@ -36,35 +34,9 @@ pub struct DeployOptions {
     /// A folder for a `load_test` of each build, or the path of the binary where there is a file of that name. Relative paths, and `~`,
     /// begin at the home directory there.
     pub remote_path: String,
-    /// When the binary is sent.
     pub mode: DeployMode,
     /// What can be sent: the first that fits a host is the one for it. Unused with [`DeployMode::Never`].
     pub binaries: Vec<AgentBinary>,
-}
-
-/// What a host tells of itself. Texts are as they came, but short, and fit for a terminal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
-    /// `uname -s`.
-    pub system: String,
-    /// `uname -m`.
-    pub machine: String,
-    /// `glibc 2.36`, `musl` or `unknown`.
-    pub libc: String,
-    /// The absolute path of the binary there.
-    pub path: String,
-    /// The same text for every name of one machine, and of another machine another; empty where it does not tell.
-    pub identity: String,
-    /// SHA-256 of what was there before; `None` where there was nothing, or nothing to compute it with.
-    pub sha256: Option<String>,
-}
-
-impl Probe {
-    /// For a sentence: system, machine, C library.
-    pub fn platform(&self) -> String {
-        let libc = if self.libc == "unknown" { "an unknown C library" } else { &self.libc };
-        format!("{} on {}, {libc}", self.system, self.machine)
-    }
 }
 
 /// A running agent, with which nothing has been spoken yet. Its end: close `stdin`, read `stdout` to its end, then wait
@@ -77,11 +49,8 @@ pub struct Launched {
     pub stdout: BufReader<ChildStdout>,
     /// Nobody reads it yet: an agent that writes more than a pipe holds would stand still.
     pub stderr: ChildStderr,
-    /// The process there.
     pub child: Child<Arc<Session>>,
-    /// What the host told before.
     pub probe: Probe,
-    /// Whether the binary was sent.
     pub deployed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Why there is no test, as a sentence or a list of machines.
+//! Why there is no test, as a sentence or a list of VMs.
 
 use super::binary::BinaryError;
 use super::ssh::SshError;
@@ -6,15 +6,13 @@ use crate::merge::MergeError;
 use crate::result::FailedVm;
 use crate::text::grouped;
 
-/// The phase in which some machines may be running already.
+/// The phase in which some VMs may be running already.
 pub(super) const STARTING: &str = "starting";
 
-/// Under load.
 pub(super) const RUNNING: &str = "running";
 
 /// Why there is no test.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
 pub enum FleetError {
     #[error(transparent)]
     Ssh(#[from] SshError),
@@ -23,12 +21,7 @@ pub enum FleetError {
     #[error("the load_test beside this program is not found ({0}); build both, or give --agent-binary")]
     NoBinary(std::io::Error),
     #[error("{}", told(.phase, .failures))]
-    Machines {
-        /// What was being done.
-        phase: &'static str,
-        /// All machines that failed in it.
-        failures: Vec<FailedVm>,
-    },
+    Machines { phase: &'static str, failures: Vec<FailedVm> },
     #[error(transparent)]
     Merge(#[from] MergeError),
 }

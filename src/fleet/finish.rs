@@ -1,4 +1,4 @@
-//! After the load: the merged result, and the end of everything on all machines.
+//! After the load: the merged result, and the end of everything on all VMs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::error::RUNNING;
-use super::listen::{REASON_CHARS, hear};
-use super::member::{self, Link, Member};
+use super::vm::{self, Connection, Vm};
 use super::{Fleet, FleetError, ssh};
-use crate::agent::protocol::Order;
 use crate::merge;
 use crate::result::{FailedVm, RunResult};
 use crate::run::TotalCounter;
-use crate::text::terminal::brief_lines;
 use crate::verdict;
 use crate::workload::table::Total;
 
@@ -33,7 +30,7 @@ impl Fleet {
     /// tells whether a signal came before the end.
     ///
     /// # Errors
-    /// No machine has measured anything, or the results contradict themselves.
+    /// No VM has measured anything, or the results contradict themselves.
     pub async fn conclude(
         &mut self,
         aborted: Option<String>,
@@ -42,19 +39,16 @@ impl Fleet {
     ) -> Result<RunResult, FleetError> {
         self.compare_clocks().await;
         let (mut parts, mut missing) = (Vec::new(), Vec::new());
-        for index in 0..self.members.len() {
-            match self.members[index].part(self.schedule(index), self.t0_unix_ns) {
+        for (index, vm) in self.vms.iter().enumerate() {
+            match vm.part(self.schedule(index), self.course.t0_unix_ns) {
                 // One that contradicts itself must not cost the results of all others.
                 Some(part) => match merge::check_whole(&part) {
                     Ok(()) => parts.push(part),
                     Err(error) => missing.push(FailedVm { hostname: part.hostname, error: error.to_string() }),
                 },
                 None => {
-                    let member = &self.members[index];
-                    let reason = member.lost.as_ref().or(member.distrusted.as_ref());
-                    let error =
-                        reason.map_or_else(|| "it delivered nothing".to_owned(), |why| brief_lines(why, REASON_CHARS));
-                    missing.push(FailedVm { hostname: member.host.name.clone(), error });
+                    let error = vm.lost().unwrap_or("it delivered nothing").to_owned();
+                    missing.push(FailedVm { hostname: vm.host.name.clone(), error });
                 }
             }
         }
@@ -62,14 +56,14 @@ impl Fleet {
             return Err(FleetError::Machines { phase: RUNNING, failures: missing });
         }
         let is_whole = missing.is_empty();
-        let mut result = merge::merge_closed(parts, missing, self.closed_ns)?;
+        let mut result = merge::merge_closed(parts, missing, self.course.closed_ns)?;
         result.run.aborted = aborted.or(result.run.aborted);
         result.run.interrupted |= stopped;
-        // The part of a machine whose requests do not count would be too much.
+        // The part of a VM whose requests do not count would be too much.
         if let Some(verification) = result.verification.as_mut().filter(|found| found.error.is_none())
             && let Some(Total { table, unit, .. }) = self.plan.plan.workload.total()
         {
-            match total.and_then(|count| is_whole.then_some(count).ok_or_else(|| "a machine is missing".to_owned())) {
+            match total.and_then(|count| is_whole.then_some(count).ok_or_else(|| "a VM is missing".to_owned())) {
                 Ok(count) => verification.total = Some(count),
                 Err(why) => {
                     verification.error = Some(format!("the {unit} in {table} could not be counted: {why}"));
@@ -84,41 +78,33 @@ impl Fleet {
         Ok(result)
     }
 
-    /// How much the workload's total has grown during the whole test, where `--verify` asks for it; otherwise why that is not known. Takes
-    /// 20 s at most.
+    /// How much the workload's total has grown during the whole test, where `--verify` asks for it; otherwise why that is not
+    /// known. Takes 20 s at most.
     ///
-    /// Asks two machines where there are as many, since one alone could say anything in the name of all. One that says
+    /// Asks two VMs where there are as many, since one alone could say anything in the name of all. One that says
     /// nothing is passed over.
     ///
     /// # Errors
-    /// What a lost machine has added is not known, and neither is anything where the rows could not be counted; or nobody
+    /// What a lost VM has added is not known, and neither is anything where the rows could not be counted; or nobody
     /// can tell.
     pub async fn count_total(&mut self) -> Result<u64, String> {
         let plan = &self.plan.plan;
         if !plan.verify || plan.workload.total().is_none() {
             return Err("nobody asked for it".to_owned());
         }
-        let counted = |member: &Member| {
-            let verification = member.result.as_ref().and_then(|result| result.verification.as_ref());
-            member.is_present()
-                && member.distrusted.is_none()
-                && verification.is_some_and(|found| found.error.is_none())
+        let counted = |vm: &Vm| {
+            let verification = vm.result().and_then(|result| result.verification.as_ref());
+            vm.is_present() && verification.is_some_and(|found| found.error.is_none())
         };
-        if !self.members.iter().all(counted) {
-            return Err("a machine could not count its rows".to_owned());
+        if !self.vms.iter().all(counted) {
+            return Err("a VM could not count its rows".to_owned());
         }
-        let asked: Vec<usize> = (0..self.members.len()).take(2).collect();
-        for index in &asked {
-            self.members[*index].is_asked_for_total = true;
-            self.members[*index].send(&Order::CountTotal);
-        }
-        let answered =
-            self.until_all(&asked, |member| member.total.is_some() || member.distrusted.is_some() || member.ended);
+        let asked: Vec<usize> = (0..self.vms.len()).take(2).collect();
+        asked.iter().for_each(|index| self.vms[*index].ask_for_total());
+        let answered = self.until_all(&asked, |vm| !vm.owes_total());
         let _ = tokio::time::timeout(TOTAL_WITHIN, answered).await;
-        let told = asked.iter().filter_map(|index| {
-            let member = &self.members[*index];
-            Some((member.host.name.as_str(), member.total.flatten()?))
-        });
+        let told = asked.iter().map(|index| &self.vms[*index]);
+        let told = told.filter_map(|vm| Some((vm.host.name.as_str(), vm.total()?)));
         match *told.collect::<Vec<_>>() {
             [] => Err("the database did not tell, or somebody else emptied the table during the run".to_owned()),
             [(one, count), (other, unlike)] if count != unlike => {
@@ -128,35 +114,27 @@ impl Fleet {
         }
     }
 
-    /// Ends everything on all machines and here, whatever is under way: agents, sessions, files.
+    /// Ends everything on all VMs and here, whatever is under way: agents, sessions, files.
     pub async fn shut_down(mut self) {
         self.sessions.interrupt();
         self.connecting.shutdown().await;
-        // The end of its input tells an agent to end. Its channel has to stay open meanwhile, or nobody would see it end.
-        let open: Vec<_> = self
-            .members
-            .iter_mut()
-            .map(|member| member.link.take().map(|Link { session, child, .. }| (session, child)))
-            .collect();
-        let until_ended = async {
-            let expected = |member: &Member| member.is_present() && !member.ended;
-            while self.members.iter().zip(&open).any(|(member, open)| open.is_some() && expected(member)) {
-                let heard = hear(&mut self.heard, &mut self.ticks).await;
-                _ = self.take(heard);
-            }
-        };
+        for connection in self.vms.iter().filter_map(|vm| vm.connection.as_ref()) {
+            // The end of its input tells an agent to end.
+            connection.orders.close();
+        }
+        let all = self.present();
+        let until_ended = self.until_all(&all, |vm| vm.connection.as_ref().is_none_or(|connection| connection.ended));
         let _ = tokio::time::timeout(END_WITHIN, until_ended).await;
         let mut closing = JoinSet::new();
-        for (member, open) in self.members.iter_mut().zip(open) {
-            let Some((session, child)) = open else { continue };
+        for vm in &mut self.vms {
+            let Some(Connection { session, child, ended, killing, .. }) = vm.connection.take() else { continue };
             let pool = Arc::clone(&self.sessions);
-            let killing = member.killing.take();
-            let unended = member.hello.as_ref().map(|hello| hello.pid).filter(|_| !member.ended);
+            let unended = vm.hello().map(|hello| hello.pid).filter(|_| !ended);
             closing.spawn(async move {
-                // One that was lost is being killed since; that needs the session for as long as it takes.
+                // The agent of one that was lost is being killed since; that needs the session for as long as it takes.
                 match (killing, unended) {
                     (Some(killing), _) => _ = killing.await,
-                    (None, Some(pid)) => member::kill(&session, pid).await,
+                    (None, Some(pid)) => vm::kill(&session, pid).await,
                     (None, None) => {}
                 }
                 drop(child);

@@ -1,7 +1,8 @@
-//! The machines that `--vms` names: `user@host:port`, ranges, IPv6, files of them. Owns that syntax, and what may be
+//! The VMs that `--vms` names: `user@host:port`, ranges, IPv6, files of them. Owns that syntax, and what may be
 //! handed to ssh at all: text from outside must steer neither its options nor a terminal. Pure; reads files only through
 //! what it is given, and never asks DNS or ssh's configuration.
 
+mod file;
 mod range;
 
 use std::collections::HashMap;
@@ -11,8 +12,9 @@ use std::net::Ipv6Addr;
 use std::path::Path;
 
 use crate::text::terminal::printable;
+pub use file::read_list;
 
-/// More machines than this are taken for a slip of the keyboard.
+/// More VMs than this are taken for a slip of the keyboard.
 pub const MOST_HOSTS: usize = 10_000;
 
 /// The longest name that DNS can carry.
@@ -21,7 +23,6 @@ const LONGEST_ADDRESS_BYTES: usize = 253;
 /// Faults that are told one by one: where a list is another file by mistake, every line of it is one.
 const MOST_FAULTS: usize = 20;
 
-/// One machine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Host {
     /// As the user wrote it, with its range resolved: a unique label, fit for a terminal.
@@ -147,15 +148,15 @@ impl List {
     fn add(&mut self, item: &str) {
         match hosts_of(item, MOST_HOSTS.saturating_sub(self.hosts.len())) {
             Ok(hosts) => self.hosts.extend(hosts),
-            Err(Fault::TooMany) if self.full => {}
-            Err(Fault::TooMany) => {
+            Err(ItemFault::TooMany) if self.full => {}
+            Err(ItemFault::TooMany) => {
                 self.full = true;
                 self.fault(format!(
                     "--vms: {} brings more than {MOST_HOSTS} hosts together: check the ranges for a digit too many",
                     shown(item)
                 ));
             }
-            Err(Fault::Wrong(what)) => self.fault(format!("--vms: {}: {what}", shown(item))),
+            Err(ItemFault::Wrong(what)) => self.fault(format!("--vms: {}: {what}", shown(item))),
         }
     }
 
@@ -184,12 +185,12 @@ impl List {
 }
 
 /// Why an item cannot be used.
-enum Fault {
+enum ItemFault {
     TooMany,
     Wrong(String),
 }
 
-impl From<String> for Fault {
+impl From<String> for ItemFault {
     fn from(what: String) -> Self {
         Self::Wrong(what)
     }
@@ -204,12 +205,12 @@ fn shown(item: &str) -> String {
     format!("\"{}\"", printable(&short))
 }
 
-fn hosts_of(item: &str, room: usize) -> Result<Vec<Host>, Fault> {
+fn hosts_of(item: &str, room: usize) -> Result<Vec<Host>, ItemFault> {
     if item.chars().any(char::is_control) {
-        return Err(Fault::Wrong("a host cannot hold control characters: remove them".into()));
+        return Err(ItemFault::Wrong("a host cannot hold control characters: remove them".into()));
     }
     if item.chars().any(char::is_whitespace) {
-        return Err(Fault::Wrong("a range cannot hold spaces: write for example vm[1,3,7-9]".into()));
+        return Err(ItemFault::Wrong("a range cannot hold spaces: write for example vm[1,3,7-9]".into()));
     }
     let (user, place) = match item.rsplit_once('@') {
         Some((user, place)) => (Some(user), place),
@@ -243,7 +244,7 @@ struct Port<'a> {
     number: u16,
 }
 
-fn addresses_and_port(place: &str, room: usize) -> Result<(Vec<Address>, Option<Port<'_>>), Fault> {
+fn addresses_and_port(place: &str, room: usize) -> Result<(Vec<Address>, Option<Port<'_>>), ItemFault> {
     let one = |text: &str, bracketed| vec![Address { text: text.to_owned(), bracketed }];
     if let Some((within, behind)) = place.strip_prefix('[').and_then(|rest| rest.split_once(']'))
         && within.contains(':')
@@ -252,7 +253,7 @@ fn addresses_and_port(place: &str, room: usize) -> Result<(Vec<Address>, Option<
             Some(port) => Some(checked_port(port)?),
             None if behind.is_empty() => None,
             None => {
-                return Err(Fault::Wrong(format!(
+                return Err(ItemFault::Wrong(format!(
                     "only a port can follow an address in brackets: write [{within}]:22"
                 )));
             }
@@ -262,7 +263,7 @@ fn addresses_and_port(place: &str, room: usize) -> Result<(Vec<Address>, Option<
     let colons = place.matches(':').count();
     if colons > 1 {
         if place.contains(['[', ']']) {
-            return Err(Fault::Wrong("ranges and IPv6 do not mix: write an IPv6 address as [fe80::1]:22".into()));
+            return Err(ItemFault::Wrong("ranges and IPv6 do not mix: write an IPv6 address as [fe80::1]:22".into()));
         }
         return Ok((one(checked_ipv6(place)?, false), None));
     }
@@ -271,7 +272,7 @@ fn addresses_and_port(place: &str, room: usize) -> Result<(Vec<Address>, Option<
         None => (place, None),
     };
     if pattern.is_empty() {
-        return Err(Fault::Wrong("the host's name is missing: write user@host:port".into()));
+        return Err(ItemFault::Wrong("the host's name is missing: write user@host:port".into()));
     }
     let texts = range::expand(pattern, room)?;
     texts.iter().try_for_each(|text| checked_address(text))?;

@@ -1,27 +1,55 @@
-//! What the machines say, what their silence means, and being asked to stop. Sends heartbeats on the way.
+//! What the VMs say, what their silence means, and being asked to stop. Sends heartbeats on the way.
 
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::channel::{Heard, What};
+use super::Fleet;
 use super::check::Expected;
-use super::member::{Member, News};
+use super::event::FleetEvent;
+use super::lines::{self, Heard, What};
 use super::plan::OnHostLoss;
-use super::{Fleet, FleetEvent};
-use crate::agent::protocol::{Event, HEARTBEAT, Order};
+use super::vm::{Loss, Vm};
+use crate::agent::protocol::{AgentEvent, HEARTBEAT, Order};
 use crate::clock::now_ns;
-use crate::text::terminal::brief_lines;
 
+/// How often silence is looked for.
+pub(super) const TICK: Duration = Duration::from_millis(250);
 /// How long after the end of the drain a result may take.
 pub(super) const RESULT_WITHIN: Duration = Duration::from_secs(20);
 /// Ticks further apart than this tell that this process itself did not run.
 const STALL: Duration = Duration::from_secs(1);
-/// Characters of a reason that a machine gives: some sentences.
-pub(super) const REASON_CHARS: usize = 2_000;
-/// How long after an abort.
+/// How long a result may take after an abort.
 const ABORTED_WITHIN: Duration = Duration::from_secs(3);
+
+/// Where all VMs are heard.
+pub(super) struct Hearing {
+    pub(super) speak: mpsc::Sender<Heard>,
+    heard: mpsc::Receiver<Heard>,
+    ticks: Interval,
+    last_ping: Instant,
+    last_tick: Instant,
+}
+
+impl Hearing {
+    pub(super) fn new() -> Self {
+        let (speak, heard) = mpsc::channel(lines::WAITING);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { speak, heard, ticks, last_ping: Instant::now(), last_tick: Instant::now() }
+    }
+
+    /// What is heard next; `None` where a tick came first.
+    pub(super) async fn next(&mut self) -> Option<Heard> {
+        tokio::select! {
+            // What was said before the tick counts before the silence that it would find.
+            biased;
+            heard = self.heard.recv() => heard,
+            _ = self.ticks.tick() => None,
+        }
+    }
+}
 
 impl Fleet {
     /// Waits for what happens next. May be dropped and called again.
@@ -32,62 +60,61 @@ impl Fleet {
             if let Some(event) = self.pending.pop_front() {
                 return event;
             }
-            if self.members.iter().all(|member| member.result.is_some() || !member.is_present()) {
+            if self.vms.iter().all(|vm| vm.is_delivered() || !vm.is_present()) {
                 return FleetEvent::Finished;
             }
-            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                self.deadline = None;
-                for host in self.present() {
-                    if self.members[host].result.is_none() {
-                        self.lose(host, "it did not deliver its result in time".to_owned());
-                        self.pending.push_back(FleetEvent::Lost { host });
-                    }
+            if self.course.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.course.deadline = None;
+                for vm in self.present() {
+                    self.lose_later(vm, "it did not deliver its result in time".to_owned());
                 }
                 continue;
             }
-            let heard = hear(&mut self.heard, &mut self.ticks).await;
+            let heard = self.hearing.next().await;
             if let Some(event) = self.take(heard) {
                 return event;
             }
         }
     }
 
-    /// The first stop closes the window on all machines and lets them wait for what is in flight; the second one has
+    /// The first stop closes the window on all VMs and lets them wait for what is in flight; the second one has
     /// them abandon it.
     pub fn stop(&mut self, at_once: bool) {
-        self.stopped = true;
-        let since_t0_ns = self.reference.unix_ns_at(now_ns()).saturating_sub(self.t0_unix_ns);
-        self.closed_ns.get_or_insert(since_t0_ns);
+        let since_t0_ns = self.since_t0_ns();
+        self.course.closed_ns.get_or_insert(since_t0_ns);
         let order = if at_once { Order::Abort } else { Order::Stop };
-        self.members.iter().filter(|member| member.is_present()).for_each(|member| member.send(&order));
-        let engine = &self.plan.plan.engine;
+        self.vms.iter().filter(|vm| vm.is_present()).for_each(|vm| vm.send(&order));
         let within = match at_once {
             true => ABORTED_WITHIN,
-            false => engine.drain.saturating_add(RESULT_WITHIN).saturating_add(self.verified_within()),
+            false => self.result_within(),
         };
         let deadline = Instant::now().checked_add(within);
-        self.deadline = match (self.deadline, deadline) {
+        self.course.deadline = match (self.course.deadline, deadline) {
             (Some(earlier), Some(deadline)) => Some(earlier.min(deadline)),
             (one, other) => one.or(other),
         };
     }
 
-    /// Nothing more is expected of a machine.
-    pub(super) fn lose(&mut self, index: usize, reason: String) {
-        let member = &mut self.members[index];
-        if member.lost.is_some() || member.result.is_some() {
-            return;
+    /// Nothing more is expected of a VM. Returns whether that is news.
+    pub(super) fn lose(&mut self, vm: usize, loss: impl Into<Loss>) -> bool {
+        let is_news = self.vms[vm].lose(loss.into());
+        if is_news {
+            self.abort_where_asked();
         }
-        member.lost = Some(brief_lines(&reason, REASON_CHARS));
-        if !member.ended {
-            member.end_agent();
-        }
-        self.abort_where_asked();
+        is_news
     }
 
-    /// A machine has just been lost.
+    /// The same, where [`Self::next`] is to tell it.
+    pub(super) fn lose_later(&mut self, vm: usize, reason: String) {
+        if self.lose(vm, reason) {
+            self.pending.push_back(FleetEvent::Lost { vm });
+        }
+    }
+
+    /// A VM has just been lost.
     fn abort_where_asked(&mut self) {
-        if self.t0_unix_ns > 0 && self.plan.on_host_loss == Some(OnHostLoss::Abort) && !self.stopped {
+        let wants_abort = self.plan.on_host_loss == Some(OnHostLoss::Abort);
+        if self.course.t0_unix_ns > 0 && wants_abort && self.course.closed_ns.is_none() {
             self.stop(false);
         }
     }
@@ -96,119 +123,83 @@ impl Fleet {
     pub(super) fn take(&mut self, heard: Option<Heard>) -> Option<FleetEvent> {
         // Also where there is so much to hear that no tick comes through.
         self.send_heartbeats();
-        let Some(Heard { host, at_ns, what }) = heard else {
+        let Some(Heard { vm: index, at_ns, what }) = heard else {
             self.tick();
             return None;
         };
-        let member = &mut self.members[host];
-        member.last_heard_ns = at_ns;
-        match what {
-            What::Ended(reason) => {
-                member.ended = true;
-                let expected = !member.is_present() || member.result.is_some();
-                if expected {
-                    return None;
-                }
-                self.lose(host, reason);
-                Some(FleetEvent::Lost { host })
-            }
-            What::Broken(reason) => {
-                if !member.is_present() || member.result.is_some() {
-                    return None;
-                }
-                self.lose(host, reason);
-                Some(FleetEvent::Lost { host })
-            }
-            // What a machine says after it was given up comes too late to count.
-            What::Event(_) if !member.is_present() => None,
-            // Of a machine that has delivered its result, only the time and the total are still of interest.
+        let expected = self.expected(index);
+        let vm = &mut self.vms[index];
+        if let Some(connection) = &mut vm.connection {
+            connection.heard_ns = at_ns;
+            connection.ended |= matches!(what, What::Ended(_));
+        }
+        let answered = match what {
+            What::Ended(reason) | What::Broken(reason) => Err(reason.into()),
+            // What a VM says after it was given up comes too late to count.
+            What::Event(_) if !vm.is_present() => return None,
+            // Of a VM that has delivered its result, only the time and the total are still of interest.
             What::Event(event)
-                if member.result.is_some() && !matches!(*event, Event::Pong { .. } | Event::Total { .. }) =>
+                if vm.is_delivered() && !matches!(*event, AgentEvent::Pong { .. } | AgentEvent::Total { .. }) =>
             {
-                None
+                return None;
             }
-            What::Event(event) => match self.answer(host, at_ns, *event) {
-                Ok(event) => event,
-                Err(reason) => {
-                    self.lose(host, reason);
-                    Some(FleetEvent::Lost { host })
+            What::Event(event) => vm.answer(index, at_ns, *event, &expected, &self.course.reference),
+        };
+        match answered {
+            Ok(event) => {
+                if let Some(FleetEvent::Lost { .. }) = event {
+                    self.abort_where_asked();
                 }
-            },
+                event
+            }
+            Err(loss) => self.lose(index, loss).then_some(FleetEvent::Lost { vm: index }),
         }
     }
 
-    /// What a machine's words are compared with.
-    fn expected(&self, host: usize) -> Expected {
-        let schedule = self.schedule(host);
-        let is_ordered = self.t0_unix_ns > 0;
-        let now_ns = self.reference.unix_ns_at(now_ns());
+    /// What a VM's words are compared with.
+    fn expected(&self, vm: usize) -> Expected {
+        let t0_unix_ns = self.course.t0_unix_ns;
         Expected {
-            schedule,
-            t0_there_ns: is_ordered.then(|| self.members[host].t0_there_ns(self.t0_unix_ns)),
-            since_t0_ns: if is_ordered { now_ns.saturating_sub(self.t0_unix_ns) } else { 0 },
-            stopped: self.stopped,
+            schedule: self.schedule(vm),
+            t0_there_ns: (t0_unix_ns > 0).then(|| self.vms[vm].there_ns(t0_unix_ns)),
+            since_t0_ns: self.since_t0_ns(),
+            stopped: self.course.closed_ns.is_some(),
             verify: self.plan.plan.verify,
         }
     }
 
-    /// # Errors
-    /// The machine cannot go on, or says what cannot be.
-    fn answer(&mut self, host: usize, at_ns: u64, event: Event) -> Result<Option<FleetEvent>, String> {
-        let expected = self.expected(host);
-        Ok(match self.members[host].answer(at_ns, event, &expected, &self.reference)? {
-            News::Nothing => None,
-            News::Second { index, interval } => Some(FleetEvent::Second { host, index, interval }),
-            News::Incident { class, message } => Some(FleetEvent::Incident { host, class, message }),
-            News::Delivered => Some(FleetEvent::Delivered { host }),
-            News::StoppedThere => {
-                self.abort_where_asked();
-                Some(FleetEvent::Lost { host })
-            }
-        })
+    /// Time since T0, nanoseconds; 0 before it.
+    fn since_t0_ns(&self) -> u64 {
+        match self.course.t0_unix_ns {
+            0 => 0,
+            t0_unix_ns => self.course.reference.unix_ns_at(now_ns()).saturating_sub(t0_unix_ns),
+        }
     }
 
     fn send_heartbeats(&mut self) {
-        if self.last_ping.elapsed() >= HEARTBEAT {
-            self.last_ping = Instant::now();
-            self.members
-                .iter_mut()
-                .filter(|member| member.is_present() && member.link.is_some())
-                .for_each(Member::ping);
+        if self.hearing.last_ping.elapsed() >= HEARTBEAT {
+            self.hearing.last_ping = Instant::now();
+            self.vms.iter_mut().filter(|vm| vm.is_present() && vm.connection.is_some()).for_each(Vm::ping);
         }
     }
 
-    /// Looks for machines that have fallen silent. What they lose by it waits to be asked for.
+    /// Looks for VMs that have fallen silent. That they are lost waits to be asked for.
     fn tick(&mut self) {
-        let since = std::mem::replace(&mut self.last_tick, Instant::now()).elapsed();
+        let since = std::mem::replace(&mut self.hearing.last_tick, Instant::now()).elapsed();
         if since > STALL {
             // We stood still ourselves (stopped, a terminal that took nothing), and what was said meanwhile has not been
             // read yet.
-            self.members.iter_mut().for_each(|member| member.last_heard_ns = now_ns());
+            self.vms.iter_mut().filter_map(|vm| vm.connection.as_mut()).for_each(|vm| vm.heard_ns = now_ns());
             return;
         }
-        let silent = self.members.iter().enumerate().filter_map(|(index, member)| {
-            let expected = member.is_present() && member.link.is_some() && !member.ended && member.result.is_none();
-            let silence = member.silence().filter(|_| expected)?;
-            Some((index, silence))
-        });
+        let silent = self.vms.iter().enumerate().filter_map(|(index, vm)| Some((index, vm.silence()?)));
         // Where a network fails, many fall silent together.
-        for (host, silence) in silent.collect::<Vec<_>>() {
+        for (vm, silence) in silent.collect::<Vec<_>>() {
             let said = format!(
                 "nothing was heard of it for {:.1} s: the machine, its network or its load_test stands still",
                 silence.as_secs_f64()
             );
-            self.lose(host, said);
-            self.pending.push_back(FleetEvent::Lost { host });
+            self.lose_later(vm, said);
         }
-    }
-}
-
-/// What is heard next; `None` where a tick came first.
-pub(super) async fn hear(heard: &mut mpsc::Receiver<Heard>, ticks: &mut tokio::time::Interval) -> Option<Heard> {
-    tokio::select! {
-        // What was said before the tick counts before the silence that it would find.
-        biased;
-        heard = heard.recv() => heard,
-        _ = ticks.tick() => None,
     }
 }

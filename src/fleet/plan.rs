@@ -20,7 +20,6 @@ use super::ssh::{HostKeys, SshOptions};
 pub enum OnHostLoss {
     /// Go on with the others, also before the load begins.
     Continue,
-    /// End the test.
     Abort,
 }
 
@@ -40,11 +39,8 @@ pub struct FleetPlan {
     pub url_from: String,
     /// The rate of one machine where that was given.
     pub rps_per_vm: Option<f64>,
-    /// How the machines are reached.
     pub ssh: SshOptions,
-    /// Folder or program on the machines.
     pub remote_path: String,
-    /// When the program is sent.
     pub deploy: DeployMode,
     /// Programs to send; the one beside this program where empty.
     pub agent_binaries: Vec<PathBuf>,

@@ -1,9 +1,10 @@
-//! SSH sessions to many machines, through the ssh program of this one and so with the user's configuration, keys and
+//! SSH sessions to many VMs, through the ssh program of this machine and so with the user's configuration, keys and
 //! known hosts. Owns their life: one ssh process ("master") a host, which all channels to it share; attempts, their
 //! number and pace; and that nothing is left of them, whichever way this process ends. Must not know what runs there.
 //!
 //! The masters are started here and not by the `openssh` crate: its connecting cannot be cancelled without leaving an
-//! ssh behind, and does not tell the process id by which a master on a dead network can be ended. Times are [`Duration`]s.
+//! ssh behind, its closing does not end a master on a dead network, and it loses what jump hosts say. Times are
+//! [`Duration`]s.
 
 mod agent;
 mod error;
@@ -14,22 +15,21 @@ mod route;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use openssh::Session;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::timeout;
 
 pub use self::error::{SshError, SshErrorKind};
 
 use self::error::last_words;
-use self::folder::Folder;
-use self::key::KeyFile;
-use self::master::{Attempt, Master};
+use self::folder::SocketFolder;
+use self::master::{Attempt, Ssh};
 use self::route::Route;
 use crate::fleet::hosts::Host;
 use crate::text::terminal::printable;
@@ -42,12 +42,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How long the end of all is waited for where something does not answer.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
-/// What to do with the host keys of the machines.
+/// What to do with the host keys of the VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostKeys {
     /// Only those in the known hosts files.
     Strict,
-    /// Those, and of unknown machines any: it is written down, and must be the same from then on.
+    /// Those, and of unknown VMs any: it is written down, and must be the same from then on.
     AcceptNew,
     /// Any: nothing is compared, nothing is written down.
     Off,
@@ -72,69 +72,50 @@ pub struct SshOptions {
     pub concurrency: usize,
 }
 
-/// All sessions of one test. End it with [`Sessions::finish`]; where that does not happen, a small process of its own
-/// (the guard) ends what is left within some 2 s after this process is gone.
+/// All sessions of one test. End it with [`Sessions::finish`]; where that does not happen, ssh processes without a channel end
+/// by themselves within some 10 s (ControlPersist), and those on a dead network, too (ServerAliveInterval).
 #[derive(Debug)]
 pub struct Sessions {
-    shared: Arc<Shared>,
-    folder: Folder,
+    pool: Arc<Pool>,
+    folder: SocketFolder,
 }
 
 /// What attempts know; they may outlive the future that waits for them.
 #[derive(Debug)]
-struct Shared {
-    options: SshOptions,
-    program: PathBuf,
-    setsid: Option<PathBuf>,
-    keyfile: Option<KeyFile>,
+struct Pool {
+    ssh: Ssh,
+    /// Of the control sockets.
     folder: PathBuf,
-    /// What jump hosts are connected to with, once it is written.
-    jump_config: OnceCell<PathBuf>,
     /// By the ways that they lead to.
     gates: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Gate>>>>,
     notes: Mutex<Vec<String>>,
-    /// Sockets of agents that do not answer.
-    stuck_agents: Mutex<Vec<PathBuf>>,
     started: AtomicUsize,
     permits: Arc<Semaphore>,
     concurrency: AtomicUsize,
     connecting: watch::Sender<usize>,
     interrupted: watch::Sender<bool>,
-    /// By their sockets.
-    masters: Mutex<HashMap<PathBuf, Master>>,
 }
 
 impl Sessions {
-    /// Makes the private folder of the sockets, starts the guard, and removes what crashed runs of this user left.
+    /// Makes the private folder of the sockets, and removes those that killed runs of this user left.
     ///
     /// # Errors
     /// Without an ssh program; when the key or the configuration cannot be read; when there is no place for the folder.
     pub fn new(options: SshOptions) -> Result<Self, SshError> {
-        let program = master::find_program()?;
-        let keyfile = options.keyfile.as_deref().map(key::check).transpose()?;
-        if let Some(config) = &options.config {
-            key::check_config(config)?;
-        }
-        let folder = Folder::create()?;
+        let folder = SocketFolder::create()?;
         let concurrency = options.concurrency.clamp(1, Semaphore::MAX_PERMITS);
-        let shared = Shared {
-            options,
-            program,
-            setsid: master::on_path("setsid"),
-            keyfile,
-            jump_config: OnceCell::new(),
+        let pool = Pool {
+            ssh: Ssh::new(options, folder.path())?,
+            folder: folder.path().to_owned(),
             gates: Mutex::new(HashMap::new()),
             notes: Mutex::new(Vec::new()),
-            stuck_agents: Mutex::new(Vec::new()),
-            folder: folder.path().to_owned(),
             started: AtomicUsize::new(0),
             permits: Arc::new(Semaphore::new(concurrency)),
             concurrency: AtomicUsize::new(concurrency),
             connecting: watch::Sender::new(0),
             interrupted: watch::Sender::new(false),
-            masters: Mutex::new(HashMap::new()),
         };
-        Ok(Self { shared: Arc::new(shared), folder })
+        Ok(Self { pool: Arc::new(pool), folder })
     }
 
     /// A session to the host, after several attempts where an error looks as if it passes. Dropping the future leaves
@@ -144,8 +125,7 @@ impl Sessions {
     /// After the last attempt, or at once where another cannot help; after [`Sessions::interrupt`].
     pub async fn open(&self, host: &Host) -> Result<Arc<Session>, SshError> {
         let route = Arc::new(self.route(host).await?);
-        let stuck = |socket: &PathBuf| self.shared.stuck_agents().contains(socket);
-        if let Some(socket) = route.agent_socket().filter(stuck) {
+        if let Some(socket) = route.agent_socket().filter(|socket| self.pool.ssh.is_stuck(socket)) {
             return Err(SshError::stuck_agent(host, &socket));
         }
         // Where many hosts are behind one jump host, a single attempt finds out whether it lets us through.
@@ -171,22 +151,15 @@ impl Sessions {
 
     /// Warnings about this machine's ssh, each once.
     pub fn notes(&self) -> Vec<String> {
-        self.shared.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.pool.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn route(&self, host: &Host) -> Result<Route, SshError> {
-        let shared = &self.shared;
-        let permit = shared.permits.acquire().await;
-        let Some(_permit) = permit.ok().filter(|_| !*shared.interrupted.borrow()) else {
+        let permit = self.pool.permits.acquire().await;
+        let Some(_permit) = permit.ok().filter(|_| !*self.pool.interrupted.borrow()) else {
             return Err(SshError::interrupted(host));
         };
-        let config = shared.options.config.as_deref();
-        let route = Route::ask(&shared.program, &master::target(host, &shared.options, config)).await;
-        if !route.jumps.is_empty() {
-            let written = shared.jump_config.get_or_try_init(async || shared.write_jump_config(&route)).await;
-            written.map_err(|error| SshError::local(host, &error))?;
-        }
-        Ok(route)
+        self.pool.ssh.route(host).await
     }
 
     /// `None` where there is nothing between.
@@ -196,12 +169,12 @@ impl Sessions {
             None if route.jumps.is_empty() => return None,
             None => route.jumps.join(","),
         };
-        let mut gates = self.shared.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gates = self.pool.gates.lock().unwrap_or_else(PoisonError::into_inner);
         Some(Arc::clone(gates.entry(way).or_default()))
     }
 
     async fn attempts(&self, host: &Host, route: &Arc<Route>) -> Result<Arc<Session>, SshError> {
-        let mut interrupted = self.shared.interrupted.subscribe();
+        let mut interrupted = self.pool.interrupted.subscribe();
         let mut attempt = 1;
         loop {
             let error = match self.attempt(host, Arc::clone(route)).await {
@@ -221,19 +194,19 @@ impl Sessions {
 
     /// Connects in a task of its own, which ends what it started where nobody waits for it any more.
     async fn attempt(&self, host: &Host, route: Arc<Route>) -> Result<Session, SshError> {
-        let shared = Arc::clone(&self.shared);
-        let permit = Arc::clone(&shared.permits).acquire_owned().await;
-        let Some(permit) = permit.ok().filter(|_| !*shared.interrupted.borrow()) else {
+        let pool = Arc::clone(&self.pool);
+        let permit = Arc::clone(&pool.permits).acquire_owned().await;
+        let Some(permit) = permit.ok().filter(|_| !*pool.interrupted.borrow()) else {
             return Err(SshError::interrupted(host));
         };
-        let connecting = Connecting::begin(&shared);
+        let connecting = Connecting::begin(&pool);
         let (sender, receiver) = oneshot::channel();
         let host_there = host.clone();
         tokio::spawn(async move {
-            let outcome = shared.connect(&host_there, &route).await;
-            shared.give_back(permit, &outcome);
+            let outcome = pool.connect(&host_there, &route).await;
+            pool.give_back(permit, &outcome);
             if let Err(Ok(unwanted)) = sender.send(outcome) {
-                shared.end(unwanted.control_socket()).await;
+                end(&unwanted).await;
             }
             drop(connecting);
         });
@@ -242,71 +215,49 @@ impl Sessions {
 
     /// Ends the session, whatever state its network is in, within 2 s. What channels have not delivered by now is lost.
     pub async fn close(&self, session: Arc<Session>) {
-        self.shared.end(session.control_socket()).await;
+        end(&session).await;
     }
 
     /// Ends the attempts that are under way and makes all further ones fail at once. Open sessions stay.
     pub fn interrupt(&self) {
-        self.shared.interrupted.send_replace(true);
+        self.pool.interrupted.send_replace(true);
     }
 
-    /// Ends everything: attempts, sessions, the guard, and removes the folder. Takes some seconds at most.
+    /// Ends everything: attempts, sessions, and removes the folder. Takes some seconds at most.
     pub async fn finish(self) {
         self.interrupt();
-        let mut connecting = self.shared.connecting.subscribe();
+        let mut connecting = self.pool.connecting.subscribe();
         let _ = timeout(FINISH_WITHIN, connecting.wait_for(|&connecting| connecting == 0)).await;
-        let sockets: Vec<PathBuf> = self.shared.masters().keys().cloned().collect();
-        join_all(sockets.iter().map(|socket| self.shared.end(socket))).await;
-        self.folder.remove().await;
+        let entries = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        let folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        join_all(folders.iter().map(|folder| master::end(folder))).await;
     }
 }
 
-impl Shared {
-    fn masters(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Master>> {
-        self.masters.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.interrupt();
     }
+}
 
-    fn stuck_agents(&self) -> std::sync::MutexGuard<'_, Vec<PathBuf>> {
-        self.stuck_agents.lock().unwrap_or_else(PoisonError::into_inner)
+async fn end(session: &Session) {
+    if let Some(folder) = session.control_socket().parent() {
+        master::end(folder).await;
     }
+}
 
+impl Pool {
     async fn connect(&self, host: &Host, route: &Route) -> Result<Session, SshError> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let attempt = Attempt {
-            host,
-            options: &self.options,
-            program: &self.program,
-            setsid: self.setsid.as_deref(),
-            keyfile: self.keyfile.as_ref(),
-            route,
-            stuck_agents: &self.stuck_agents,
-            jump_config: self.jump_config.get().map_or(Path::new(""), PathBuf::as_path),
-            folder: self.folder.join(number.to_string()),
-        };
-        let master = attempt.run(self.interrupted.subscribe()).await?;
-        let (socket, log) = (master.socket(), master.log());
-        self.note_unwritten_keys(&master);
-        self.masters().insert(socket.clone(), master);
-        Ok(Session::resume_mux(socket.into(), Some(log.into())))
-    }
-
-    /// The configuration for jump hosts: they get the same options as the host itself.
-    fn write_jump_config(&self, route: &Route) -> std::io::Result<PathBuf> {
-        let timeout = format!("ConnectTimeout {}", self.options.connect_timeout.as_secs().max(1));
-        let fixed =
-            ["BatchMode yes", "ControlMaster no", "ControlPersist no", "LogLevel INFO", "PermitLocalCommand no"];
-        let mut ours: Vec<String> = fixed.map(str::to_owned).into();
-        ours.push(timeout);
-        let host_keys = master::host_key_options(self.options.host_keys);
-        ours.extend(host_keys.iter().map(|(option, value)| format!("{option} {value}")));
-        let path = self.folder.join("config");
-        route::write_config(&path, &ours, self.options.config.as_deref(), &route.files)?;
-        Ok(path)
+        let folder = self.folder.join(number.to_string());
+        let attempt = Attempt { ssh: &self.ssh, host, route, folder: folder.clone() };
+        attempt.run(self.interrupted.subscribe()).await?;
+        self.note_unwritten_keys(&master::said(&folder));
+        Ok(Session::resume_mux(folder.join(master::SOCKET).into(), Some(folder.join(master::LOG).into())))
     }
 
     /// ssh goes on where it cannot write a new host's key down; then a change of it is never noticed.
-    fn note_unwritten_keys(&self, master: &Master) {
-        let said = master.said();
+    fn note_unwritten_keys(&self, said: &str) {
         let Some(failed) =
             said.lines().find(|line| line.starts_with("Failed to add the host to the list of known hosts"))
         else {
@@ -332,13 +283,6 @@ impl Shared {
             permit.forget();
         }
     }
-
-    async fn end(&self, socket: &Path) {
-        let master = self.masters().remove(socket);
-        if let Some(master) = master {
-            master.end().await;
-        }
-    }
 }
 
 /// Whether a way to hosts is known to be open.
@@ -353,20 +297,19 @@ enum Gate {
 
 /// What the ssh of a session and those on the way have said since it began, in one line; nothing where they were silent.
 pub fn words_of(session: &Session) -> Option<String> {
-    let folder = session.control_socket().parent()?;
-    let said = ["way", "log"].map(|name| master::read_log(&folder.join(name)).unwrap_or_default()).concat();
+    let said = master::said(session.control_socket().parent()?);
     let begin =
         said.find("client_loop").or_else(|| said.find("Timeout, server")).or_else(|| said.find("Connection to "));
     Some(last_words(&said[begin?..]))
 }
 
 /// Counts the tasks that connect, for as long as they live.
-struct Connecting(Arc<Shared>);
+struct Connecting(Arc<Pool>);
 
 impl Connecting {
-    fn begin(shared: &Arc<Shared>) -> Self {
-        shared.connecting.send_modify(|connecting| *connecting += 1);
-        Self(Arc::clone(shared))
+    fn begin(pool: &Arc<Pool>) -> Self {
+        pool.connecting.send_modify(|connecting| *connecting += 1);
+        Self(Arc::clone(pool))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::text::wrapped_within;
-use crate::fleet::Member;
+use crate::fleet::Vm;
 use crate::fleet::clock::comparisons;
 use crate::text::grouped;
 use crate::text::terminal::{printable, shortened};
@@ -23,19 +23,19 @@ const COLUMNS: [(&str, usize); 7] =
 ///
 /// # Errors
 /// The writer's.
-pub fn table(out: &mut impl Write, members: &[Member], with_failures: bool, columns: usize) -> io::Result<()> {
-    let names = std::iter::once("Machine").chain(members.iter().map(|member| member.host.name.as_str()));
-    let cells = std::iter::once(COLUMNS.map(|(head, _)| head.to_owned())).chain(members.iter().map(cells));
+pub fn table(out: &mut impl Write, vms: &[Vm], with_failures: bool, columns: usize) -> io::Result<()> {
+    let names = std::iter::once("Machine").chain(vms.iter().map(|vm| vm.host.name.as_str()));
+    let cells = std::iter::once(COLUMNS.map(|(head, _)| head.to_owned())).chain(vms.iter().map(cells));
     let rows: Vec<(String, [String; 7])> = names.map(printable).zip(cells).collect();
     write_rows(out, &rows, columns)?;
     let wrapped = |text: &str| wrapped_within(columns.min(78), text, "  * ", "    ");
     if with_failures {
-        let said = members.iter().filter_map(|member| Some((member.host.name.as_str(), member.lost.as_deref()?)));
+        let said = vms.iter().filter_map(|vm| Some((vm.host.name.as_str(), vm.lost()?)));
         for failure in grouped::sentences(said) {
             writeln!(out, "{}", wrapped(&failure))?;
         }
     }
-    for note in notes(members) {
+    for note in notes(vms) {
         writeln!(out, "{}", wrapped(&note))?;
     }
     writeln!(out)
@@ -67,53 +67,55 @@ fn write_rows(out: &mut impl Write, rows: &[(String, [String; 7])], columns: usi
     Ok(())
 }
 
-fn cells(member: &Member) -> [String; 7] {
+fn cells(vm: &Vm) -> [String; 7] {
     let none = || "-".to_owned();
-    let Some(hello) = &member.hello else {
+    let Some(hello) = vm.hello() else {
         return ["FAILED".to_owned(), none(), none(), none(), none(), none(), none()];
     };
-    let server = member.preflight.as_ref().and_then(|preflight| preflight.server.as_ref());
+    let (took, deployed) = vm.connected().unzip();
+    let deployed = deployed.unwrap_or_default();
+    let server = vm.preflight().and_then(|preflight| preflight.server.as_ref());
     [
-        format!("{:.1} s", member.connected_in.as_secs_f64()),
-        if member.deployed { "sent" } else { "there" }.to_owned(),
+        took.map_or_else(none, |took| format!("{:.1} s", took.as_secs_f64())),
+        if deployed { "sent" } else { "there" }.to_owned(),
         hello.processors.to_string(),
         hello.open_files.map_or_else(|| "unlimited".to_owned(), |files| files.to_string()),
-        member.clock.map_or_else(none, |clock| format!("{:+.1} ± {:.1}", clock.offset_ms(), clock.bound_ms())),
+        vm.clock().map_or_else(none, |clock| format!("{:+.1} ± {:.1}", clock.offset_ms(), clock.bound_ms())),
         server.and_then(|server| server.round_trip_ms).map_or_else(none, |ms| format!("{ms:.2}")),
         server.and_then(|server| server.max_connections).map_or_else(none, |most| most.to_string()),
     ]
 }
 
 /// What is wrong, or will be.
-fn notes(members: &[Member]) -> Vec<String> {
+fn notes(vms: &[Vm]) -> Vec<String> {
     let mut notes = Vec::new();
-    let present: Vec<&Member> = members.iter().filter(|member| member.is_present()).collect();
-    let known = present.iter().map(|member| {
-        let preflight = member.preflight.as_ref();
-        (member.clock, preflight.and_then(|preflight| preflight.clock_vs_database))
+    let present: Vec<&Vm> = vms.iter().filter(|vm| vm.is_present()).collect();
+    let known = present.iter().map(|vm| {
+        let preflight = vm.preflight();
+        (vm.clock(), preflight.and_then(|preflight| preflight.clock_vs_database))
     });
     let compared = comparisons(&known.collect::<Vec<_>>());
     // Where a VM has failed before, clocks have not been compared.
-    let are_compared = present.iter().all(|member| member.preflight.is_some());
-    for (member, error) in present.iter().zip(clocks::errors(&compared)).filter(|_| are_compared) {
+    let are_compared = present.iter().all(|vm| vm.preflight().is_some());
+    for (vm, error) in present.iter().zip(clocks::errors(&compared)).filter(|_| are_compared) {
         if let Some(error) = error {
             notes.push(format!(
                 "{}: its clock against those of the other VMs: {error}, so the verdict will be INVALID; synchronise it \
                  (chrony, NTP).",
-                member.host.name
+                vm.host.name
             ));
         }
     }
     notes.extend(clocks::uncertainty(&compared));
-    notes.extend(too_many_connections(members));
+    notes.extend(too_many_connections(vms));
     notes
 }
 
 /// Where the machines together open more connections than a server allows. A pooler between may make do with fewer, so
 /// that only opening them shows it.
-fn too_many_connections(members: &[Member]) -> Vec<String> {
+fn too_many_connections(vms: &[Vm]) -> Vec<String> {
     let mut servers: BTreeMap<&str, (usize, usize, u64)> = BTreeMap::new();
-    for preflight in members.iter().filter_map(|member| member.preflight.as_ref()) {
+    for preflight in vms.iter().filter_map(|vm| vm.preflight()) {
         let limit = preflight.server.as_ref().and_then(|server| server.max_connections);
         let (Some(database), Some(limit)) = (preflight.database.as_deref(), limit) else { continue };
         let entry = servers.entry(database).or_insert((0, 0, limit));

@@ -3,7 +3,8 @@
 
 // The conversation with an agent.
 pub use postgres_load_test::agent::protocol::{
-    COORDINATOR_SILENCE, Event, Hello, Line, Order, PlanOrder, Preflight, Ready, Snapshot, VERSION,
+    AgentEvent as Event, COORDINATOR_SILENCE, Hello, Line, Order, PlanOrder, Preflight, ReadyToRun as Ready, Snapshot,
+    VERSION,
 };
 pub use postgres_load_test::cli::options::LoadTestOptions;
 pub use postgres_load_test::clock;

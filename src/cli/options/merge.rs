@@ -2,12 +2,21 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::Parser;
 
 use super::CriteriaOptions;
 
-/// Which results are merged, and what they must reach.
-#[derive(Args, Clone, Debug)]
+/// Merges the JSON results of load_test --share 1/N ... N/N into one, exactly
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "merge",
+    bin_name = "coordinator merge",
+    max_term_width = 100,
+    args_override_self = true,
+    allow_negative_numbers = true,
+    after_help = "Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; \
+                  3 it could not be merged; 130 INTERRUPTED."
+)]
 pub struct MergeOptions {
     /// Files with the JSON results of the single machines, as load_test --json-output or --output wrote them; - for
     /// standard input. A file may hold several, one after another

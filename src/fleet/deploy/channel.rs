@@ -8,10 +8,9 @@ use openssh::{Child, ChildStderr, ChildStdin, ChildStdout, Session, Stdio};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
-use super::Probe;
 use super::error::{Cause, Stage};
 use super::script::{COMMAND, MARK};
-use crate::fleet::binary::AgentBinary;
+use crate::fleet::binary::{AgentBinary, Probe};
 use crate::fleet::ssh::words_of;
 use crate::text::terminal::printable;
 
@@ -34,7 +33,6 @@ const MOST_FACTS: usize = 20;
 /// What a host told before it said "ready".
 pub(super) struct Facts {
     pub(super) probe: Probe,
-    /// Whether there is a binary.
     pub(super) present: bool,
     /// Whether it can compute SHA-256.
     pub(super) can_hash: bool,
@@ -70,7 +68,6 @@ impl Channel {
         Ok(Self { child, stdin, ear, session, stage: Stage::Login })
     }
 
-    /// Sends one line.
     pub(super) async fn order(&mut self, line: &str) -> Result<(), Cause> {
         let line = format!("{line}\n");
         match timeout(CHUNK_WITHIN, self.stdin.write_all(line.as_bytes())).await {

@@ -12,9 +12,7 @@ const LONGEST_WORDS_CHARS: usize = 300;
 /// The kinds of failure, for decisions; the sentence is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeployErrorKind {
-    /// `--remote-path` cannot be a path.
     WrongPath,
-    /// The session opens no channel.
     NoChannel,
     /// No answer in time, or one that makes no sense.
     NoAnswer,
@@ -22,13 +20,9 @@ pub enum DeployErrorKind {
     Ended,
     /// There is nothing to run, and nothing may be sent.
     Missing,
-    /// No binary fits the host.
     NothingFits,
-    /// The host cannot compute SHA-256.
     NoHashTool,
-    /// The disk or the quota is full.
     DiskFull,
-    /// The path cannot be written.
     NotWritable,
     /// What is there does not run.
     NotExecutable,
@@ -50,7 +44,6 @@ impl DeployError {
         Self { kind: cause.kind(), message: printable(&message) }
     }
 
-    /// What kind of failure it is.
     pub fn kind(&self) -> DeployErrorKind {
         self.kind
     }

@@ -1,9 +1,9 @@
 //! Ranges in a host's name: `vm[01-16]`, `vm[1,3,7-9]`, several of them multiplied. Pure; counts before it builds.
 
-use super::{Fault, LONGEST_ADDRESS_BYTES, too_long};
+use super::{ItemFault, LONGEST_ADDRESS_BYTES, too_long};
 
 /// All names of a pattern, in order, the last range counting fastest; at most `room` of them.
-pub(super) fn expand(pattern: &str, room: usize) -> Result<Vec<String>, Fault> {
+pub(super) fn expand(pattern: &str, room: usize) -> Result<Vec<String>, ItemFault> {
     let parts = parts(pattern)?;
     let count = parts.iter().try_fold(1usize, |count, part| match part {
         Part::Literal(_) => Some(count),
@@ -12,11 +12,11 @@ pub(super) fn expand(pattern: &str, room: usize) -> Result<Vec<String>, Fault> {
         }
     });
     if count.is_none_or(|count| count > room) {
-        return Err(Fault::TooMany);
+        return Err(ItemFault::TooMany);
     }
     // Before they are built: a long name many times over takes all memory, and so does a number with many zeros.
     if parts.iter().map(Part::longest).fold(0, usize::saturating_add) > LONGEST_ADDRESS_BYTES {
-        return Err(Fault::Wrong(too_long()));
+        return Err(ItemFault::Wrong(too_long()));
     }
     Ok(parts.iter().fold(vec![String::new()], |names, part| match part {
         Part::Literal(text) => names.into_iter().map(|name| name + text).collect(),

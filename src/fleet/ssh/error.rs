@@ -124,7 +124,6 @@ impl SshError {
         Self::new(SshErrorKind::Timeout, what)
     }
 
-    /// What kind of failure it is.
     pub fn kind(&self) -> SshErrorKind {
         self.kind
     }
@@ -172,22 +171,22 @@ impl Facts<'_> {
     pub(super) fn error(&self, log: &str, way: &str) -> SshError {
         let is_consequence = matches!(kind_of(log), Kind::Dropped | Kind::Timeout | Kind::Closed)
             || (kind_of(log) == Kind::Other && last_words(log) == SAID_NOTHING);
-        match self.fault(way).filter(|_| is_consequence) {
-            Some(Fault::At(jump)) => self.at_jump(jump, way).on_the_way(),
-            Some(Fault::Behind(jump, failed)) => self.behind_jump(jump, failed, way),
-            Some(Fault::Command(command)) => self.of_command(command, log, way).on_the_way(),
+        match self.culprit(way).filter(|_| is_consequence) {
+            Some(Culprit::At(jump)) => self.at_jump(jump, way).on_the_way(),
+            Some(Culprit::Behind(jump, failed)) => self.behind_jump(jump, failed, way),
+            Some(Culprit::Command(command)) => self.of_command(command, log, way).on_the_way(),
             None => self.at_target(log),
         }
     }
 
-    fn fault(&self, way: &str) -> Option<Fault<'_>> {
+    fn culprit(&self, way: &str) -> Option<Culprit<'_>> {
         if let Some(command) = self.proxy_command {
-            return Some(Fault::Command(command));
+            return Some(Culprit::Command(command));
         }
         let at = guilty_hop(way, self.jumps.len())?;
         let [jump, next] = [at, at + 1].map(|at| self.jumps.get(at));
         let jump = jump?;
-        Some(if way.contains("open failed: connect failed") { Fault::Behind(jump, next) } else { Fault::At(jump) })
+        Some(if way.contains("open failed: connect failed") { Culprit::Behind(jump, next) } else { Culprit::At(jump) })
     }
 
     fn at_target(&self, log: &str) -> SshError {
@@ -374,7 +373,7 @@ impl Facts<'_> {
 }
 
 /// Where a failure on the way arose.
-enum Fault<'a> {
+enum Culprit<'a> {
     /// At a jump host.
     At(&'a Jump),
     /// Between a jump host and the next one, or the host where there is none.

@@ -1,20 +1,15 @@
-//! The private folder of control sockets, and the guard that removes it with all masters in it when this process is gone,
-//! be it by SIGKILL. Owns its name, its lock, and the sweep of folders whose owner and guard are both gone.
+//! The private folder of control sockets. Owns its name, its lock, and the sweep of folders that killed runs left.
 //!
 //! In it: `owner`, locked for as long as the owner lives; `config` for jump hosts; a folder an attempt with `m` (the
-//! socket), `log`, `way` (what is said on the way there), and `pid` (of the ssh process, while it runs).
+//! socket), `log`, and `way` (what is said on the way there).
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tempfile::TempDir;
 
 use super::error::{SshError, SshErrorKind};
 
@@ -22,83 +17,35 @@ use super::error::{SshError, SshErrorKind};
 const LONGEST_SOCKET_BYTES: usize = 90;
 /// The longest path of a socket within the folder.
 const SOCKET_IN_FOLDER: &str = "/1000000/m";
-const GUARD_ENDS_WITHIN: Duration = Duration::from_secs(4);
 
-/// Waits for the end of the pipe, then ends every process whose id stands in the folder and whose command line names the
-/// folder, politely, a second later by force; then removes the folder, its argument.
-const GUARD: &str = r#"
-trap '' INT HUP TERM
-while read -r _; do :; done
-each() {
-  left=
-  for file in "$1"/*/pid; do
-    [ -r "$file" ] && read -r pid <"$file" || continue
-    if [ -d /proc/self ]; then
-      grep -qF -- "$1/" "/proc/$pid/cmdline" || continue
-    else
-      ps -o command= -p "$pid" | grep -qF -- "$1/" || continue
-    fi
-    kill -"$2" "-$pid" 2>/dev/null
-    kill -"$2" "$pid" && left=1
-  done
-}
-each "$1" TERM
-[ -z "$left" ] || sleep 1
-each "$1" KILL
-rm -rf -- "$1"
-"#;
-
-/// The folder and its guard.
+/// The folder, removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Folder {
-    path: PathBuf,
-    guard: Option<Child>,
+pub(super) struct SocketFolder {
+    folder: TempDir,
     /// Holds the lock.
     _owner: File,
 }
 
-impl Folder {
+impl SocketFolder {
     pub(super) fn create() -> Result<Self, SshError> {
         let prefix = format!("plt-ssh-{}-", rustix::process::getuid().as_raw());
         let base = base_for(&prefix, &std::env::temp_dir());
         sweep(&base, &prefix);
-        let failed = |what: &str, error: &io::Error| {
-            let base = base.display();
-            let what = format!("{what} in {base} ({error}): point TMPDIR to a folder that can be written.");
-            SshError::new(SshErrorKind::Local, what)
-        };
-        let no_folder = |error: io::Error| failed("There is no place for the control sockets of ssh", &error);
         let private = fs::Permissions::from_mode(0o700);
-        let path = tempfile::Builder::new().prefix(&prefix).permissions(private).tempdir_in(&base);
-        let path = path.map_err(no_folder)?.keep();
-        let made = lock(&path).and_then(|owner| Ok((owner, guard(&path)?)));
-        match made {
-            Ok((owner, guard)) => Ok(Self { path, guard: Some(guard), _owner: owner }),
-            Err(error) => {
-                let _ = fs::remove_dir_all(&path);
-                Err(failed("The guard of the control sockets cannot be started", &error))
-            }
-        }
+        let made = tempfile::Builder::new().prefix(&prefix).permissions(private).tempdir_in(&base);
+        let made = made.and_then(|folder| Ok(Self { _owner: lock(folder.path())?, folder }));
+        made.map_err(|error| {
+            let what = format!(
+                "There is no place for the control sockets of ssh in {} ({error}): point TMPDIR to a folder that can be \
+                 written.",
+                base.display()
+            );
+            SshError::new(SshErrorKind::Local, what)
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Removes the folder; the guard finds nothing left to do, and is waited for.
-    pub(super) async fn remove(mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-        let Some(mut guard) = self.guard.take() else { return };
-        drop(guard.stdin.take());
-        let ended = async {
-            while matches!(guard.try_wait(), Ok(None)) {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if timeout(GUARD_ENDS_WITHIN, ended).await.is_err() {
-            let _ = guard.kill();
-            let _ = guard.wait();
-        }
+        self.folder.path()
     }
 }
 
@@ -121,15 +68,7 @@ fn lock(folder: &Path) -> io::Result<File> {
     Ok(owner)
 }
 
-/// In a process group of its own, so that what a terminal sends to ours does not reach it.
-fn guard(folder: &Path) -> io::Result<Child> {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", GUARD, "sh"]).arg(folder);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.current_dir("/").process_group(0).spawn()
-}
-
-/// Removes folders of this user whose owner is gone, with the masters in them: their guard was killed too.
+/// Removes folders of this user whose owner was killed. What ssh was left in them has ended by itself, or soon will.
 fn sweep(base: &Path, prefix: &str) {
     let uid = rustix::process::getuid().as_raw();
     let Ok(entries) = fs::read_dir(base) else { return };
@@ -140,21 +79,13 @@ fn sweep(base: &Path, prefix: &str) {
         if !entry.file_name().as_bytes().starts_with(prefix.as_bytes()) || !is_private {
             continue;
         }
-        let path = entry.path();
-        // A lock tells the living from the dead also where they see other process ids, as in containers.
-        let Ok(owner) = File::open(path.join("owner")) else { continue };
-        // Where locks do not work, as on some network file systems, nobody can tell: it stays.
+        // A lock tells the living from the dead also where they see other process ids, as in containers. Where locks do not
+        // work, as on some network file systems, nobody can tell: it stays.
+        let Ok(owner) = File::open(entry.path().join("owner")) else { continue };
         if owner.try_lock().is_ok() {
-            remove_abandoned(&path);
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
-}
-
-fn remove_abandoned(folder: &Path) {
-    // With an empty stdin the guard's script does its work at once.
-    let mut command = Command::new("/bin/sh");
-    command.args([OsStr::new("-c"), OsStr::new(GUARD), OsStr::new("sh"), folder.as_os_str()]);
-    let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/").status();
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ const TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// Jump hosts behind jump hosts; ssh itself ends at some depth, too.
 const MOST_HOPS: usize = 8;
 
-/// The way to a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Route {
     /// In the order in which they are connected to, as ssh's configuration names them.
@@ -96,7 +95,6 @@ impl Route {
         }
     }
 
-    /// The keys that exist.
     pub(super) fn key_files(&self) -> Vec<PathBuf> {
         self.keys.iter().map(|key| expanded(key)).filter(|path| path.is_file()).collect()
     }

@@ -1,7 +1,7 @@
 //! What does not belong together, and what contradicts itself.
 
 use super::*;
-use crate::fleet::hostile::{spoil, told};
+use crate::fleet::tests::hostile::{spoil, told};
 use crate::result::{THROWAWAY_TARGET, TableRows, Verification};
 use crate::text::terminal::steers;
 

@@ -205,9 +205,11 @@ fn after_a_killed_coordinator_nothing_runs_on() {
     assert!(took < ALL_OVER_WITHIN, "{took:?}");
     wait_until("no connection is left", || fleet.connections() == 0);
     let here = fleet.tmp.path().to_str().unwrap();
-    wait_until("no ssh and no guard is left", || processes_naming(here).is_empty());
+    wait_until("no ssh is left", || processes_naming(here).is_empty());
     eprintln!("FIGURE time until all is gone here, too, after SIGKILL: {:.2} s", killed.elapsed().as_secs_f64());
     drop(started);
+    // The next run removes the folder of the control sockets.
+    fleet.run("127.0.0.1", &["--setup", "--duration", "0"]).expect(0);
     fleet.assert_nothing_left();
 }
 

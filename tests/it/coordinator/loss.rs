@@ -206,7 +206,7 @@ fn a_vm_that_is_lost_before_the_load_begins_is_left_out_where_that_was_asked_for
     trio.assert_nothing_left();
 }
 
-/// Who is in a hurry does not wait for a VM that stands still, and the guard ends what is left here.
+/// Who is in a hurry does not wait for a VM that stands still, and what is left here ends by itself.
 #[test]
 fn a_frozen_vm_does_not_hold_up_an_interrupt() {
     for signals in [1, 4] {
@@ -224,7 +224,7 @@ fn a_frozen_vm_does_not_hold_up_an_interrupt() {
         assert!(took < Duration::from_secs(30), "{took:?}");
         trio.assert_lost(&ran, &trio.name());
         let here = trio.fleet.tmp.path().to_str().unwrap();
-        wait_until("no ssh and no guard is left here", || processes_naming(here).is_empty());
+        wait_until("no ssh is left here", || processes_naming(here).is_empty());
         trio.prey.sessions().into_iter().for_each(|session| trio.prey.thaw_session(session));
         trio.assert_nothing_left();
     }

@@ -258,7 +258,7 @@ async fn a_proxy_command_that_fails() {
 
 #[tokio::test]
 async fn an_ssh_that_waits_for_a_jump_host_is_ended_with_the_rest() {
-    for guarded in [false, true] {
+    for dropped in [false, true] {
         let behind = Behind::start();
         let sessions = Sessions::new(behind.options()).unwrap();
         let folder = folder_of(&sessions.open(&host("127.0.1.1")).await.unwrap());
@@ -271,8 +271,7 @@ async fn an_ssh_that_waits_for_a_jump_host_is_ended_with_the_rest() {
             () = eventually("it connects to the jump host", waits) => {}
         }
         assert!(processes_of(&folder).len() > sessions_before);
-        // The guard does the same where nobody else can.
-        if guarded {
+        if dropped {
             drop(sessions)
         } else {
             sessions.finish().await

@@ -43,14 +43,23 @@ fn folder_of(session: &Session) -> PathBuf {
     session.control_socket().parent().unwrap().parent().unwrap().to_owned()
 }
 
-/// The processes whose command line names the folder: masters, ssh that connects, the guard.
+/// The processes whose command line names the folder: masters, ssh that connects.
 fn processes_of(folder: &Path) -> Vec<(u32, String)> {
     naming(text(folder))
 }
 
 fn assert_nothing_left(folder: &Path) {
-    assert!(processes_of(folder).is_empty(), "{:?}", processes_of(folder));
+    assert_no_process(folder);
     assert!(!folder.exists(), "{} is still there", folder.display());
+}
+
+/// A process that has said its last may still be there for a moment.
+fn assert_no_process(folder: &Path) {
+    let until = Instant::now() + Duration::from_secs(2);
+    while !processes_of(folder).is_empty() {
+        assert!(Instant::now() < until, "{:?}", processes_of(folder));
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {

@@ -1,18 +1,18 @@
-//! The conversation with one agent: orders out, events in, and the end of it, however it comes.
+//! The lines to and from one agent: orders out, events in, and their end, however it comes.
 //!
 //! Knows bytes and lines, not SSH: what carries them is given as reader and writer.
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
-use crate::agent::protocol::{Event, Line, MAX_LINE_BYTES, Order, VERSION};
+use crate::agent::protocol::{AgentEvent, Line, MAX_LINE_BYTES, Order, VERSION};
 use crate::clock::now_ns;
 use crate::text::terminal::{brief, printable};
 
 /// How much of the agent's standard error is kept, bytes: its end tells why it ended.
 const STDERR_BYTES: usize = 2_000;
 
-/// What may be waiting to be heard of all machines together; a machine that says more has to wait.
+/// Lines of all VMs together that may be waiting to be taken in; a VM that says more has to wait.
 pub(super) const WAITING: usize = 64;
 
 /// An agent says some lines a second; one that says more than so many at once …
@@ -29,22 +29,17 @@ const KEPT_BUFFER: usize = 64 * 1024;
 /// Begins every line of an agent; what stands before it in the same line is somebody else's.
 const MARK: &[u8] = b"{\"agent\":";
 
-/// Something from one of the machines.
+/// Something from the VM at place `vm` of the list, `at_ns` of our monotonic clock.
 #[derive(Debug)]
 pub struct Heard {
-    /// Which machine, by its place in the list.
-    pub host: usize,
-    /// When it came, nanoseconds of our monotonic clock.
+    pub vm: usize,
     pub at_ns: u64,
-    /// What.
     pub what: What,
 }
 
-/// What was heard.
 #[derive(Debug)]
 pub enum What {
-    /// A line of the agent.
-    Event(Box<Event>),
+    Event(Box<AgentEvent>),
     /// The agent breaks the protocol, and how. It lives, but nothing that it says counts any more.
     Broken(String),
     /// Nothing more will come, and why, as a sentence without its full stop.
@@ -73,11 +68,11 @@ impl Orders {
     }
 }
 
-/// Opens the conversation. What is heard goes to `heard`, with `Ended` last; standard input of the agent is closed when
+/// Opens the lines to VM number `vm`. What is heard goes to `heard`, with `Ended` last; standard input of the agent is closed when
 /// all [`Orders`] are dropped. `stderr` is read to its end on the side. `carrier_words` tells what was said by what carries
 /// all this, once it has ended.
 pub fn open(
-    host: usize,
+    vm: usize,
     stdin: impl AsyncWrite + Unpin + Send + 'static,
     stdout: impl AsyncBufRead + Unpin + Send + 'static,
     stderr: impl AsyncRead + Unpin + Send + 'static,
@@ -89,28 +84,28 @@ pub fn open(
     let (said, complaint) = watch::channel(String::new());
     tokio::spawn(keep_end(stderr, said));
     tokio::spawn(async move {
-        let ear = Ear { host, heard };
         let mut stdout = stdout;
-        if let Some(reason) = read(&mut stdout, &ear).await {
-            ear.tell(now_ns(), What::Broken(reason)).await;
+        let listener = Listener { vm, heard };
+        if let Some(reason) = read(&mut stdout, &listener).await {
+            listener.tell(now_ns(), What::Broken(reason)).await;
             // To its end, so that it is known when the agent is gone.
             let _ = tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await;
         }
-        ear.tell(now_ns(), What::Ended(farewell(complaint, carrier_words).await)).await;
+        listener.tell(now_ns(), What::Ended(farewell(complaint, carrier_words).await)).await;
     });
     Orders { lines }
 }
 
-/// Where a machine's words go.
-struct Ear {
-    host: usize,
+/// Where a VM's words go.
+struct Listener {
+    vm: usize,
     heard: mpsc::Sender<Heard>,
 }
 
-impl Ear {
+impl Listener {
     /// Waits where much is waiting already. Where nobody listens any more there is nothing to tell.
     async fn tell(&self, at_ns: u64, what: What) {
-        let _ = self.heard.send(Heard { host: self.host, at_ns, what }).await;
+        let _ = self.heard.send(Heard { vm: self.vm, at_ns, what }).await;
     }
 }
 
@@ -124,7 +119,7 @@ async fn write(mut stdin: impl AsyncWrite + Unpin, mut orders: mpsc::UnboundedRe
 }
 
 /// Reads lines until the end. Returns why, where the agent itself is at fault.
-async fn read(mut stdout: impl AsyncBufRead + Unpin, ear: &Ear) -> Option<String> {
+async fn read(mut stdout: impl AsyncBufRead + Unpin, listener: &Listener) -> Option<String> {
     let (mut line, mut lines, begun_ns) = (Vec::new(), 0, now_ns());
     loop {
         line.clear();
@@ -147,7 +142,7 @@ async fn read(mut stdout: impl AsyncBufRead + Unpin, ear: &Ear) -> Option<String
                 if lines > LINES_AT_ONCE + at_ns.saturating_sub(begun_ns) / 1_000_000_000 * LINES_A_SECOND {
                     return Some(format!("its load_test sent {lines} lines, far more than it could have to say"));
                 }
-                ear.tell(at_ns, What::Event(Box::new(event))).await;
+                listener.tell(at_ns, What::Event(Box::new(event))).await;
             }
             Err(reason) => return Some(reason),
         }
@@ -158,7 +153,7 @@ async fn read(mut stdout: impl AsyncBufRead + Unpin, ear: &Ear) -> Option<String
 ///
 /// # Errors
 /// It is an agent's, and what it means is lost, and with it whether the counts are whole.
-pub(super) fn understood(line: &[u8]) -> Result<Option<Event>, String> {
+pub(super) fn understood(line: &[u8]) -> Result<Option<AgentEvent>, String> {
     let Some(at) = line.windows(MARK.len()).position(|window| window == MARK) else { return Ok(None) };
     match serde_json::from_slice::<Line>(&line[at..]) {
         Ok(Line { agent: VERSION, event }) => Ok(Some(event)),
@@ -256,14 +251,14 @@ mod tests {
     use super::*;
     use tokio::io::BufReader;
 
-    async fn hear(stdout: &[u8], stderr: &[u8]) -> (Vec<Event>, String) {
+    async fn hear(stdout: &[u8], stderr: &[u8]) -> (Vec<AgentEvent>, String) {
         let (heard, mut receiver) = mpsc::channel(1);
         let reader = BufReader::new(std::io::Cursor::new(stdout.to_vec()));
         let _orders = open(3, tokio::io::sink(), reader, std::io::Cursor::new(stderr.to_vec()), || None, heard);
         let mut events = Vec::new();
         loop {
             match receiver.recv().await.unwrap() {
-                Heard { host: 3, what: What::Event(event), .. } => events.push(*event),
+                Heard { vm: 3, what: What::Event(event), .. } => events.push(*event),
                 Heard { what: What::Ended(reason) | What::Broken(reason), .. } => return (events, reason),
                 other => panic!("{other:?}"),
             }
@@ -272,9 +267,9 @@ mod tests {
 
     #[tokio::test]
     async fn noise_around_the_lines_is_passed_over() {
-        let noise = b"Welcome to \xff\xfe!\r\n{\"json\":1}\n  last login {\"agent\":3,\"event\":\"alive\"}\n\n{\"agent\":3,\"event\":\"set_up\"}\nbye";
+        let noise = b"Welcome to \xff\xfe!\r\n{\"json\":1}\n  last login {\"agent\":4,\"event\":\"alive\"}\n\n{\"agent\":4,\"event\":\"set_up\"}\nbye";
         let (events, reason) = hear(noise, b"").await;
-        assert!(matches!(events[..], [Event::Alive, Event::SetUp]), "{events:?}");
+        assert!(matches!(events[..], [AgentEvent::Alive, AgentEvent::SetUp]), "{events:?}");
         assert!(reason.contains("without a word"), "{reason}");
     }
 
@@ -312,12 +307,12 @@ mod tests {
     #[tokio::test]
     async fn other_versions_and_rubbish_end_the_conversation() {
         for (line, part) in [
-            (&b"{\"agent\":4,\"event\":\"alive\"}\n"[..], "version 4"),
-            (b"{\"agent\":4,\"event\":\"sing\"}\n", "another version"),
-            (b"{\"agent\":3,\"event\":\"sing\"}\n", "not understood"),
+            (&b"{\"agent\":5,\"event\":\"alive\"}\n"[..], "version 5"),
+            (b"{\"agent\":5,\"event\":\"sing\"}\n", "another version"),
+            (b"{\"agent\":4,\"event\":\"sing\"}\n", "not understood"),
             (&[b'x'; MAX_LINE_BYTES + 1][..], "more than"),
-            (&[b"{\"agent\":3,\"event\":\"", &[b'\x9b'; 9_000][..], b"\"}\n"].concat(), "not understood"),
-            (&[b"{\"agent\":3,\"event\":\"", "\u{9b}2J".repeat(9_000).as_bytes(), b"\"}\n"].concat(), "not understood"),
+            (&[b"{\"agent\":4,\"event\":\"", &[b'\x9b'; 9_000][..], b"\"}\n"].concat(), "not understood"),
+            (&[b"{\"agent\":4,\"event\":\"", "\u{9b}2J".repeat(9_000).as_bytes(), b"\"}\n"].concat(), "not understood"),
         ] {
             let (events, reason) = hear(line, b"").await;
             assert!(events.is_empty() && reason.contains(part), "{reason}");
@@ -327,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_never_stops_talking_is_not_listened_to() {
-        let (events, reason) = hear(&b"{\"agent\":3,\"event\":\"alive\"}\n".repeat(100_000), b"").await;
+        let (events, reason) = hear(&b"{\"agent\":4,\"event\":\"alive\"}\n".repeat(100_000), b"").await;
         assert!(events.len() < 10_000 && reason.contains("far more"), "{}: {reason}", events.len());
     }
 
@@ -336,7 +331,7 @@ mod tests {
         fn no_line_does_harm(line: Vec<u8>, json in "[\\[{\",:a-z0-9\\]}]{0,80}", known in 0usize..11) {
             let name = ["hello", "preflight", "set_up", "ready", "started", "second", "incident", "result", "failed", "pong", "alive"][known];
             let whole = [
-                &line[..], b"\n{\"agent\":3", json.as_bytes(), b"\n", format!("{{\"agent\":3,\"event\":\"{name}\",{json}}}\n").as_bytes(),
+                &line[..], b"\n{\"agent\":4", json.as_bytes(), b"\n", format!("{{\"agent\":4,\"event\":\"{name}\",{json}}}\n").as_bytes(),
             ].concat();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let (_, reason) = runtime.block_on(hear(&whole, &line));

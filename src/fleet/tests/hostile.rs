@@ -4,13 +4,12 @@
 use clap::Parser;
 use serde_json::{Value, json};
 
-use super::channel::understood;
-use super::check::Expected;
-use super::clock::Reference;
-use super::hosts::Host;
-use super::member::Member;
-use super::totals::Totals;
-use crate::agent::protocol::{Event, Hello, Line, Preflight, Ready, Snapshot, VERSION};
+use super::super::check::Expected;
+use super::super::clock::Reference;
+use super::super::hosts::Host;
+use super::super::lines::understood;
+use super::super::vm::Vm;
+use crate::agent::protocol::{AgentEvent, Hello, Line, Preflight, ReadyToRun, Snapshot, VERSION};
 use crate::cli::options::LoadTestOptions;
 use crate::cli::plan::Plan;
 use crate::measure::outcome::{Failure, Outcome};
@@ -45,12 +44,12 @@ fn config() -> Config {
 }
 
 /// What an honest machine says from its first word to its result, of a run in which not everything went well.
-pub fn honest() -> Vec<Event> {
+pub fn honest() -> Vec<AgentEvent> {
     const MS: u64 = 1_000_000;
     let phases = script::phase_names(config().pipeline, &config().workload);
     let server = ServerInfo { version: Some("15.1".to_owned()), max_connections: Some(100), ..ServerInfo::default() };
     let mut events = vec![
-        Event::Hello(Hello {
+        AgentEvent::Hello(Hello {
             build: BUILD.to_owned(),
             tool_version: "0.1.0".to_owned(),
             pid: 77,
@@ -58,17 +57,17 @@ pub fn honest() -> Vec<Event> {
             processors: 2,
             open_files: Some(1_024),
         }),
-        Event::Alive,
-        Event::Pong { number: 0, unix_ns: T0_UNIX_NS },
-        Event::Preflight(Box::new(Preflight {
+        AgentEvent::Alive,
+        AgentEvent::Pong { number: 0, unix_ns: T0_UNIX_NS },
+        AgentEvent::Preflight(Box::new(Preflight {
             server: Some(server.clone()),
             database: Some("1/test".to_owned()),
             target: "me@db:5432/test".to_owned(),
             workers: 8,
             clock_vs_database: Some(ClockVsDatabase { offset_ms: 0.2, bound_ms: 0.1 }),
         })),
-        Event::SetUp,
-        Event::Ready(Box::new(Ready {
+        AgentEvent::SetUp,
+        AgentEvent::Ready(Box::new(ReadyToRun {
             config: config(),
             server: server.clone(),
             database: Some("1/test".to_owned()),
@@ -76,8 +75,8 @@ pub fn honest() -> Vec<Event> {
             warnings: vec!["autovacuum is off".to_owned()],
             clock_vs_database: Some(ClockVsDatabase { offset_ms: 0.2, bound_ms: 0.1 }),
         })),
-        Event::Started { ahead_ms: 500.0 },
-        Event::Incident { class: "deadlock".to_owned(), message: "ERROR: deadlock detected".to_owned() },
+        AgentEvent::Started { ahead_ms: 500.0 },
+        AgentEvent::Incident { class: "deadlock".to_owned(), message: "ERROR: deadlock detected".to_owned() },
     ];
     let (mut whole, mut timeline) = (Recorder::new(phases.len()), Timeline::default());
     for second in 0..11 {
@@ -99,7 +98,7 @@ pub fn honest() -> Vec<Event> {
             }
         }
         timeline.add(second, part.ok_completed_in_window);
-        events.push(Event::Second(Box::new(Snapshot::new(second, &part))));
+        events.push(AgentEvent::Second(Box::new(Snapshot::new(second, &part))));
     }
     let context = Context {
         hostname: "box".to_owned(),
@@ -113,13 +112,13 @@ pub fn honest() -> Vec<Event> {
         warnings: vec!["autovacuum is off".to_owned()],
     };
     let result = assemble_lost(&whole, &timeline, T0_UNIX_NS, 11_000 * MS, context);
-    events.push(Event::Result(Box::new(result)));
+    events.push(AgentEvent::Result(Box::new(result)));
     events
 }
 
 /// Events as the lines that they are sent in.
-pub fn lines(events: &[Event]) -> Vec<Value> {
-    let line = |event: &Event| serde_json::to_value(Line { agent: VERSION, event: event.clone() });
+pub fn lines(events: &[AgentEvent]) -> Vec<Value> {
+    let line = |event: &AgentEvent| serde_json::to_value(Line { agent: VERSION, event: event.clone() });
     events.iter().map(|event| line(event).unwrap_or_else(|error| unreachable!("{error}"))).collect()
 }
 
@@ -189,7 +188,7 @@ fn replace(value: &mut Value, left: &mut usize, lie: &Value) -> bool {
 /// Why the machine is lost with all that it said.
 pub fn hear(lines: &[u8]) -> Result<Part, String> {
     let name = "h1".to_owned();
-    let mut member = Member::new(Host { name: name.clone(), user: None, address: name, port: None });
+    let mut vm = Vm::new(Host { name: name.clone(), user: None, address: name, port: None });
     let expected = Expected {
         schedule: schedule(),
         t0_there_ns: Some(T0_UNIX_NS),
@@ -199,28 +198,20 @@ pub fn hear(lines: &[u8]) -> Result<Part, String> {
     };
     let reference = Reference::now();
     for (at_ns, line) in (0..).zip(lines.split(|byte| *byte == b'\n')) {
-        let event = match understood(line) {
-            Ok(Some(event)) => event,
+        let answered = match understood(line) {
             Ok(None) => continue,
-            Err(reason) => {
-                member.lost = Some(brief(&reason, 2_000));
-                break;
-            }
+            Ok(Some(event)) if vm.is_delivered() && !matches!(event, AgentEvent::Pong { .. }) => continue,
+            Ok(Some(event)) => vm.answer(0, at_ns, event, &expected, &reference).map(drop),
+            Err(reason) => Err(reason.into()),
         };
-        if member.result.is_some() && !matches!(event, Event::Pong { .. }) {
-            continue;
-        }
-        if let Err(reason) = member.answer(at_ns, event, &expected, &reference) {
-            member.lost = Some(brief(&reason, 2_000));
+        if let Err(loss) = answered {
+            vm.lose(loss);
             break;
         }
-        if let Some(ready) = member.ready.as_ref().filter(|_| !member.is_started) {
-            member.totals = Totals::new(ready.phases.len());
-        }
     }
-    let lost = member.lost.clone().unwrap_or_else(|| "it delivered nothing".to_owned());
-    let mut part = member.part(schedule(), T0_UNIX_NS).ok_or_else(|| lost.clone())?;
-    part.lost = part.lost.or_else(|| member.result.is_none().then_some(lost));
+    let lost = brief(vm.lost().unwrap_or("it delivered nothing"), 2_000);
+    let mut part = vm.part(schedule(), T0_UNIX_NS).ok_or_else(|| lost.clone())?;
+    part.lost = (!vm.is_present() || !vm.is_delivered()).then_some(lost);
     // Whatever was taken in until then has to be fit for merging, or what was checked on the way was not enough.
     merge::check_whole(&part).map_err(|error| error.to_string())?;
     Ok(part)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::outbox::Outbox;
-use super::protocol::{COORDINATOR_SILENCE, Event, Hello, MAX_LINE_BYTES, Order};
+use super::protocol::{AgentEvent, COORDINATOR_SILENCE, Hello, MAX_LINE_BYTES, Order};
 use crate::clock;
 
 /// How often silence is looked for.
@@ -27,8 +27,7 @@ const ORDERS_WAITING: usize = 64;
 /// A line buffer that has grown beyond this is given back, bytes.
 const KEPT_BUFFER: usize = 64 * 1024;
 
-/// Both directions.
-pub(super) struct Channel {
+pub(super) struct Coordinator {
     /// What is said.
     pub(super) outbox: Outbox,
     /// What is heard, but for pings.
@@ -37,7 +36,7 @@ pub(super) struct Channel {
     pub(super) gone: watch::Receiver<Option<String>>,
 }
 
-impl Channel {
+impl Coordinator {
     /// Says hello, then begins to listen.
     ///
     /// # Errors
@@ -49,23 +48,23 @@ impl Channel {
         on_hang: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let outbox = Outbox::new();
-        outbox.say(Event::Hello(hello));
+        outbox.say(AgentEvent::Hello(hello));
         let (tell_gone, gone) = watch::channel(None);
-        let news = News { gone: Arc::new(tell_gone), heard_ns: Arc::new(AtomicU64::new(clock::now_ns())) };
+        let presence = Presence { gone: Arc::new(tell_gone), heard_ns: Arc::new(AtomicU64::new(clock::now_ns())) };
         let (sender, orders) = mpsc::channel(ORDERS_WAITING);
-        let (writing, writer_news) = (outbox.clone(), news.clone());
+        let (writing, writer_presence) = (outbox.clone(), presence.clone());
         spawn("agent-writer", move || {
             let error = writing.write_all(output);
-            writer_news.tell_gone(format!("nobody reads what the agent says ({error})"));
+            writer_presence.tell_gone(format!("nobody reads what the agent says ({error})"));
         })?;
-        let (answering, reader_news) = (outbox.clone(), news.clone());
+        let (answering, reader_presence) = (outbox.clone(), presence.clone());
         spawn("agent-reader", move || {
-            let reason = listen(BufReader::new(input), &sender, &answering, &reader_news);
-            reader_news.tell_gone(reason);
+            let reason = listen(BufReader::new(input), &sender, &answering, &reader_presence);
+            reader_presence.tell_gone(reason);
         })?;
         let watched = outbox.clone();
         spawn("agent-watch", move || {
-            news.watch(&watched);
+            presence.watch(&watched);
             on_hang();
         })?;
         Ok(Self { outbox, orders, gone })
@@ -78,13 +77,13 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 /// What the threads know of the coordinator.
 #[derive(Clone)]
-struct News {
+struct Presence {
     gone: Arc<watch::Sender<Option<String>>>,
     /// When a line was last heard, on the monotonic clock.
     heard_ns: Arc<AtomicU64>,
 }
 
-impl News {
+impl Presence {
     /// The first reason counts.
     fn tell_gone(&self, reason: String) {
         self.gone.send_if_modified(|gone| {
@@ -112,7 +111,7 @@ impl News {
 }
 
 /// Passes orders on and answers pings; returns why it stopped.
-fn listen(mut input: impl BufRead, orders: &mpsc::Sender<Order>, outbox: &Outbox, news: &News) -> String {
+fn listen(mut input: impl BufRead, orders: &mpsc::Sender<Order>, outbox: &Outbox, presence: &Presence) -> String {
     let mut line = Vec::new();
     loop {
         match read_line(&mut input, &mut line) {
@@ -120,7 +119,7 @@ fn listen(mut input: impl BufRead, orders: &mpsc::Sender<Order>, outbox: &Outbox
             Ok(None) => return "the coordinator has closed the connection".to_owned(),
             Err(error) => return format!("the coordinator cannot be heard: {error}"),
         }
-        news.heard_ns.store(clock::now_ns(), Ordering::Relaxed);
+        presence.heard_ns.store(clock::now_ns(), Ordering::Relaxed);
         // What is wrong with a line is not repeated: it could quote a piece of a password.
         let Ok(order) = serde_json::from_slice(&line) else {
             return "the coordinator sent a line that is no order; is it of another version?".to_owned();

@@ -1,0 +1,18 @@
+//! What happens while the load runs, for who shows it. VMs are told by their place in the list.
+
+use crate::measure::recorder::Interval;
+
+/// What happens while the load runs.
+#[derive(Debug)]
+pub enum FleetEvent {
+    /// A VM's second `index` since T0.
+    Second { vm: usize, index: u64, interval: Box<Interval> },
+    /// The first error of a class on a VM.
+    Incident { vm: usize, class: String, message: String },
+    /// Why stands in [`super::Vm::lost`].
+    Lost { vm: usize },
+    /// A VM's result is there.
+    Delivered { vm: usize },
+    /// Nothing more is expected.
+    Finished,
+}
