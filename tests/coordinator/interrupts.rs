@@ -116,6 +116,10 @@ fn a_coordinator_that_is_killed_while_it_connects_leaves_nothing() {
     started.signal(Signal::KILL);
     let killed = Instant::now();
     drop(started);
+    let here = fleet.tmp.path().to_str().unwrap();
+    wait_until("no ssh is left", || processes_naming(here).is_empty());
+    // The next run removes the folder of the control sockets.
+    fleet.run("127.0.0.1", &["--setup", "--duration", "0"]).expect(0);
     fleet.assert_nothing_left();
     eprintln!("FIGURE until all is gone after SIGKILL while connecting: {:.2} s", killed.elapsed().as_secs_f64());
 }
