@@ -74,6 +74,11 @@ impl TestFleet {
         processes_naming(self.sshd.home().to_str().unwrap())
     }
 
+    /// The next run removes the folder of the control sockets that a killed one has left. Nothing listens on its port.
+    pub fn sweep(&self) {
+        self.run("127.0.0.1:1", &["--rps", "1", "--duration", "1"]).expect(3);
+    }
+
     /// No process of ours, no connection, no temporary file, on either side; waits a little for the last to go.
     #[track_caller]
     pub fn assert_nothing_left(&self) {

@@ -114,6 +114,9 @@ fn a_coordinator_that_is_killed_while_it_connects_leaves_nothing() {
     started.signal(Signal::KILL);
     let killed = Instant::now();
     drop(started);
+    let here = fleet.tmp.path().to_str().unwrap();
+    wait_until("no ssh is left", || processes_naming(here).is_empty());
+    fleet.sweep();
     fleet.assert_nothing_left();
     eprintln!("FIGURE until all is gone after SIGKILL while connecting: {:.2} s", killed.elapsed().as_secs_f64());
 }
@@ -151,6 +154,7 @@ fn sending_the_program_can_be_interrupted() {
             started.finish().expect_refusal(130, &["interrupted before the test began"]);
         } else {
             drop(started);
+            fleet.sweep();
         }
         fleet.assert_nothing_left();
     }
@@ -208,8 +212,7 @@ fn after_a_killed_coordinator_nothing_runs_on() {
     wait_until("no ssh is left", || processes_naming(here).is_empty());
     eprintln!("FIGURE time until all is gone here, too, after SIGKILL: {:.2} s", killed.elapsed().as_secs_f64());
     drop(started);
-    // The next run removes the folder of the control sockets.
-    fleet.run("127.0.0.1", &["--setup", "--duration", "0"]).expect(0);
+    fleet.sweep();
     fleet.assert_nothing_left();
 }
 
@@ -247,6 +250,9 @@ fn agents_that_are_cut_off_end_by_themselves_and_the_coordinator_reports() {
             assert_no_secret(&ran);
         }
         // Also while sshd still stands still.
+        if kill {
+            trio.fleet.sweep();
+        }
         trio.assert_nothing_left();
     }
 }
