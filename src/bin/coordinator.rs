@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use postgres_load_test::cli::options::{CoordinatorOptions, MergeOptions, json_to};
+use postgres_load_test::cli::plan::resolve_criteria;
 use postgres_load_test::cli::{handover, options};
 use postgres_load_test::console::lines::{self, Lines};
 use postgres_load_test::console::{
@@ -17,8 +18,7 @@ use postgres_load_test::console::{
 };
 use postgres_load_test::fleet::plan::FleetPlan;
 use postgres_load_test::fleet::{Fleet, FleetError, FleetEvent, HOST_KEYS_OFF};
-use postgres_load_test::merge::command::{self, CommandError};
-use postgres_load_test::merge::files::ReadError;
+use postgres_load_test::merge::files::{self, ReadError};
 use postgres_load_test::postgres::conninfo::Environment;
 use postgres_load_test::report::fleet::{FleetHeader, fleet_header};
 use postgres_load_test::report::live;
@@ -29,7 +29,7 @@ use postgres_load_test::result::RunResult;
 use postgres_load_test::run::aborts;
 use postgres_load_test::signals::Stops;
 use postgres_load_test::text::terminal;
-use postgres_load_test::{clock, machine};
+use postgres_load_test::{clock, machine, merge, verdict};
 use tokio::time::MissedTickBehavior;
 
 const PROGRAM: &str = "coordinator";
@@ -50,7 +50,7 @@ const SILENT: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|first| first == MERGE) {
-        return ExitCode::from(merge(arguments));
+        return ExitCode::from(merge_files(arguments));
     }
     let (secrets, arguments) = match handover::hide_secrets(arguments) {
         Ok(split) => split,
@@ -114,7 +114,7 @@ struct Merge {
     options: MergeOptions,
 }
 
-fn merge(arguments: Vec<OsString>) -> u8 {
+fn merge_files(arguments: Vec<OsString>) -> u8 {
     let options = match options::read(Merge::command(), arguments.into_iter().skip(1)) {
         Ok(Merge { options }) => options,
         Err(error) => return console::wrong_use(&error, "coordinator merge"),
@@ -124,13 +124,22 @@ fn merge(arguments: Vec<OsString>) -> u8 {
         code
     };
     let (json_output, output) = json_to(options.json_output, options.output.as_deref());
-    let result = match command::run(&options, &mut io::stdin().lock()) {
-        Ok(result) => result,
-        Err(CommandError::Options(faults)) => return console::refuse(&faults, "coordinator merge"),
-        Err(error @ CommandError::Read(ReadError::NothingNamed)) => return told(&error, WRONG_USE),
-        Err(CommandError::Merge(error)) if error.is_bug() => return told(&error, BUG),
+    let criteria = match resolve_criteria(&options.criteria) {
+        Ok(criteria) => criteria,
+        Err(faults) => return console::refuse(&faults, "coordinator merge"),
+    };
+    let parts = files::check_output(&options.files, options.output.as_deref())
+        .and_then(|()| files::read(&options.files, &mut io::stdin().lock()));
+    let parts = match parts {
+        Ok(parts) => parts,
+        Err(error @ ReadError::NothingNamed) => return told(&error, WRONG_USE),
         Err(error) => return told(&error, COULD_NOT_RUN),
     };
+    let mut result = match merge::merge(parts, Vec::new()) {
+        Ok(result) => result,
+        Err(error) => return told(&error, if error.is_bug() { BUG } else { COULD_NOT_RUN }),
+    };
+    verdict::judge(&mut result, &criteria);
     // Opened only now, so that a refusal leaves no empty file.
     let mut outputs = match Outputs::open_files(output.as_deref(), None) {
         Ok(outputs) => outputs,

@@ -398,7 +398,7 @@ fn workload(options: &LoadTestOptions, seed: u64, faults: &mut Faults) -> (Workl
 ///
 /// # Errors
 /// All faults together.
-pub(crate) fn resolve_criteria(options: &CriteriaOptions) -> Result<Criteria, Vec<Fault>> {
+pub fn resolve_criteria(options: &CriteriaOptions) -> Result<Criteria, Vec<Fault>> {
     let mut faults = Faults::default();
     let criteria = criteria(options, &mut faults);
     if faults.0.is_empty() { Ok(criteria) } else { Err(faults.0) }

@@ -14,7 +14,8 @@ use crate::agent::protocol::{Event, Hello, Line, Preflight, Ready, Snapshot, VER
 use crate::cli::options::LoadTestOptions;
 use crate::cli::plan::Plan;
 use crate::measure::outcome::{Failure, Outcome};
-use crate::measure::recorder::{Instants, Recorder, Timeline, Window};
+use crate::measure::recorder::{Instants, Recorder, Window};
+use crate::measure::timeline::Timeline;
 use crate::merge::{self, Part};
 use crate::postgres::conninfo::Environment;
 use crate::report::text::report;
@@ -98,7 +99,7 @@ pub fn honest() -> Vec<Event> {
                 }
             }
         }
-        timeline.add(second, part.ok_completed_in_window);
+        timeline.add(second, part.counters.completed_in_window);
         events.push(Event::Second(Box::new(Snapshot::new(second, &part))));
     }
     let context = Context {

@@ -238,7 +238,7 @@ impl Member {
         let t0_there_ns = self.t0_there_ns(t0_unix_ns);
         let known_ns = self.totals.seconds().saturating_mul(1_000_000_000);
         let (recorder, timeline) = (self.totals.recorder(), self.totals.timeline());
-        let result = assemble_lost(&recorder, timeline, t0_there_ns, known_ns, context);
+        let result = assemble_lost(recorder, timeline, t0_there_ns, known_ns, context);
         Some(Part { hostname, file: None, result, clock, start_skew_ms, lost: self.lost.clone() })
     }
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use postgres_load_test::measure::recorder::{Durations, coarse_histogram};
-use postgres_load_test::result::{EncodedHistogram, RunResult, encode};
+use postgres_load_test::measure::figures::Figures;
+use postgres_load_test::result::{EncodedHistogram, RunResult};
 
 use crate::tool::{Ran, TestFleet, assert_adds_up, count};
 
@@ -59,22 +59,9 @@ fn merged_histograms_are_the_sum_of_the_machines_bit_for_bit() {
     let merged: RunResult = serde_json::from_str(&ran.expect_measured().stdout).unwrap();
     let machines = &merged.fleet.as_ref().unwrap().per_vm_results;
     assert_eq!(machines.len(), 3);
-    let of = |result: &RunResult| {
-        let histograms = result.histograms.clone();
-        [histograms.latency, histograms.service_time, histograms.lateness, histograms.wait_for_connection]
-    };
-    for (at, found) in of(&merged).iter().enumerate() {
-        let mut sum = Durations::default();
-        machines.iter().for_each(|machine| sum.add(&of(&machine.result)[at].decode().unwrap()));
-        assert_eq!(found.base64, encode(&sum.histogram));
-    }
-    for (at, found) in merged.histograms.phases.iter().enumerate() {
-        let mut sum = coarse_histogram();
-        for machine in machines {
-            sum.add(machine.result.histograms.phases[at].decode_coarse().unwrap()).unwrap();
-        }
-        assert_eq!(found.base64, encode(&sum));
-    }
+    let mut sum = Figures::of_decoded(5);
+    machines.iter().for_each(|machine| sum.add(&machine.result.histograms.decode().unwrap()));
+    assert_eq!(merged.histograms, sum.encode());
     assert_eq!(merged.phases_ms.len(), 5);
     // Its rows are the union of the shares: as many different ids as were acknowledged.
     assert_eq!(fleet.rows("chat_inference"), merged.accounting.ok);

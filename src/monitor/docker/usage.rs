@@ -21,6 +21,7 @@ pub struct ContainerSample {
 ///
 /// The figures are `None` where no sample fell into the window; `warning` then says why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ContainerUsage {
     /// The container's name as the engine knows it, whatever it was asked for by.
     pub name: String,
