@@ -58,7 +58,7 @@ pub struct RunResult {
     pub run: RunInfo,
     /// What was asked for.
     pub config: Config,
-    /// What the database said of itself before the run.
+    /// What the database said of itself before the run; `null` if it did not tell, or told VMs different values.
     pub server: ServerInfo,
     /// What became of every slot of the measured window. `scheduled` is the sum of all other counts.
     pub accounting: Accounting,

@@ -35,7 +35,7 @@ pub struct ContainerUsage {
     pub memory_mib_avg: Option<f64>,
     /// The largest sample in MiB. A peak between two samples is not seen.
     pub memory_mib_max: Option<f64>,
-    /// Why the figures may not stand for the whole window; `None` if they do.
+    /// Why the figures may not stand for the whole window; `null` if they do.
     pub warning: Option<String>,
 }
 
