@@ -27,16 +27,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::{self, Epoch};
 use crate::measure::outages::{Outage, Outages};
-use crate::measure::recorder::{Recorder, Timeline};
-use crate::measure::stalls::Span;
+use crate::measure::record::ThreadTime;
+use crate::measure::recorder::Recorder;
+use crate::measure::stalls::{SeenStalls, Span};
+use crate::measure::timeline::Timeline;
 use crate::postgres::connect::Connector;
 use crate::schedule::{Cursor, Pace, Schedule};
 use crate::workload::RequestMaker;
 use crate::workload::script::{self, Script, SessionOptions};
-use looks::Seen;
 use thread::{ThreadEvent, ThreadRecord, ThreadSetup};
 use worker::Shared;
 
+pub use crate::measure::record::RunRecord;
 pub use thread::PrepareError;
 pub use worker::Incident;
 
@@ -101,36 +103,6 @@ pub enum Event {
     },
     Incident(Incident),
     Finished(Box<RunRecord>),
-}
-
-/// What a run leaves behind: raw counts, not yet judged.
-#[derive(Debug)]
-pub struct RunRecord {
-    pub recorder: Recorder,
-    /// When requests of the window were completed.
-    pub completed: Timeline,
-    /// Times in which something was due and nothing was acknowledged.
-    pub outages: Vec<Outage>,
-    pub seen: Seen,
-    pub phase_names: Vec<String>,
-    pub epoch: Epoch,
-    /// End of the warm-up, nanoseconds after T0.
-    pub window_start_ns: u64,
-    /// End of the measured window, nanoseconds after T0: as planned, or when the run was interrupted.
-    pub window_end_ns: u64,
-    pub interrupted: bool,
-    /// Slots that the cursor handed out.
-    pub claimed: u64,
-    /// CPU time of the whole process from T0 to the end of the drain, nanoseconds.
-    pub process_cpu_ns: u64,
-    /// The same span on the clock, nanoseconds.
-    pub process_wall_ns: u64,
-    /// CPU time of each thread in the window, nanoseconds.
-    pub thread_cpu_ns: Vec<u64>,
-    /// Time in the run queue of each thread, nanoseconds; absent where the system does not tell.
-    pub thread_run_queue_ns: Option<Vec<u64>>,
-    /// How long after T0 the first thread began, nanoseconds; absent where none did.
-    pub start_delay_ns: Option<u64>,
 }
 
 /// Opens all connections. Nothing is written to the database.
@@ -319,7 +291,7 @@ impl Running {
 
     fn add(&mut self, index: u64, recorded: Box<Recorder>) {
         self.gathered.total.merge(&recorded);
-        self.gathered.completed.add(index, recorded.ok_completed_in_window);
+        self.gathered.completed.add(index, recorded.counters.completed_in_window);
         match self.gathered.seconds.entry(index) {
             Entry::Vacant(vacant) => _ = vacant.insert((1, recorded)),
             Entry::Occupied(mut occupied) => {
@@ -337,7 +309,7 @@ impl Running {
         let ended = self.gathered.finished.iter().filter(|record| record.last_second < *entry.key()).count();
         (entry.get().0 + ended >= threads).then(|| {
             let (index, (_, recorded)) = entry.remove_entry();
-            self.gathered.outages.add(&recorded.pulse, recorded.measured.ok + recorded.warmup.ok);
+            self.gathered.outages.add(&recorded.pulse, recorded.counters.acknowledged());
             Event::Second { index, recorded }
         })
     }
@@ -355,9 +327,7 @@ impl Running {
         let claimed = self.shared.cursor.claimed();
         let seen = self.shared.looks.seen();
         let outages = self.outages(&recorder, window_end_ns, &seen);
-        let run_queues: Vec<u64> = self.gathered.finished.iter().filter_map(|record| record.run_queue_ns).collect();
         Ok(RunRecord {
-            phase_names: std::mem::take(&mut self.phase_names),
             epoch: self.epoch,
             window_start_ns: self.options.schedule.warmup_ns.min(window_end_ns),
             window_end_ns,
@@ -367,9 +337,12 @@ impl Running {
                 0 => 0,
                 at_t0_ns => clock::process_cpu_ns().saturating_sub(at_t0_ns),
             },
-            process_wall_ns: clock::now_ns().saturating_sub(self.epoch.mono_ns),
-            thread_cpu_ns: self.gathered.finished.iter().map(|record| record.cpu_ns).collect(),
-            thread_run_queue_ns: (run_queues.len() == self.gathered.finished.len()).then_some(run_queues),
+            threads: self
+                .gathered
+                .finished
+                .iter()
+                .map(|record| ThreadTime { cpu_ns: record.cpu_ns, run_queue_ns: record.run_queue_ns })
+                .collect(),
             start_delay_ns: self.gathered.finished.iter().filter_map(|record| record.start_delay_ns).min(),
             completed: std::mem::take(&mut self.gathered.completed),
             outages,
@@ -379,7 +352,7 @@ impl Running {
     }
 
     /// All outages up to the end of the window. Takes a slot from the cursor.
-    fn outages(&mut self, recorder: &Recorder, window_end_ns: u64, seen: &Seen) -> Vec<Outage> {
+    fn outages(&mut self, recorder: &Recorder, window_end_ns: u64, seen: &SeenStalls) -> Vec<Outage> {
         let t0_ns = self.epoch.mono_ns;
         let after_t0 = |span: &Span| Span {
             start_ns: span.start_ns.saturating_sub(t0_ns),
@@ -387,7 +360,7 @@ impl Running {
         };
         let stalls: Vec<Span> = seen.spans.iter().map(after_t0).collect();
         let figures = &recorder.figures;
-        let answers = [&figures.service, &recorder.warmup_latency].into_iter().find(|answers| answers.count() > 0);
+        let answers = [&figures.service_time, &recorder.warmup_latency].into_iter().find(|answers| answers.count() > 0);
         let usual_ns = answers.map(|answers| answers.histogram.value_at_quantile(0.5).saturating_mul(1_000));
         let next_due_ns = self.shared.cursor.claim(window_end_ns).due_ns;
         std::mem::take(&mut self.gathered.outages).finish(window_end_ns, Some(next_due_ns), usual_ns, &stalls)

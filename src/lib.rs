@@ -15,7 +15,8 @@
 //!   that are a function of a seed. [`signals`]: requests to stop. [`version`]: which program this is.
 //! - [`schedule`]: when each request is due; shares of one schedule. Pure.
 //! - [`workload`]: what a request writes, as a function of (seed, slot), and the messages that carry it. Pure.
-//! - [`measure`]: a thread's histograms and counters, errors in classes, outages and stalls. Pure.
+//! - [`measure`]: counters and histograms with one `add`, errors in classes, outages and stalls; what a run leaves behind.
+//!   Pure.
 //! - [`monitor`]: what is watched next to a run: a Docker container.
 //! - [`postgres`]: connection strings, TLS, connections. [`throwaway`]: a server for one run.
 //! - [`engine`]: drives load: threads, workers, pacing, drain.

@@ -1,15 +1,14 @@
-//! Results of several machines → one result. Pure, but for [`files`], which reads the documents.
+//! Results of several VMs → one result. Pure, but for [`files`], which reads the documents.
 //!
-//! Histograms are added, counts are summed, percentiles are computed anew from the sums and never averaged. Rates are
-//! taken over the time in which all machines were measuring. Documents may be broken or hostile: what does not belong
-//! together or contradicts itself is refused with a sentence that names the machines and what to do.
+//! Histograms are added, counts are summed, and percentiles are computed again from the sums, never averaged. Rates are
+//! taken over the time in which all VMs were measuring. Documents may be broken or hostile: what does not belong together
+//! or contradicts itself is refused with a sentence that names the VMs and what to do.
 
 mod belonging;
 mod bounds;
 mod check;
 mod clocks;
 mod combine;
-pub mod command;
 pub mod files;
 mod outages;
 mod rates;
@@ -20,28 +19,27 @@ mod tests;
 mod unreported;
 
 pub(crate) use belonging::{comparable, differences};
-pub(crate) use bounds::{MAX_COUNT, out_of_bounds};
+pub(crate) use bounds::out_of_bounds;
 pub use check::CLAIMS;
-pub(crate) use check::{check_whole, count, errors_disagree};
+pub(crate) use check::{check_whole, errors_disagree, figures_disagree};
 pub(crate) use clocks::comparison;
 
 use crate::result::{ClockComparison, FailedVm, HistogramError, RunResult};
 use crate::schedule::Share;
 
-/// One machine's result, with what is known about it from outside.
+/// One VM's result, with what is known about it from outside.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// What the machine is called in the report.
+    /// Its name in the report.
     pub hostname: String,
-    /// The file that it was read from, where it was.
+    /// The file that it was read from; absent if an agent sent it.
     pub file: Option<String>,
-    /// Its document.
     pub result: RunResult,
-    /// How its clock compares, where somebody asked.
+    /// How its clock compares, if that is known.
     pub clock: Option<ClockComparison>,
-    /// When it began, against the common T0 and on one clock for all, milliseconds.
+    /// When it began, compared with the common T0 on one clock for all, milliseconds.
     pub start_skew_ms: Option<f64>,
-    /// Why its result ends early, where it does.
+    /// Why its result ends early, if it does.
     pub lost: Option<String>,
 }
 
@@ -58,8 +56,7 @@ impl Part {
 /// Why results cannot be merged. Each message is a sentence with a remedy.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum MergeError {
-    /// No machine delivered anything.
-    #[error("no machine delivered a result")]
+    #[error("no VM delivered a result")]
     Nothing,
     /// Written by a program whose documents this one does not know.
     #[error(
@@ -68,101 +65,61 @@ pub enum MergeError {
         crate::result::FORMAT,
         crate::result::VERSION
     )]
-    OtherFormat {
-        /// Whose.
-        host: String,
-        /// Its format and version.
-        found: String,
-    },
+    OtherFormat { host: String, found: String },
     /// Different programs may measure differently.
     #[error(
         "{} ran {} and {} ran {}, and results of different builds do not compare; run the same load_test on every \
-         machine",
+         VM",
         hosts[0], builds[0], hosts[1], builds[1]
     )]
-    OtherBuild {
-        /// Two that differ.
-        hosts: [String; 2],
-        /// Version and build of each.
-        builds: [String; 2],
-    },
+    OtherBuild { hosts: [String; 2], builds: [String; 2] },
     /// Parts of different tests.
     #[error(
-        "{} and {} did not run the same test: {differences}; give every machine the same options (only --workers, \
+        "{} and {} did not run the same test: {differences}; give every VM the same options (only --workers, \
          --threads and --share may differ), or merge them apart",
         hosts[0], hosts[1]
     )]
     UnlikeConfig {
-        /// Two that differ.
         hosts: [String; 2],
         /// The first fields that differ, with both values.
         differences: String,
     },
-    /// Each machine wrote to a database of its own.
+    /// Each VM wrote to a database of its own.
     #[error(
         "{} and {} each ran against a throwaway server of its own, so there is no database that their sum describes; \
-         give all machines one database with --postgres-url",
+         give all VMs one database with --postgres-url",
         hosts[0], hosts[1]
     )]
-    ThrowawayServers {
-        /// Two of them.
-        hosts: [String; 2],
-    },
+    ThrowawayServers { hosts: [String; 2] },
     /// One document came twice.
     #[error("the same result was given twice: {} and {}; leave one of them out", hosts[0], hosts[1])]
-    SameResultTwice {
-        /// The two.
-        hosts: [String; 2],
-    },
-    /// Two machines ran the same slots.
+    SameResultTwice { hosts: [String; 2] },
+    /// Two VMs ran the same slots.
     #[error("{}", same_share(hosts, share))]
-    SameShareTwice {
-        /// The two.
-        hosts: [String; 2],
-        /// Of both.
-        share: Share,
-    },
+    SameShareTwice { hosts: [String; 2], share: Share },
     /// Shares of different divisions overlap.
     #[error(
-        "{} ran a part of {} and {} a part of {}, and such parts overlap; give every machine the same N in --share I/N",
+        "{} ran a part of {} and {} a part of {}, and such parts overlap; give every VM the same N in --share I/N",
         hosts[0], of[0], hosts[1], of[1]
     )]
     OtherDivision {
-        /// Two that differ.
         hosts: [String; 2],
         /// In how many parts each saw the test divided.
         of: [u64; 2],
     },
     /// A merged document has no share that could be added to others.
-    #[error("{host}: this is a merged result already; merge the machines' own results instead")]
-    AlreadyMerged {
-        /// Whose.
-        host: String,
-    },
-    /// Not what the program wrote.
+    #[error("{host}: this is a merged result already; merge the VMs' own results instead")]
+    AlreadyMerged { host: String },
     #[error(
         "{host}: its document contradicts itself ({what}), so it was changed or damaged; use the file as load_test wrote it"
     )]
-    Contradiction {
-        /// Whose.
-        host: String,
-        /// What does not fit.
-        what: String,
-    },
-    /// Not what the program wrote.
+    Contradiction { host: String, what: String },
     #[error("{host}: its histogram of {histogram} cannot be used: {source}; use the file as load_test wrote it")]
-    Histogram {
-        /// Whose.
-        host: String,
-        /// Which one.
-        histogram: String,
-        /// Why.
-        source: HistogramError,
-    },
+    Histogram { host: String, histogram: String, source: HistogramError },
     /// Not one test.
     #[error(
         "{} and {} ran at different times: {} had stopped measuring {apart_s:.1} s before {} began, so they never put \
-         load on the database together; start all machines at one time with --start-at",
+         load on the database together; start all VMs at one time with --start-at",
         hosts[0], hosts[1], hosts[0], hosts[1]
     )]
     NoCommonTime {
@@ -199,8 +156,8 @@ fn same_share(hosts: &[String; 2], share: &Share) -> String {
     )
 }
 
-/// Merges the results of one test. `missing` are machines that delivered nothing; shares that nobody delivered are
-/// taken for machines missing, too.
+/// Merges the results of one test. `missing` are VMs that delivered nothing; shares that nobody delivered count as missing
+/// VMs, too.
 ///
 /// # Errors
 /// The results do not belong together, or one of them contradicts itself.
@@ -247,7 +204,10 @@ pub fn merge_closed(
     let unreported = unreported::Unreported::of(&parts, &window_ns);
     let mut sums = sums.ok_or(MergeError::Nothing)?;
     sums.add_unreported(unreported.total());
-    combine::combine(parts, missing, &time, &sums.checked()?, &unreported)
+    if !sums.accounting.holds() {
+        return Err(MergeError::DoesNotAddUp);
+    }
+    combine::combine(parts, missing, &time, &sums, &unreported)
 }
 
 /// By share, so that the order in which results were given does not matter.

@@ -335,7 +335,7 @@ impl Live {
     pub async fn next(&mut self) -> Result<Event, RunError> {
         let event = self.next_event().await?;
         if let Event::Second { recorded, .. } = &event {
-            self.failed = self.failed.saturating_add(recorded.errors_seen());
+            self.failed = self.failed.saturating_add(recorded.counters.errors());
             if let Some(reason) = aborts(self.plan.abort_on_errors, self.failed).filter(|_| self.aborted.is_none()) {
                 self.aborted = Some(reason);
                 self.stop(false);
@@ -373,7 +373,7 @@ impl Live {
             return None;
         }
         let recorder = &record.recorder;
-        let (acknowledged, unsettled) = recorder.acknowledged_and_unsettled();
+        let (acknowledged, unsettled) = (recorder.counters.acknowledged(), recorder.counters.unsettled());
         let alone = self.plan.engine.schedule.share == Share::WHOLE;
         let unix_ms = |after_t0_ns: u64| (record.epoch.unix_ns + after_t0_ns) / 1_000_000;
         let claims = verify::Claims {
@@ -414,7 +414,8 @@ impl Live {
 
     /// [`Self::verify`] was given up.
     pub fn unverified(&self, record: &engine::RunRecord) -> Option<Verification> {
-        let (acknowledged, unsettled) = record.recorder.acknowledged_and_unsettled();
+        let counters = record.recorder.counters;
+        let (acknowledged, unsettled) = (counters.acknowledged(), counters.unsettled());
         self.plan.verify.then(|| Verification::failed(acknowledged, unsettled, "it was interrupted".to_owned()))
     }
 

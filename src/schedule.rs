@@ -86,8 +86,9 @@ impl std::fmt::Display for Rate {
 
 /// Which part of one schedule this process runs: slots `k` with `k % of == index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Share {
-    /// Position among the processes, counted from 0 (on the command line it is counted from 1).
+    /// Position among the processes, counted from 0 (`--share` counts from 1).
     pub index: u64,
     /// How many processes run the schedule together, at least 1.
     pub of: u64,
@@ -110,6 +111,7 @@ impl Share {
 
 /// How the slots are spread over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Arrival {
     /// Evenly: slot `k` is due at `k / rate`.

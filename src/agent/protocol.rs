@@ -28,9 +28,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::options::LoadTestOptions;
+use crate::measure::counters::Counters;
+use crate::measure::encoded::{EncodedHistogram, HistogramError};
+use crate::measure::figures::Histograms;
 use crate::measure::outcome::ErrorCount;
-use crate::measure::recorder::{Counts, Recorder};
-use crate::result::{ClockVsDatabase, Config, EncodedHistogram, RunResult, ServerInfo};
+use crate::measure::recorder::Recorder;
+use crate::result::{ClockVsDatabase, Config, RunResult, ServerInfo};
 use crate::schedule::Share;
 
 /// Raised with every change of a message.
@@ -203,86 +206,44 @@ pub struct ReadyToRun {
 }
 
 /// What an agent recorded in one second. Their sum is the run so far.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Which second since T0, from 0.
     pub index: u64,
-    /// Of the measured window.
-    pub measured: Counts,
-    /// Of the warm-up.
-    pub warmup: Counts,
-    /// Requests that were ok and completed within the measured window.
-    pub completed: u64,
-    /// Claimed after they were due, or skipped.
-    pub late: u64,
-    /// Connections opened in place of dead ones.
-    pub reconnects: u64,
-    /// Requests that were tried more than once, and how often in all.
-    pub retried: (u64, u64),
+    pub counters: Counters,
     /// The latest due time of a request that was started or skipped, nanoseconds after T0.
     pub last_started_due_ns: Option<u64>,
     /// Errors by class.
     pub errors: Vec<ErrorCount>,
-    /// Histograms; an empty one is an empty text.
-    pub latency: EncodedHistogram,
-    /// Likewise.
-    pub service_time: EncodedHistogram,
-    /// Likewise.
-    pub lateness: EncodedHistogram,
-    /// Likewise.
-    pub wait: EncodedHistogram,
-    /// Likewise, of the warm-up.
+    /// Of the measured window.
+    pub histograms: Histograms,
+    /// Of the warm-up.
     pub warmup_latency: EncodedHistogram,
-    /// Of the round trips, with three significant digits; absent where all are empty.
-    pub phases: Vec<EncodedHistogram>,
 }
 
 impl Snapshot {
     /// Of what was recorded in second `index`.
     pub fn new(index: u64, recorded: &Recorder) -> Self {
-        let figures = &recorded.figures;
-        let phases: Vec<EncodedHistogram> = figures.phases.iter().map(EncodedHistogram::or_empty).collect();
         Self {
             index,
-            measured: recorded.measured,
-            warmup: recorded.warmup,
-            completed: recorded.ok_completed_in_window,
-            late: recorded.late,
-            reconnects: recorded.reconnects,
-            retried: (recorded.retried, recorded.retries),
+            counters: recorded.counters,
             last_started_due_ns: recorded.last_started_due_ns,
             errors: recorded.errors.counts(),
-            latency: EncodedHistogram::or_empty(&figures.latency),
-            service_time: EncodedHistogram::or_empty(&figures.service),
-            lateness: EncodedHistogram::or_empty(&figures.lateness),
-            wait: EncodedHistogram::or_empty(&figures.wait),
-            warmup_latency: EncodedHistogram::or_empty(&recorded.warmup_latency),
-            phases: if phases.iter().all(|phase| phase.base64.is_empty()) { Vec::new() } else { phases },
+            histograms: recorded.figures.encode(),
+            warmup_latency: EncodedHistogram::new(&recorded.warmup_latency),
         }
     }
 
-    /// What was recorded, for a run whose requests have `phases` recorded round trips.
+    /// What was recorded; round trips with two significant digits.
     ///
     /// # Errors
-    /// A histogram is not one of ours.
-    pub fn recorded(&self, phases: usize) -> Result<Recorder, crate::result::HistogramError> {
-        let mut recorder = Recorder::new(phases);
-        recorder.measured = self.measured;
-        recorder.warmup = self.warmup;
-        recorder.ok_completed_in_window = self.completed;
-        recorder.late = self.late;
-        recorder.reconnects = self.reconnects;
-        (recorder.retried, recorder.retries) = self.retried;
+    /// The name of a histogram that is not one of ours, and why.
+    pub fn recorded(&self) -> Result<Recorder, (String, HistogramError)> {
+        let mut recorder = Recorder::with(self.histograms.decode()?);
+        recorder.counters = self.counters;
         recorder.last_started_due_ns = self.last_started_due_ns;
         recorder.errors.merge(&self.errors);
-        recorder.figures.latency = self.latency.decode()?;
-        recorder.figures.service = self.service_time.decode()?;
-        recorder.figures.lateness = self.lateness.decode()?;
-        recorder.figures.wait = self.wait.decode()?;
-        recorder.warmup_latency = self.warmup_latency.decode()?;
-        for (phase, encoded) in recorder.figures.phases.iter_mut().zip(&self.phases) {
-            *phase = encoded.decode()?;
-        }
+        recorder.warmup_latency = self.warmup_latency.decode().map_err(|error| ("warmup_latency".to_owned(), error))?;
         Ok(recorder)
     }
 }

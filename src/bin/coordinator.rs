@@ -17,7 +17,7 @@ const MERGE: &str = "merge";
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     ExitCode::from(match arguments.get(1) {
-        Some(first) if first == MERGE => console::merge::merge(arguments.into_iter().skip(1)),
+        Some(first) if first == MERGE => console::merge::run(arguments.into_iter().skip(1)),
         _ => coordinator(arguments),
     })
 }

@@ -372,7 +372,7 @@ fn engine(
 ///
 /// # Errors
 /// All faults together.
-pub(crate) fn resolve_criteria(options: &CriteriaOptions) -> Result<Criteria, Vec<Fault>> {
+pub fn resolve_criteria(options: &CriteriaOptions) -> Result<Criteria, Vec<Fault>> {
     let mut faults = Faults::default();
     let criteria = criteria(options, &mut faults);
     if faults.0.is_empty() { Ok(criteria) } else { Err(faults.0) }

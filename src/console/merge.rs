@@ -7,15 +7,16 @@ use clap::CommandFactory;
 
 use super::{BUG, COULD_NOT_RUN, WRONG_USE, code_of, code_of_output, note, refuse, say_result, wrong_use};
 use crate::cli::options::{self, MergeOptions, json_to};
-use crate::merge::command::{self, CommandError};
-use crate::merge::files::ReadError;
+use crate::cli::plan::resolve_criteria;
+use crate::merge::files::{self, ReadError};
 use crate::report::outputs::{Outputs, all_written};
 use crate::text::terminal;
+use crate::{merge, verdict};
 
 const PROGRAM: &str = "coordinator merge";
 
 /// Merges the results that the arguments name, "merge" being the first of them. Returns the exit code.
-pub fn merge(arguments: impl Iterator<Item = OsString>) -> u8 {
+pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
     let options: MergeOptions = match options::read(MergeOptions::command(), arguments) {
         Ok(options) => options,
         Err(error) => return wrong_use(&error, PROGRAM),
@@ -25,13 +26,22 @@ pub fn merge(arguments: impl Iterator<Item = OsString>) -> u8 {
         code
     };
     let (json_output, output) = json_to(options.json_output, options.output.as_deref());
-    let result = match command::run(&options, &mut io::stdin().lock()) {
-        Ok(result) => result,
-        Err(CommandError::Options(faults)) => return refuse(&faults, PROGRAM),
-        Err(error @ CommandError::Read(ReadError::NothingNamed)) => return told(&error, WRONG_USE),
-        Err(CommandError::Merge(error)) if error.is_bug() => return told(&error, BUG),
+    let criteria = match resolve_criteria(&options.criteria) {
+        Ok(criteria) => criteria,
+        Err(faults) => return refuse(&faults, PROGRAM),
+    };
+    let parts = files::check_output(&options.files, options.output.as_deref())
+        .and_then(|()| files::read(&options.files, &mut io::stdin().lock()));
+    let parts = match parts {
+        Ok(parts) => parts,
+        Err(error @ ReadError::NothingNamed) => return told(&error, WRONG_USE),
         Err(error) => return told(&error, COULD_NOT_RUN),
     };
+    let mut result = match merge::merge(parts, Vec::new()) {
+        Ok(result) => result,
+        Err(error) => return told(&error, if error.is_bug() { BUG } else { COULD_NOT_RUN }),
+    };
+    verdict::judge(&mut result, &criteria);
     // Opened only now, so that a refusal leaves no empty file.
     let mut outputs = match Outputs::open_files(output.as_deref(), None) {
         Ok(outputs) => outputs,

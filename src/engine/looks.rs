@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock;
-use crate::measure::stalls::{LEAST_NS, Span, stood_still_ns};
+use crate::measure::stalls::{LEAST_NS, SeenStalls, Sleep, Span, stood_still_ns};
 
 /// How often a thread looks where it has nothing else to do.
 pub const EVERY: Duration = Duration::from_millis(25);
@@ -49,25 +49,6 @@ pub struct Looks {
 struct Notes {
     count: u64,
     sleeps: Vec<Sleep>,
-}
-
-/// A time in which the machine was asleep, and the monotonic clock with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sleep {
-    /// When that was noticed, on the monotonic clock.
-    pub at_ns: u64,
-    /// How long it took, nanoseconds.
-    pub length_ns: u64,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// Stalls in their order, nanoseconds of the monotonic clock.
-    pub spans: Vec<Span>,
-    pub count: u64,
-    pub sleeps: Vec<Sleep>,
-    /// Whether slots were still waiting because of the last stall, and of nothing else.
-    pub has_backlog: bool,
 }
 
 impl Default for Looks {
@@ -204,9 +185,9 @@ impl Looks {
         if self.any() { stood_still_ns(&self.spans().collect::<Vec<_>>(), start_ns, end_ns) } else { 0 }
     }
 
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> SeenStalls {
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        Seen {
+        SeenStalls {
             spans: self.spans().collect(),
             count: notes.count,
             sleeps: notes.sleeps.clone(),

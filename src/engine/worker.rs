@@ -390,7 +390,7 @@ impl Worker {
             match opened {
                 Ok(session) => {
                     self.session = Some(session);
-                    self.recorder.borrow_mut().reconnects += 1;
+                    self.recorder.borrow_mut().counters.recoveries.reconnects += 1;
                     return true;
                 }
                 Err(error) => {

@@ -36,22 +36,22 @@ const MAX_FAILED: usize = 32;
 
 /// A time of at least a second in which something was due and nothing was acknowledged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Outage {
-    /// The VM that saw it, where there are several and only one did.
+    /// Several VMs: the one that saw it; missing if more than one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// How many VMs saw it, where results were merged.
+    /// Several VMs: how many saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vms: Option<u64>,
-    /// When the first slot after the last acknowledgement was due, seconds after T0; the last acknowledgement itself,
-    /// where a request was in flight.
+    /// When the first slot after the last acknowledgement was due, or the last acknowledgement itself if a request was in
+    /// flight; seconds after T0.
     pub started_s: f64,
-    /// When its first error came, seconds after T0, or when it started, where there were errors already; `null` where there
-    /// was none.
+    /// When its first error came, seconds after T0, but not before `started_s`; `null` if there was none.
     pub first_error_s: Option<f64>,
-    /// When the next request was acknowledged, seconds after T0; `null` where none was.
+    /// When the next request was acknowledged, seconds after T0; `null` if none was.
     pub recovered_s: Option<f64>,
-    /// How long it was, to its recovery or to the end of the run, without the time in which the generator stood still.
+    /// Its length, seconds: until recovery or the end of the run, without the time in which the generator stood still.
     pub seconds: f64,
 }
 

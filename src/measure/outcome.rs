@@ -179,37 +179,38 @@ fn sqlstate_name(state: &str) -> Option<&'static str> {
 
 /// A class of errors with its count, as reported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ErrorCount {
-    /// `request`: counted among failed or unknown; `warmup`: before the window; `connection`: a connection died
-    /// between requests, or could not be replaced; `retry`: a try that was made again.
+    /// What the program was doing.
     pub origin: ErrorOrigin,
-    /// What the class is called.
+    /// Name of the class.
     pub class: String,
-    /// Five characters, where the server sent the errors.
+    /// Five characters; `null` if the server did not send the errors.
     pub sqlstate: Option<String>,
-    /// How many.
+    /// How many errors of this class there were.
     pub count: u64,
-    /// The first one's words.
+    /// Text of the first one.
     pub example: String,
-    /// When the first one came, seconds after T0; `null` in documents of builds that did not note it.
+    /// When the first one came, seconds after T0; `null` in documents of older builds.
     #[serde(default)]
     pub first_s: Option<f64>,
-    /// When the last one came.
+    /// When the last one came, seconds after T0; `null` in documents of older builds.
     #[serde(default)]
     pub last_s: Option<f64>,
 }
 
 /// What the program was doing when the error came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorOrigin {
-    /// Running a request of the measured window.
+    /// running a request of the measured window, counted as failed or unknown;
     Request,
-    /// Running a request of the warm-up.
+    /// running a request of the warm-up;
     Warmup,
-    /// Opening a connection in place of a dead one.
+    /// a connection died between requests, or could not be replaced;
     Connection,
-    /// Running a request that was then tried again (`--max-tries`).
+    /// running a request that was then tried again (`--max-tries`).
     Retry,
 }
 
@@ -288,6 +289,12 @@ impl ErrorTable {
         let emptied = |class: &Class| Class { example: class.example.clone(), ..Class::default() };
         let emptied = self.classes.iter().map(|(key, class)| (key.clone(), emptied(class))).collect();
         std::mem::replace(self, Self { classes: emptied })
+    }
+
+    /// How many errors of one origin there were.
+    pub fn of(&self, origin: ErrorOrigin) -> u64 {
+        let counts = self.classes.iter().filter(|((of, ..), _)| *of == origin).map(|(_, class)| class.count);
+        counts.fold(0, u64::saturating_add)
     }
 
     /// All classes that were counted, the most frequent first.

@@ -1,15 +1,15 @@
-//! What no value of a document or message can be, wherever it stands: one walk over all of it, so that a new field is
-//! bounded without a line of its own. Pure.
+//! What no value of a document or message can be, wherever it stands. Pure.
+//!
+//! One walk over the JSON bounds every field by default, also one that is added later, and names it by its path; a bounded
+//! type for each kind of field would have to be chosen again for each, and a forgotten one would be trusted.
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::short;
+use crate::measure::counters::MAX_COUNT;
 use crate::text::terminal::steers;
 
-/// No count of a document is greater. So many requests take years at the greatest rate, and the sum over as many
-/// VMs as there can be shares still fits into 64 bits.
-pub(crate) const MAX_COUNT: u64 = 100_000_000_000_000;
 /// No rate, size, duration or percentage of a document is greater.
 const MAX_NUMBER: f64 = 1e15;
 /// Entries of any list: classes of errors, warnings, bins of a timeline.
@@ -19,7 +19,7 @@ const MAX_NAME: usize = 253;
 /// The longest sentence, bytes; a list of hosts in a connection string may be such.
 const MAX_TEXT: usize = 10_000;
 /// Parts of the names of fields that may be below zero. Names that end in `_ns` may be above [`MAX_COUNT`].
-const SIGNED: [&str; 2] = ["offset", "skew"];
+const SIGNED: [&str; 3] = ["offset", "skew", "ahead"];
 /// Fields whose strings are sentences of people or servers. All other strings are names: short, not empty, and without
 /// control characters. What is printed of a sentence is escaped there.
 const TEXTS: [&str; 10] =

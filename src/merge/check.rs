@@ -1,23 +1,24 @@
 //! Whether one document is what this program could have written. Pure.
 //!
-//! What follows from its histograms and counts is computed anew and compared ([`RunResult::derive`]); values that nothing
-//! can be are found by one walk ([`super::bounds`]). Only what is left is checked here: how counts, times and histograms
-//! hang together.
+//! What follows from its histograms and counts is computed again and compared ([`RunResult::derive`]); one walk finds values
+//! that nothing can have ([`super::bounds`]). Only the rest is checked here: how counts, times and histograms depend on one
+//! another.
 
 use serde_json::Value;
 
-use super::bounds::{MAX_COUNT, out_of_bounds, wrong_name};
+use super::bounds::{out_of_bounds, wrong_name};
 use super::{MergeError, Part, short};
+use crate::measure::counters::Recoveries;
+use crate::measure::figures::Figures;
 use crate::measure::outages::Outage;
 use crate::measure::outcome::{ErrorCount, ErrorOrigin};
-use crate::measure::recorder::{Durations, Figures, Timeline};
 use crate::measure::stalls::{self, Stalls};
-use crate::result::{Accounting, FORMAT, RunResult, Summary, VERSION, Verification, WarmupCounts};
+use crate::result::{FORMAT, RunResult, Summary, VERSION, Verification, WarmupCounts};
 use crate::schedule::{Arrival, Rate};
 use crate::workload::script;
 
-/// What a document says and nothing in it can prove or refute: the VM's own words and measurements. `merge` hands them on,
-/// and computes none of its other figures from them. All else is refused where it was changed.
+/// What nothing in a document can prove or refute: the VM's own words and measurements. `merge` hands them on, and computes
+/// none of its other figures from them. Everything else is refused if it was changed.
 pub const CLAIMS: [&str; 31] = [
     // Who and where.
     "hostname",
@@ -60,8 +61,6 @@ pub const CLAIMS: [&str; 31] = [
 
 /// Into how many shares a test can be divided.
 const MAX_SHARES: u64 = 100_000;
-/// A bin of the timeline is then a year long.
-const MAX_BIN_SECONDS: u64 = 1 << 25;
 /// No clock is off by more: some thirty years, milliseconds.
 const MAX_OFFSET_MS: f64 = 1e12;
 /// A computed figure may differ from the document's by this part: the digits that a reader of JSON may drop.
@@ -73,7 +72,7 @@ const SUMS_WITHIN: (f64, f64) = (0.02, 0.002);
 /// Above this many seconds an f64 does not hold every nanosecond.
 const EXACT_SECONDS: f64 = 1e6;
 
-/// The document with everything computed anew that can be, and what its histograms hold.
+/// The document with everything computed again that can be, and what its histograms hold.
 ///
 /// # Errors
 /// It contradicts itself, or is none of this program's.
@@ -98,18 +97,12 @@ pub(super) fn check(part: &Part) -> Result<(RunResult, Figures), MergeError> {
     }
     let figures = result.histograms.decode();
     let figures = figures.map_err(|(histogram, source)| MergeError::Histogram { host: host(), histogram, source })?;
-    if all(&figures).into_iter().any(|durations| count(durations).is_none()) {
-        return Err(refused("its histograms hold more requests than there can be".to_owned()));
-    }
     let mut right = result.clone();
     right.derive(&figures);
-    let wrong = histograms_disagree(&right, &figures).or_else(|| difference(result, &right));
+    let wrong = figures_disagree(&figures, right.accounting.answered(), right.accounting.skipped)
+        .or_else(|| durations_disagree(&right, &figures))
+        .or_else(|| difference(result, &right));
     wrong.map_or(Ok((right, figures)), |what| Err(refused(what)))
-}
-
-fn all(figures: &Figures) -> Vec<&Durations> {
-    let Figures { latency, service, lateness, wait, phases } = figures;
-    [latency, service, lateness, wait].into_iter().chain(phases).collect()
 }
 
 /// Whether [`check`] finds nothing.
@@ -144,17 +137,10 @@ fn counts_disagree(result: &RunResult) -> Option<String> {
     if result.config.warmup_seconds == 0.0 && *warmup != WarmupCounts::default() {
         return Some("it has requests of a warm-up, and none was asked for".to_owned());
     }
-    let Timeline { bin_seconds, completed } = timeline;
-    // Bins grow only where there are too many, and half of them are left.
-    let is_grown = *bin_seconds == 1 || completed.len() > Timeline::MAX_BINS / 2;
-    if !bin_seconds.is_power_of_two()
-        || *bin_seconds > MAX_BIN_SECONDS
-        || completed.len() > Timeline::MAX_BINS
-        || !is_grown
-    {
-        return Some(format!("its timeline has {} bins of {bin_seconds} s", completed.len()));
+    if !timeline.is_possible() {
+        return Some(format!("its timeline has {} bins of {} s", timeline.completed.len(), timeline.bin_seconds));
     }
-    if completed.iter().sum::<u64>() > accounting.ok + warmup.ok {
+    if timeline.total() > accounting.ok + warmup.ok {
         return Some("more requests were completed than were ok".to_owned());
     }
     // Before they are decoded: a histogram takes a thousand times the space of its text.
@@ -167,13 +153,14 @@ fn counts_disagree(result: &RunResult) -> Option<String> {
             found.len()
         ));
     }
-    let failed = [accounting.failed + accounting.unknown, warmup.failed + warmup.unknown, result.retries];
+    let failed = [accounting.failed + accounting.unknown, warmup.failed + warmup.unknown, result.recoveries.retries];
     if let Some(wrong) = errors_disagree(&result.errors, failed) {
         return Some(wrong);
     }
-    let (retried, again) = (result.retried, u64::from(result.config.max_tries).saturating_sub(1));
-    (retried > result.retries || result.retries > retried.saturating_mul(again))
-        .then(|| format!("{retried} requests were tried again {} times, with {again} as the most", result.retries))
+    let (Recoveries { retried, retries, .. }, again) =
+        (result.recoveries, u64::from(result.config.max_tries).saturating_sub(1));
+    (retried > retries || retries > retried.saturating_mul(again))
+        .then(|| format!("{retried} requests were tried again {retries} times, with {again} as the most"))
 }
 
 /// Errors by class that are not as many as were counted: of the window, of the warm-up, and of tries made again.
@@ -219,7 +206,7 @@ fn times_disagree(part: &Part) -> Option<String> {
     let slots = |seconds: f64| run.share.count_of(rate.slots_before((seconds * 1e9).round() as u64));
     let (before, until) = (slots(run.window_start_s), slots(end));
     let warmup = run.warmup;
-    let warmed_up = warmup.ok + warmup.failed + warmup.unknown + warmup.skipped + warmup.unfinished;
+    let warmed_up = warmup.answered() + warmup.skipped + warmup.unfinished;
     if end > EXACT_SECONDS || (accounting.scheduled == until - before && warmed_up <= before) {
         return None;
     }
@@ -279,42 +266,41 @@ fn verification_disagrees(found: &Verification, result: &RunResult) -> Option<St
     if !tables.eq(names) || (!is_counted && found.total.is_some()) {
         return Some("it counted rows of other tables than it wrote".to_owned());
     }
-    let (account, warmup) = (&result.accounting, &result.run.warmup);
-    let in_doubt = account.unknown + account.unfinished + warmup.unknown + warmup.unfinished;
-    (account.ok + warmup.ok != found.acknowledged
-        || found.unsettled != in_doubt
+    ((found.acknowledged, found.unsettled) != result.acknowledged_and_unsettled()
         || found.committed + found.not_committed > found.unsettled)
         .then(|| "it verified other requests than it ran".to_owned())
 }
 
-/// Histograms that are not of these requests, or not of one another. `right` has the summaries of `figures`.
-fn histograms_disagree(right: &RunResult, figures: &Figures) -> Option<String> {
-    let Accounting { skipped, .. } = right.accounting;
-    let answered = right.accounting.answered();
-    let wrong = |name: &str, count: Option<u64>| {
-        let count = count.map_or("too many".to_owned(), |count| count.to_string());
+/// Histograms that do not hold what was counted: of so many requests that were answered, and of some that were skipped.
+pub(crate) fn figures_disagree(figures: &Figures, answered: u64, skipped: u64) -> Option<String> {
+    let wrong = |name: &str, count: u64| {
         Some(format!("{answered} requests were answered, and {count} values are in the histogram of {name}"))
     };
-    for (name, durations) in [("latency", &figures.latency), ("service_time", &figures.service)] {
-        match count(durations) {
-            Some(count) if count == answered => {}
-            count => return wrong(name, count),
+    for (name, durations) in [("latency", &figures.latency), ("service_time", &figures.service_time)] {
+        if durations.count() != answered {
+            return wrong(name, durations.count());
         }
     }
     // Every answered request is in one of the two, and a skipped one in the first where its worker was waiting.
-    let started = count(&figures.lateness).zip(count(&figures.wait)).map(|(on_time, waited)| on_time + waited);
-    if !started.is_some_and(|started| (answered..=answered + skipped).contains(&started)) {
+    let started = figures.lateness.count() + figures.wait_for_connection.count();
+    if !(answered..=answered + skipped).contains(&started) {
         return wrong("lateness and of wait_for_connection", started);
     }
     // A request that failed did not come further.
     let mut most = answered;
-    for (durations, phase) in figures.phases.iter().zip(&right.phases_ms) {
-        match count(durations) {
-            Some(count) if count <= most => most = count,
-            count => return wrong(&phase.name, count),
+    for (at, durations) in figures.phases.iter().enumerate() {
+        if durations.count() > most {
+            return wrong(&format!("phases[{at}]"), durations.count());
         }
+        most = durations.count();
     }
-    if [&figures.latency, &figures.service].iter().any(|durations| durations.past_range > 0) {
+    None
+}
+
+/// Histograms that are not of one another. `right` has the summaries of `figures`.
+fn durations_disagree(right: &RunResult, figures: &Figures) -> Option<String> {
+    let (answered, skipped) = (right.accounting.answered(), right.accounting.skipped);
+    if [&figures.latency, &figures.service_time].iter().any(|durations| durations.past_range > 0) {
         return None;
     }
     // No request was answered before it was sent, and none was sent before it was due.
@@ -333,11 +319,6 @@ fn histograms_disagree(right: &RunResult, figures: &Figures) -> Option<String> {
     }
     let phases: f64 = right.phases_ms.iter().map(|phase| total_ms(&phase.summary)).sum();
     (!at_least(total_ms(service), phases)).then(|| "its round trips are longer than its service time".to_owned())
-}
-
-/// How many values there are; `None` where they are more than can be.
-pub(crate) fn count(durations: &Durations) -> Option<u64> {
-    durations.histogram.len().checked_add(durations.past_range).filter(|count| *count <= MAX_COUNT)
 }
 
 /// All durations together; those past the range are none.

@@ -1,4 +1,4 @@
-//! The merged document, from sums and from what the machines' documents have in common. Pure.
+//! The merged document, from sums and from what the VMs' documents have in common. Pure.
 
 use std::collections::HashMap;
 
@@ -11,8 +11,8 @@ use super::sums::Sums;
 use super::unreported::Unreported;
 use super::{MergeError, Part, short};
 use crate::result::{
-    Config, FORMAT, FailedVm, Fleet, Generator, Histograms, RunInfo, RunResult, ServerInfo, Status, Summary,
-    Throughput, VERSION, Verification, VmResult,
+    Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Summary, Throughput, VERSION,
+    Verification, VmResult,
 };
 use crate::schedule::Share;
 use crate::text::grouped;
@@ -38,6 +38,7 @@ pub(super) fn combine(
     let names: Vec<&str> = parts.iter().map(|part| part.hostname.as_str()).collect();
     let mut containers = parts.iter().filter_map(|part| part.result.container.as_ref());
     let container = containers.next().filter(|_| containers.next().is_none()).cloned();
+    let (server, server_differs) = server(&parts);
     let mut result = RunResult {
         format: FORMAT.to_owned(),
         version: VERSION,
@@ -46,7 +47,7 @@ pub(super) fn combine(
         hostname: name_list(&names, NAMED),
         run: run(&parts, time, sums),
         config: config(&parts),
-        server: server(&parts),
+        server,
         accounting: sums.accounting,
         throughput: Throughput { timeline: timeline(&parts, time), ..Throughput::default() },
         latency_ms: Summary::default(),
@@ -56,15 +57,13 @@ pub(super) fn combine(
         phases_ms: Vec::new(),
         data_written_mb: 0.0,
         errors: sums.errors.counts(),
-        reconnects: sums.reconnects,
-        retried: sums.retried.0,
-        retries: sums.retried.1,
+        recoveries: sums.recoveries,
         outages: outages(&parts, |part| later_s(part, time)),
         verification: verification(&parts),
         generator: Generator::default(),
         container,
-        histograms: Histograms::new(&sums.figures),
-        warnings: warnings(&parts, time),
+        histograms: sums.figures.encode(),
+        warnings: warnings(&parts, time, server_differs),
         advice: Vec::new(),
         status: Status::Invalid,
         reason: String::new(),
@@ -75,8 +74,7 @@ pub(super) fn combine(
     // Two things do not follow from the sums alone: rates are over the time that all VMs have in common, and the CPU of a
     // VM that was lost is not known.
     let (actual_rps, offered_rps) = rates(&parts, time, unreported);
-    let Throughput { completed_in_window, timeline, .. } = result.throughput;
-    result.throughput = Throughput::new(&sums.accounting, actual_rps, offered_rps, completed_in_window, timeline);
+    result.throughput = Throughput::new(&sums.accounting, actual_rps, offered_rps, result.throughput.timeline);
     result.generator = generator(&parts, time);
     Ok(RunResult { fleet: Some(fleet(parts, missing, unreported)), ..result })
 }
@@ -118,52 +116,40 @@ fn config(parts: &[Part]) -> Config {
     }
 }
 
-/// What all servers said alike; the round trip is the median machine's.
-fn server(parts: &[Part]) -> ServerInfo {
-    fn common<T: PartialEq + Clone>(parts: &[Part], field: fn(&ServerInfo) -> &Option<T>) -> Option<T> {
-        let mut values = parts.iter().map(|part| field(&part.result.server));
-        let first = values.next()?;
-        values.all(|value| value == first).then(|| first.clone()).flatten()
-    }
-    let mut round_trips: Vec<f64> = parts.iter().filter_map(|part| part.result.server.round_trip_ms).collect();
-    round_trips.sort_by(f64::total_cmp);
-    ServerInfo {
-        version: common(parts, |server| &server.version),
-        max_connections: common(parts, |server| &server.max_connections),
-        synchronous_commit: common(parts, |server| &server.synchronous_commit),
-        fsync: common(parts, |server| &server.fsync),
-        shared_buffers: common(parts, |server| &server.shared_buffers),
-        tables: common(parts, |server| &server.tables),
-        round_trip_ms: round_trips.get(round_trips.len() / 2).copied(),
-    }
-}
-
-/// What the database told one VM and otherwise another, with both values and who was told; merged it is `null`.
-fn server_differences(parts: &[Part]) -> Option<String> {
+/// What the database told the VMs, setting by setting: what it told all alike, and a warning with both values of the others.
+/// The round trip is the median VM's.
+fn server(parts: &[Part]) -> (ServerInfo, Option<String>) {
     let fields = |part: &Part| match serde_json::to_value(&part.result.server) {
         Ok(Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),
     };
-    let first_told = |name: &str, unlike: Option<&Value>| {
-        let told = parts.iter().map(|part| (part, fields(part).remove(name).unwrap_or_default()));
-        told.into_iter().find(|(_, value)| !value.is_null() && Some(value) != unlike)
-    };
-    // Round trips are each VM's own.
-    let names = fields(parts.first()?).into_iter().map(|(name, _)| name).filter(|name| name != "round_trip_ms");
-    let differing: Vec<String> = names
-        .filter_map(|name| {
-            let (one, value) = first_told(&name, None)?;
-            let (other, unlike) = first_told(&name, Some(&value))?;
-            let [value, unlike] = [value, unlike].map(|value| short(value.as_str().unwrap_or(&value.to_string())));
-            Some(format!("{name} is {value} ({}) and {unlike} ({})", one.hostname, other.hostname))
-        })
-        .collect();
-    (!differing.is_empty()).then(|| {
+    let told: Vec<_> = parts.iter().map(|part| (&part.hostname, fields(part))).collect();
+    let mut common = told.first().map(|(_, fields)| fields.clone()).unwrap_or_default();
+    let mut differing = Vec::new();
+    for (name, value) in common.iter_mut().filter(|(name, _)| *name != "round_trip_ms") {
+        let mut values = told.iter().map(|(host, fields)| (host, fields.get(name).unwrap_or(&Value::Null)));
+        if values.clone().all(|(_, told)| told == value) {
+            continue;
+        }
+        value.take();
+        let shown = |value: &Value| short(value.as_str().unwrap_or(&value.to_string()));
+        if let Some((one, value)) = values.find(|(_, told)| !told.is_null())
+            && let Some((other, unlike)) = values.find(|(_, told)| !told.is_null() && *told != value)
+        {
+            differing.push(format!("{name} is {} ({one}) and {} ({other})", shown(value), shown(unlike)));
+        }
+    }
+    let mut round_trips: Vec<f64> = parts.iter().filter_map(|part| part.result.server.round_trip_ms).collect();
+    round_trips.sort_by(f64::total_cmp);
+    let round_trip_ms = round_trips.get(round_trips.len() / 2).copied();
+    let server = serde_json::from_value(Value::Object(common)).unwrap_or_default();
+    let warning = (!differing.is_empty()).then(|| {
         format!(
             "The database told the VMs different things: {}; check that all reach the same server.",
             differing.join(", ")
         )
-    })
+    });
+    (ServerInfo { round_trip_ms, ..server }, warning)
 }
 
 /// The sum, where it was asked for; what a lost VM has written nobody has counted.
@@ -198,18 +184,16 @@ fn verification(parts: &[Part]) -> Option<Verification> {
 
 /// Of a VM that was lost before it could count its rows.
 fn uncounted(result: &RunResult) -> Verification {
-    let (account, warmup) = (&result.accounting, &result.run.warmup);
-    let in_doubt = account.unknown + account.unfinished + warmup.unknown + warmup.unfinished;
-    Verification::failed(account.ok + warmup.ok, in_doubt, "it was lost before its rows were counted".to_owned())
+    let (acknowledged, unsettled) = result.acknowledged_and_unsettled();
+    Verification::failed(acknowledged, unsettled, "it was lost before its rows were counted".to_owned())
 }
 
-/// CPU of all machines, the rest of the worst-off one. What a lost machine used is not known, so that its requests do
-/// not count either.
 /// How long after the test's T0 a part's own T0 was, seconds.
 fn later_s(part: &Part, time: &CommonTime) -> f64 {
     (t0_ns(part) - time.t0_ns) as f64 / 1e9
 }
 
+/// CPU of all VMs, the rest of the worst one. What a lost VM used is not known, so its requests do not count either.
 fn generator(parts: &[Part], time: &CommonTime) -> Generator {
     let known = || parts.iter().filter(|part| part.lost.is_none()).map(|part| &part.result);
     let answered: u64 = known().map(RunResult::answered_with_warmup).sum();
@@ -224,9 +208,9 @@ fn generator(parts: &[Part], time: &CommonTime) -> Generator {
     }
 }
 
-/// Each of the machines' warnings once, with the names of those that have it unless all do. What the verdict says of a
-/// machine's figures it says anew of the sum.
-fn warnings(parts: &[Part], time: &CommonTime) -> Vec<String> {
+/// Each of the VMs' warnings once, with the names of those that have it unless all do. Warnings that the verdict derives from
+/// a VM's figures are left out: it derives them again from the sum.
+fn warnings(parts: &[Part], time: &CommonTime, server_differs: Option<String>) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let mut hosts: HashMap<String, Vec<&str>> = HashMap::new();
     for part in parts {
@@ -245,21 +229,21 @@ fn warnings(parts: &[Part], time: &CommonTime) -> Vec<String> {
     if !time.is_every_window {
         // Where clocks were compared a coordinator has started all, and what ended early is told by itself.
         let by_hand = parts.iter().all(|part| part.clock.is_none());
-        let remedy = if by_hand { "; start all machines with one --start-at and let none end early" } else { "" };
+        let remedy = if by_hand { "; start all VMs with one --start-at and let none end early" } else { "" };
         warnings.push(format!(
-            "The machines did not measure at the same time: rates are over the {:.1} s that all windows have in common, \
+            "The VMs did not measure at the same time: rates are over the {:.1} s that all windows have in common, \
              the longest is {:.1} s{remedy}.",
             time.seconds, time.longest_seconds
         ));
     }
-    warnings.extend(server_differences(parts));
+    warnings.extend(server_differs);
     let further = texts.len().saturating_sub(MAX_WARNINGS);
     warnings.extend(texts.into_iter().take(MAX_WARNINGS).map(|text| match hosts.get(&text) {
         Some(having) if having.len() < parts.len() => format!("{}: {text}", name_list(having, NAMED)),
         _ => text,
     }));
     if further > 0 {
-        warnings.push(format!("Single machines gave {further} further warnings; they stand in per_vm_results."));
+        warnings.push(format!("Single VMs gave {further} further warnings; they stand in per_vm_results."));
     }
     warnings
 }

@@ -14,7 +14,7 @@ use rustix::fs::{FileType, Stat, fstat, stat};
 use super::Part;
 use crate::result::{FORMAT, RunResult};
 
-/// The longest document that is read, bytes. A single machine's has some 64 KB.
+/// The longest document that is read, bytes. A single VM's has some 64 KB.
 pub const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// The most that is read of a file, and of standard input, bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
@@ -24,89 +24,40 @@ const MAX_NOISE_BYTES: usize = 64 * 1024;
 /// Why documents cannot be read. Each message is a sentence with a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Nothing was named.
     #[error("there is nothing to merge; name the files that load_test --json-output wrote, or - for standard input")]
     NothingNamed,
-    /// It cannot be opened or read.
     #[error("{file} cannot be read: {source}; give a file that load_test --json-output wrote")]
-    Unreadable {
-        /// Which.
-        file: String,
-        /// Why.
-        source: io::Error,
-    },
+    Unreadable { file: String, source: io::Error },
     /// What is written would destroy what is read.
     #[error("{file} is also where the result would be written ({written}); give another file for the result")]
-    Overwritten {
-        /// Which.
-        file: String,
-        /// `--output`, or standard output.
-        written: &'static str,
-    },
-    /// A folder.
+    Overwritten { file: String, written: &'static str },
     #[error("{file} is a folder; name the files in it, for example {file}/*.json")]
-    Folder {
-        /// Which.
-        file: String,
-    },
-    /// Nothing is in it.
-    #[error("{file} is empty, so that machine's load_test wrote no result; see what it said on stderr")]
-    Empty {
-        /// Which.
-        file: String,
-    },
+    Folder { file: String },
+    #[error("{file} is empty, so that VM's load_test wrote no result; see what it said on stderr")]
+    Empty { file: String },
     /// Compressed, or in another encoding.
     #[error("{file} is {form}; {remedy} it first: this program reads JSON in UTF-8, plain or compressed with gzip")]
-    Encoded {
-        /// Which.
-        file: String,
-        /// What it is.
-        form: &'static str,
-        /// What makes it readable.
-        remedy: &'static str,
-    },
+    Encoded { file: String, form: &'static str, remedy: &'static str },
     /// A report for people, or anything else.
     #[error("{file} holds {what} and not a result as JSON; was it written with --json-output?")]
-    NotJson {
-        /// Which.
-        file: String,
-        /// What it seems to be.
-        what: &'static str,
-    },
+    NotJson { file: String, what: &'static str },
     /// A document that breaks off.
     #[error(
         "{file} breaks off within its {}; it was not written or copied to the end, so take it anew",
         ordinal(*number)
     )]
-    Truncated {
-        /// Which.
-        file: String,
-        /// Which document in it, from 1.
-        number: usize,
-    },
+    Truncated { file: String, number: usize },
     /// A document that is not what it should be.
     #[error("{file}: its {} is not a result of load_test ({problem}); was it written with --json-output?", ordinal(*number))]
-    NotAResult {
-        /// Which.
-        file: String,
-        /// Which document in it, from 1.
-        number: usize,
-        /// What the parser says.
-        problem: String,
-    },
+    NotAResult { file: String, number: usize, problem: String },
     /// A document beyond all measure.
     #[error(
-        "{file}: its {} is longer than {} MB, and a machine's own result has some 64 KB; a merged result cannot be merged \
+        "{file}: its {} is longer than {} MB, and a VM's own result has some 64 KB; a merged result cannot be merged \
          again",
         ordinal(*number),
         MAX_DOCUMENT_BYTES >> 20
     )]
-    TooLong {
-        /// Which.
-        file: String,
-        /// Which document in it, from 1.
-        number: usize,
-    },
+    TooLong { file: String, number: usize },
 }
 
 fn ordinal(number: usize) -> String {
@@ -281,7 +232,7 @@ fn after_noise<'a>(file: &str, content: &'a [u8]) -> Result<&'a [u8], ReadError>
     Err(ReadError::NotJson { file: file.to_owned(), what })
 }
 
-/// Names of machines; where several have the same, with their shares.
+/// Names of VMs; where several have the same, with their shares.
 fn named(results: Vec<(String, RunResult)>) -> Vec<Part> {
     let mut times: HashMap<String, usize> = HashMap::new();
     results.iter().for_each(|(_, result)| *times.entry(result.hostname.clone()).or_default() += 1);

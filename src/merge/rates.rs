@@ -1,30 +1,30 @@
-//! Rates of several machines over the time in which all of them were measuring. Pure.
+//! Rates of several VMs over the time in which all of them were measuring. Pure.
 //!
-//! Windows lie on the wall clock: T0 of each machine, corrected by what its clock was found to be off, plus the window's
+//! Windows lie on the wall clock: T0 of each VM, corrected by what its clock was found to be off, plus the window's
 //! start. Integer nanoseconds.
 
 use std::ops::Range;
 
 use super::unreported::Unreported;
 use super::{MergeError, Part};
-use crate::measure::recorder::Timeline;
+use crate::measure::timeline::Timeline;
 
 /// Windows whose edges differ by less are one window.
 const ALIKE_NS: i128 = 50_000_000;
 const SECOND_NS: i128 = 1_000_000_000;
 
-/// When the machines were measuring together.
+/// When the VMs were measuring together.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct CommonTime {
-    /// T0 of the first machine, nanoseconds since 1970.
+    /// T0 of the first VM, nanoseconds since 1970.
     pub t0_ns: i128,
     /// Its beginning and end, nanoseconds since 1970.
     pub span: Span,
     /// Length of it, seconds.
     pub seconds: f64,
-    /// The longest window of a single machine, seconds.
+    /// The longest window of a single VM, seconds.
     pub longest_seconds: f64,
-    /// Whether every machine's window is this one; machines that measured nothing do not count.
+    /// Whether every VM's window is this one; VMs that measured nothing do not count.
     pub is_every_window: bool,
     /// The measured window of the whole test, nanoseconds after T0.
     pub test_ns: Range<u64>,
@@ -48,13 +48,13 @@ impl Span {
     }
 }
 
-/// T0, nanoseconds since 1970, as the clock would have told that all machines are compared with.
+/// T0, nanoseconds since 1970, as the clock would have told that all VMs are compared with.
 pub(super) fn t0_ns(part: &Part) -> i128 {
     let offset_ns = part.clock.map_or(0.0, |clock| clock.offset_ms * 1e6).round() as i128;
     i128::from(part.result.run.started_unix_ns) - offset_ns
 }
 
-/// When a machine was to measure: a lost one as long as the test went on, and any other one until it closed its window.
+/// When a VM was to measure: a lost one as long as the test went on, and any other one until it closed its window.
 fn window(part: &Part, test_ns: &Range<u64>) -> Span {
     if part.lost.is_some() {
         let t0_ns = t0_ns(part);
@@ -65,7 +65,7 @@ fn window(part: &Part, test_ns: &Range<u64>) -> Span {
     Span { start, end: start + ns(part.result.run.window_seconds) }
 }
 
-/// The time that all windows have in common. A machine that was stopped before its window opened has none, and is left
+/// The time that all windows have in common. A VM that was stopped before its window opened has none, and is left
 /// out.
 ///
 /// # Errors
@@ -102,7 +102,7 @@ pub(super) fn common_time(parts: &[Part], test_ns: Range<u64>) -> Result<CommonT
     Ok(CommonTime { t0_ns: t0, span, seconds: span.seconds(), longest_seconds, is_every_window: false, test_ns })
 }
 
-/// Requests per second that were ok and completed, and that were due, of all machines.
+/// Requests per second that were ok and completed, and that were due, of all VMs.
 pub(super) fn rates(parts: &[Part], time: &CommonTime, unreported: &Unreported) -> (f64, Option<f64>) {
     let per_second = |count: f64, seconds: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
     let is_open = parts.iter().all(|part| part.result.throughput.offered_rps.is_some());
@@ -122,9 +122,9 @@ pub(super) fn rates(parts: &[Part], time: &CommonTime, unreported: &Unreported) 
     (per_second(completed, time.seconds), is_open.then_some(offered))
 }
 
-/// Requests of one machine that were completed within the common time.
+/// Requests of one VM that were completed within the common time.
 ///
-/// Whole bins of its timeline count whole. One that is cut counts for the part of it that was both in the machine's
+/// Whole bins of its timeline count whole. One that is cut counts for the part of it that was both in the VM's
 /// window and in the span, as if its requests had been spread evenly.
 fn completed_within(part: &Part, time: &CommonTime) -> f64 {
     let (window, timeline) = (window(part, &time.test_ns), &part.result.throughput.timeline);

@@ -1,18 +1,21 @@
-//! Merging equals addition; rates, missing machines, and what is said of them.
+//! Merging equals addition; rates, missing VMs, and what is said of them.
 
+mod missing;
+mod reference;
 mod refusals;
 mod trust;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::measure::figures::Figures;
 use crate::measure::outcome::{ErrorCount, ErrorOrigin};
-use crate::measure::recorder::{Figures, Timeline};
+use crate::measure::timeline::Timeline;
 use crate::result::tests::sample;
 use crate::result::{
     Accounting, ClockReference, ClockVsDatabase, Config, EncodedHistogram, Histograms, Status, Summary,
 };
-use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
+use crate::schedule::{Arrival, Share};
 use crate::verdict::{Criteria, judge};
 
 /// 2026-01-01, T0 of all samples, nanoseconds since 1970.
@@ -21,7 +24,7 @@ const SECOND: u64 = 1_000_000_000;
 /// The window of all samples, seconds after T0.
 const WINDOW_S: usize = 10;
 
-/// What a machine went through: latencies in microseconds, and how many of these requests failed.
+/// What a VM went through: latencies in microseconds, and how many of these requests failed.
 #[derive(Clone, Debug)]
 struct Went {
     latencies_us: Vec<u64>,
@@ -47,15 +50,16 @@ fn recorded(went: &Went) -> Figures {
     let mut recorded = Figures::new(PHASES);
     for (at, us) in went.latencies_us.iter().enumerate() {
         recorded.latency.record_ns(us * 1_000);
-        recorded.service.record_ns(us * 900);
+        recorded.service_time.record_ns(us * 900);
         recorded.phases.iter_mut().zip(100..).for_each(|(phase, part)| phase.record_ns(us * part));
-        let start = if at % went.waited_every == 0 { &mut recorded.wait } else { &mut recorded.lateness };
+        let start =
+            if at % went.waited_every == 0 { &mut recorded.wait_for_connection } else { &mut recorded.lateness };
         start.record_ns(us * 10);
     }
     recorded
 }
 
-/// A machine's own document, as `assemble` would make it.
+/// A VM's own document, as `assemble` would make it.
 fn part(index: u64, of: u64, went: &Went) -> Part {
     let recorded = recorded(went);
     let answered = went.latencies_us.len() as u64;
@@ -80,7 +84,7 @@ fn part(index: u64, of: u64, went: &Went) -> Part {
     // So that any number of slots can have been due.
     result.config.arrival = Some(Arrival::Poisson);
     result.accounting = accounting;
-    result.histograms = Histograms::new(&recorded);
+    result.histograms = recorded.encode();
     result.throughput.timeline = timeline;
     result.generator.cpu_seconds = 1.5;
     result.errors = Vec::new();
@@ -106,7 +110,7 @@ fn rederive(part: &mut Part) {
     part.result.derive(&figures);
 }
 
-/// Two machines on which all went well.
+/// Two VMs on which all went well.
 fn two() -> Vec<Part> {
     (0..2).map(|index| part(index, 2, &Went::well((1..=200).map(|us| 500 + us * 10 * (index + 1))))).collect()
 }
@@ -134,7 +138,7 @@ fn went() -> impl Strategy<Value = Went> {
     )
 }
 
-/// What one machine would have measured that went through everything. Lateness and wait are split as they were.
+/// What one VM would have measured that went through everything. Lateness and wait are split as they were.
 fn together(all: &[Went]) -> Figures {
     let mut sum = Figures::new(PHASES);
     all.iter().for_each(|went| sum.add(&recorded(went)));
@@ -148,11 +152,7 @@ proptest! {
         let parts: Vec<Part> = all.iter().zip(0..).map(|(went, index)| part(index, of, went)).collect();
         let result = merged(parts);
         let sum = together(&all);
-        prop_assert_eq!(&result.histograms.latency, &EncodedHistogram::new(&sum.latency));
-        prop_assert_eq!(&result.histograms.service_time, &EncodedHistogram::new(&sum.service));
-        prop_assert_eq!(&result.histograms.lateness, &EncodedHistogram::new(&sum.lateness));
-        prop_assert_eq!(&result.histograms.wait_for_connection, &EncodedHistogram::new(&sum.wait));
-        prop_assert_eq!(&result.histograms.phases, &Histograms::new(&sum).phases);
+        prop_assert_eq!(&result.histograms, &sum.encode());
         let counted = |count: fn(&Went) -> u64| all.iter().map(count).sum::<u64>();
         let answered = counted(|went| went.latencies_us.len() as u64);
         let accounting = result.accounting;
@@ -164,9 +164,9 @@ proptest! {
         prop_assert_eq!(accounting.unfinished, counted(|went| went.unfinished));
         prop_assert_eq!(result.errors.iter().map(|error| error.count).sum::<u64>(), accounting.failed);
         prop_assert_eq!(&result.latency_ms, &Summary::new(&sum.latency, accounting.unanswered()));
-        prop_assert_eq!(&result.service_time_ms, &Summary::new(&sum.service, accounting.unfinished));
+        prop_assert_eq!(&result.service_time_ms, &Summary::new(&sum.service_time, accounting.unfinished));
         let waits = accounting.skipped + accounting.not_started;
-        prop_assert_eq!(&result.wait_for_connection_ms, &Summary::new(&sum.wait, waits));
+        prop_assert_eq!(&result.wait_for_connection_ms, &Summary::new(&sum.wait_for_connection, waits));
         for (phase, durations) in result.phases_ms.iter().zip(&sum.phases) {
             let exact = Summary::new(durations, 0);
             prop_assert_eq!(phase.summary.count, exact.count);
@@ -177,7 +177,7 @@ proptest! {
         }
         prop_assert_eq!(result.throughput.actual_rps, accounting.ok as f64 / WINDOW_S as f64);
         prop_assert_eq!(result.throughput.offered_rps, Some(accounting.scheduled as f64 / WINDOW_S as f64));
-        prop_assert_eq!(result.throughput.timeline.completed.iter().sum::<u64>(), accounting.ok);
+        prop_assert_eq!(result.throughput.timeline.total(), accounting.ok);
     }
 
     #[test]
@@ -227,7 +227,7 @@ proptest! {
 
 #[test]
 fn windows_that_differ_are_compared_over_the_time_they_share() {
-    // The second machine began 4 s later and made twice as many requests: 20/s and 40/s.
+    // The second VM began 4 s later and made twice as many requests: 20/s and 40/s.
     let mut parts = vec![
         part(0, 2, &Went::well(std::iter::repeat_n(1_000, 200))),
         part(1, 2, &Went::well(std::iter::repeat_n(1_000, 400))),
@@ -296,7 +296,7 @@ fn a_window_that_begins_within_a_second_loses_none_of_it() {
         part.result.run.window_start_s = 0.5;
         part.result.config.warmup_seconds = 0.5;
     }
-    // Both windows are [0.5, 10.5), and the second machine's begins a second later: [1.5, 11.5).
+    // Both windows are [0.5, 10.5), and the second VM's begins a second later: [1.5, 11.5).
     parts[1].result.run.started_unix_ns += SECOND;
     rederive(&mut parts[1]);
     // 20 in every bin, whose first is half as long. Of [1.5, 10.5) the first machine has half a bin, 8 bins, and an
@@ -304,146 +304,6 @@ fn a_window_that_begins_within_a_second_loses_none_of_it() {
     let result = merged(parts);
     assert_eq!(result.run.window_seconds, 9.0);
     assert_eq!(result.throughput.actual_rps, 360.0 / 9.0);
-}
-
-#[test]
-fn what_is_missing_or_lost_is_told() {
-    let shares = |indexes: &[u64]| indexes.iter().map(|index| part(*index, 4, &Went::well([1_000; 200]))).collect();
-    let result = judged(merged(shares(&[0, 1, 3])));
-    let fleet = result.fleet.as_ref().unwrap();
-    assert_eq!((fleet.success, fleet.num_vms, fleet.failed_vms[0].hostname.as_str()), (false, 4, "share 3 of 4"));
-    assert_eq!(result.status, Status::Invalid);
-    assert!(result.reason.contains("share 3 of 4"), "{}", result.reason);
-    // Known by its name, it is not named twice.
-    let missing = vec![FailedVm { hostname: "h3".to_owned(), error: "no route to host".to_owned() }];
-    let fleet = merge(shares(&[0, 1, 3]), missing.clone()).unwrap().fleet.unwrap();
-    assert_eq!((fleet.num_vms, fleet.failed_vms), (4, missing.clone()));
-    // One of two is known.
-    let fleet = merge(shares(&[0, 3]), missing).unwrap().fleet.unwrap();
-    let names: Vec<&str> = fleet.failed_vms.iter().map(|vm| vm.hostname.as_str()).collect();
-    assert_eq!((fleet.num_vms, names), (4, vec!["h3", "share 3 of 4"]));
-
-    let mut parts = two();
-    parts[1].lost = Some("connection closed".to_owned());
-    let result = judged(merged(parts));
-    let fleet = result.fleet.as_ref().unwrap();
-    assert_eq!((fleet.success, fleet.num_vms), (false, 2));
-    assert!(fleet.per_vm_results[1].slots_lost > 0);
-    assert_eq!(fleet.per_vm_results[1].slots_lost, result.accounting.unreported);
-    assert_eq!(fleet.failed_vms, [FailedVm { hostname: "h2".to_owned(), error: "connection closed".to_owned() }]);
-    assert_eq!(result.status, Status::Invalid);
-    assert!(result.reason.starts_with("1 of 2 VMs is missing or ended early: h2 (connection closed)"));
-
-    let many = merged(vec![part(5, 90_000, &Went::well([1_000]))]).fleet.unwrap();
-    assert_eq!((many.num_vms, many.failed_vms.len()), (90_000, 20));
-    assert_eq!(many.failed_vms[19].hostname, "89980 further shares");
-}
-
-/// 100/s for 10 s by four shares, of which the third was lost after `known_s` seconds.
-fn four_of_which_one_is_lost(known_s: u64) -> Vec<Part> {
-    // Nearly all of them found a worker that was free.
-    let well = |requests| Went { waited_every: 1_000, ..Went::well(std::iter::repeat_n(1_000, requests)) };
-    let mut parts: Vec<Part> = (0..4).map(|index| part(index, 4, &well(250))).collect();
-    parts[2] = part(2, 4, &well(25 * known_s as usize));
-    parts[2].lost = Some("connection closed".to_owned());
-    parts.iter_mut().for_each(|part| part.result.config.arrival = Some(Arrival::Constant));
-    let throughput = &mut parts[2].result.throughput;
-    // As `assemble_lost` does it.
-    throughput.timeline.completed = vec![25; known_s as usize];
-    (throughput.actual_rps, throughput.offered_rps) = (25.0, Some(25.0));
-    throughput.target_achieved_pct = Some(100.0);
-    parts[2].result.run.window_seconds = known_s as f64;
-    parts
-}
-
-#[test]
-fn slots_of_a_lost_machine_are_part_of_the_plan() {
-    let result = judged(merged(four_of_which_one_is_lost(4)));
-    let accounting = result.accounting;
-    assert_eq!((accounting.scheduled, accounting.ok, accounting.unreported), (1_000, 850, 150));
-    assert!(accounting.holds());
-    let throughput = &result.throughput;
-    assert_eq!((throughput.offered_rps, throughput.actual_rps), (Some(100.0), 85.0));
-    assert_eq!(throughput.target_achieved_pct, Some(85.0));
-    // 15 % never reported: they reach p90, and not p50.
-    assert!(result.latency_ms.p90_is_lower_bound && !result.latency_ms.p50_is_lower_bound);
-    assert!(!result.service_time_ms.p90_is_lower_bound);
-    let fleet = result.fleet.as_ref().unwrap();
-    assert_eq!(fleet.per_vm_results.iter().map(|vm| vm.slots_lost).collect::<Vec<_>>(), [0, 0, 150, 0]);
-    assert_eq!(fleet.per_vm_results[2].result.accounting.unreported, 0);
-    assert!(result.warnings.iter().any(|warning| warning.contains(", 150 unreported)")), "{:?}", result.warnings);
-    // The workers that were left did their part.
-    assert!(!result.advice.iter().any(|advice| advice.contains("workers")), "{:?}", result.advice);
-
-    // One of the others is missing altogether.
-    let mut parts = four_of_which_one_is_lost(4);
-    parts.remove(0);
-    let accounting = merged(parts.clone()).accounting;
-    assert_eq!((accounting.scheduled, accounting.unreported), (1_000, 400));
-    // Only the lost one has delivered anything. It ended as planned, or was stopped before.
-    parts.retain(|part| part.lost.is_some());
-    let result = merged(parts.clone());
-    assert_eq!((result.accounting.scheduled, result.accounting.unreported), (1_000, 900));
-    assert_eq!((result.throughput.offered_rps, result.throughput.actual_rps), (Some(100.0), 10.0));
-    let result = merge_closed(parts, Vec::new(), Some(5 * SECOND)).unwrap();
-    assert_eq!((result.accounting.scheduled, result.accounting.unreported), (500, 400));
-    assert_eq!((result.throughput.offered_rps, result.throughput.actual_rps), (Some(100.0), 20.0));
-}
-
-#[test]
-fn slots_after_a_test_was_stopped_are_not_unreported() {
-    let mut parts = four_of_which_one_is_lost(4);
-    // The others were stopped after 6 s; 10 s were planned.
-    for (index, part) in parts.iter_mut().enumerate().filter(|(index, _)| *index != 2) {
-        *part = self::part(index as u64, 4, &Went::well([1_000; 150]));
-        part.result.config.arrival = Some(Arrival::Constant);
-        part.result.run.interrupted = true;
-        part.result.run.window_seconds = 6.0;
-        part.result.throughput.timeline.completed = vec![25; 6];
-        (part.result.throughput.actual_rps, part.result.throughput.offered_rps) = (25.0, Some(25.0));
-    }
-    let result = merged(parts);
-    assert_eq!((result.accounting.scheduled, result.accounting.unreported), (600, 50));
-    assert_eq!(result.run.window_seconds, 6.0);
-    assert_eq!(result.throughput.offered_rps, Some(100.0));
-}
-
-#[test]
-fn the_slots_of_absent_shares_are_counted_by_the_smaller_side() {
-    for (arrival, present) in [(Arrival::Constant, 1), (Arrival::Poisson, 1), (Arrival::Poisson, 6)] {
-        // As many as a constant rate has in the first share.
-        let mut parts: Vec<Part> = (0..present).map(|index| part(index, 7, &Went::well([1_000; 143]))).collect();
-        for part in &mut parts {
-            part.result.config.arrival = Some(arrival);
-            part.result.config.duration_seconds = WINDOW_S as f64;
-        }
-        let rate = Rate::parse("100").unwrap();
-        let of = |share| Schedule {
-            pace: Pace::Open { rate, arrival },
-            share,
-            seed: parts[0].result.config.seed,
-            warmup_ns: 0,
-            duration_ns: 10 * SECOND,
-        };
-        let planned = |index| of(Share { index, of: 7 }).scheduled_before(10 * SECOND).unwrap();
-        let expected: u64 = (present..7).map(planned).sum();
-        let result = merged(parts.clone());
-        assert_eq!(result.accounting.unreported, expected, "{arrival:?}");
-    }
-}
-
-#[test]
-fn a_machine_that_measured_nothing_does_not_shorten_the_rest() {
-    let mut parts = two();
-    let nothing = part(1, 2, &Went::well([]));
-    parts[1] = Part { lost: Some("gone".to_owned()), ..nothing };
-    parts[1].result.run.window_seconds = 0.0;
-    let result = merged(parts.clone());
-    assert_eq!((result.run.window_seconds, result.throughput.actual_rps), (10.0, 20.0));
-    parts[0] = part(0, 2, &Went::well([]));
-    parts.iter_mut().for_each(|part| part.result.run.window_seconds = 0.0);
-    parts.iter_mut().for_each(|part| part.result.run.interrupted = true);
-    assert_eq!(judged(merged(parts)).reason, "Interrupted before anything was measured.");
 }
 
 #[test]
@@ -491,7 +351,7 @@ fn what_the_verdict_says_of_each_it_says_once_of_the_sum() {
         one
     });
     let result = judged(merged(parts.collect()));
-    // And that nobody has compared the clocks of these files' machines.
+    // And that nobody has compared the clocks of these files' VMs.
     assert_eq!(result.warnings.len(), 3, "{:?}", result.warnings);
     assert!(result.warnings[2].contains("clocks were not compared"), "{:?}", result.warnings);
     assert!(result.warnings[0].starts_with("6 of 406 requests"), "{:?}", result.warnings);

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::Part;
-use super::bounds::MAX_COUNT;
+use crate::measure::counters::MAX_COUNT;
 use crate::result::Config;
 use crate::schedule::{Arrival, Pace, Rate, Schedule, Share};
 

@@ -5,8 +5,8 @@
 
 use std::io::{self, Write};
 
+use crate::measure::encoded::encode;
 use crate::measure::recorder::Interval;
-use crate::result::encode;
 use crate::text::words::rfc3339;
 
 /// Writes an interval log, line by line.

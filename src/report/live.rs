@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use hdrhistogram::Histogram;
 
-use crate::measure::recorder::{Interval, coarse_histogram};
+use crate::measure::durations::{COARSE_DIGITS, Durations};
+use crate::measure::recorder::Interval;
 use crate::monitor::docker::ContainerSample;
 use crate::text::words::thousands;
 
@@ -68,7 +69,7 @@ impl Progress {
         self.seconds = self.seconds.max(index.saturating_add(1));
         let Interval { latency, ok, errors, late, connection_errors } = interval;
         self.recent.push_back(Recent {
-            latency: latency.coarse(),
+            latency: latency.coarse().histogram,
             ok: *ok,
             errors: *errors,
             late: *late,
@@ -148,7 +149,7 @@ impl Progress {
     }
 
     fn figures(&self) -> Figures {
-        let mut latency = coarse_histogram();
+        let mut latency = Durations::with_digits(COARSE_DIGITS).histogram;
         let (mut ok, mut errors, mut late, mut connection_errors) = (0, 0, 0, 0u64);
         for interval in &self.recent {
             // Both have the same range, so nothing can be lost.

@@ -206,9 +206,9 @@ fn requests(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
         ("Skipped", accounting.skipped),
         ("Not started", accounting.not_started),
         ("Unfinished", accounting.unfinished),
-        ("Tried again", result.retried),
-        ("Retries", result.retries),
-        ("Reconnects", result.reconnects),
+        ("Tried again", result.recoveries.retried),
+        ("Retries", result.recoveries.retries),
+        ("Reconnects", result.recoveries.reconnects),
     ] {
         if count > 0 {
             line(out, name, &thousands(count))?;

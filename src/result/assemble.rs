@@ -1,46 +1,33 @@
 //! From what the engine left behind to the document: accounting, rates, summaries. Pure.
 
-use std::ops::Range;
-
 use super::{
-    Accounting, ClockVsDatabase, Config, FORMAT, Generator, Histograms, RunInfo, RunResult, ServerInfo, Status,
-    Summary, Throughput, VERSION, Verification, WarmupCounts,
+    Accounting, ClockVsDatabase, Config, FORMAT, Generator, RunInfo, RunResult, ServerInfo, Status, Summary,
+    Throughput, VERSION, Verification,
 };
-use crate::engine::RunRecord;
-use crate::measure::outages::Outage;
-use crate::measure::recorder::{Recorder, Timeline};
+use crate::measure::record::{RunRecord, ThreadTime};
+use crate::measure::recorder::Recorder;
 use crate::measure::stalls::{self, Stall, Stalls};
+use crate::measure::timeline::Timeline;
 use crate::monitor::docker::ContainerUsage;
 use crate::schedule::{Pace, Schedule};
 
-/// Slots do not add up: a bug of this program.
 #[derive(Debug, thiserror::Error)]
 #[error("the requests do not add up, which is a bug, so there is no report: {accounting:?}")]
 pub struct AccountingError {
-    /// What was counted.
     pub accounting: Accounting,
 }
 
-/// Everything known about a run but what it measured.
+/// Everything known about a run but what it measured; goes into the document's fields of the same names.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Name of this machine.
     pub hostname: String,
-    /// What was asked for.
     pub config: Config,
-    /// What the database said of itself.
     pub server: ServerInfo,
-    /// How this VM's clock compares with the database's.
     pub clock_vs_database: Option<ClockVsDatabase>,
-    /// When requests were due.
     pub schedule: Schedule,
-    /// CPU and memory of a container, where one was watched.
     pub container: Option<ContainerUsage>,
-    /// What the database holds of it, where that was asked.
     pub verification: Option<Verification>,
-    /// Why the run ended itself before its time, where it did.
     pub aborted: Option<String>,
-    /// Said before the run.
     pub warnings: Vec<String>,
 }
 
@@ -51,15 +38,16 @@ pub struct Context {
 /// # Errors
 /// They do not add up.
 pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, AccountingError> {
-    let measured = &record.recorder.measured;
+    let counters = &record.recorder.counters;
+    let measured = &counters.measured;
     let window = record.window_start_ns..record.window_end_ns;
     let (scheduled, unclaimed) =
         match (schedule.scheduled_before(record.window_start_ns), schedule.scheduled_before(record.window_end_ns)) {
             (Some(before), Some(until)) => (until - before, until - record.claimed.clamp(before, until)),
             // A closed loop claims a slot only to run it at once.
             _ => {
-                let warmup = &record.recorder.warmup;
-                let warmed_up = warmup.ok + warmup.failed + warmup.unknown + warmup.skipped + warmup.in_flight();
+                let warmup = &counters.warmup;
+                let warmed_up = warmup.answered() + warmup.skipped + warmup.in_flight();
                 let returned = record.recorder.returned_due_ns.len() as u64;
                 // A slot that was handed back was only waited with, and never due.
                 (record.claimed.saturating_sub(warmed_up + returned), 0)
@@ -87,21 +75,19 @@ pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, Ac
 /// The counts do not add up.
 pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, AccountingError> {
     let accounting = account(record, &context.schedule)?;
-    let measured = Measured {
-        recorder: &record.recorder,
-        completed: &record.completed,
-        epoch_unix_ns: record.epoch.unix_ns,
-        window_ns: record.window_start_ns..record.window_end_ns,
-        interrupted: record.interrupted,
-        start_delay_ns: record.start_delay_ns,
-        generator: generator(record, &accounting),
-        outages: record.outages.clone(),
-    };
-    Ok(document(measured, accounting, context))
+    let mut result = document(&record.recorder, &record.completed, record.epoch.unix_ns, accounting, context);
+    result.run.window_start_s = record.window_start_ns as f64 / 1e9;
+    result.run.window_seconds = (record.window_end_ns - record.window_start_ns) as f64 / 1e9;
+    result.run.interrupted = record.interrupted;
+    result.run.start_delay_ms = record.start_delay_ns.map(|ns| ns as f64 / 1e6);
+    result.generator = generator(record, &accounting);
+    result.outages.clone_from(&record.outages);
+    result.derive(&record.recorder.figures);
+    Ok(result)
 }
 
-/// The same of a machine that was lost, from what it had reported until then. Its slots after that are no part of it:
-/// merging counts them.
+/// The same of a VM that was lost, from what it had reported until then. Its slots after that are no part of it: merging
+/// counts them.
 ///
 /// `recorder` and `completed` are the sums of what it reported. `known_ns` is the end of the last second that it
 /// reported, nanoseconds after T0, 0 where there is none. The window ends there, or with the last request that is known
@@ -113,7 +99,7 @@ pub fn assemble_lost(
     known_ns: u64,
     context: Context,
 ) -> RunResult {
-    let (schedule, counts) = (context.schedule, &recorder.measured);
+    let (schedule, counts) = (context.schedule, &recorder.counters.measured);
     let last_started_ns = recorder.last_started_due_ns.map_or(0, |due_ns| due_ns.saturating_add(1));
     let end_ns = known_ns.max(last_started_ns).min(schedule.end_ns());
     let start_ns = schedule.warmup_ns.min(end_ns);
@@ -134,36 +120,23 @@ pub fn assemble_lost(
         unfinished: counts.in_flight(),
         unreported: 0,
     };
-    let measured = Measured {
-        recorder,
-        completed,
-        epoch_unix_ns,
-        window_ns: start_ns..end_ns,
-        interrupted: false,
-        start_delay_ns: None,
-        generator: Generator::default(),
-        outages: Vec::new(),
-    };
-    document(measured, accounting, context)
+    let mut result = document(recorder, completed, epoch_unix_ns, accounting, context);
+    result.run.window_start_s = start_ns as f64 / 1e9;
+    result.run.window_seconds = (end_ns - start_ns) as f64 / 1e9;
+    result.derive(&recorder.figures);
+    result
 }
 
-/// What was measured, whole or in part.
-struct Measured<'a> {
-    recorder: &'a Recorder,
-    completed: &'a Timeline,
+/// What is known of every run. Its window and all that [`RunResult::derive`] computes are still to be filled in.
+fn document(
+    recorder: &Recorder,
+    completed: &Timeline,
     epoch_unix_ns: u64,
-    /// Nanoseconds after T0.
-    window_ns: Range<u64>,
-    interrupted: bool,
-    start_delay_ns: Option<u64>,
-    generator: Generator,
-    outages: Vec<Outage>,
-}
-
-fn document(measured: Measured<'_>, accounting: Accounting, context: Context) -> RunResult {
-    let (figures, warmup) = (&measured.recorder.figures, &measured.recorder.warmup);
-    let window_seconds = (measured.window_ns.end - measured.window_ns.start) as f64 / 1e9;
-    let mut result = RunResult {
+    accounting: Accounting,
+    context: Context,
+) -> RunResult {
+    let Recorder { figures, counters, errors, .. } = recorder;
+    RunResult {
         format: FORMAT.to_owned(),
         version: VERSION,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -171,67 +144,56 @@ fn document(measured: Measured<'_>, accounting: Accounting, context: Context) ->
         hostname: context.hostname,
         run: RunInfo {
             started_at: String::new(),
-            started_unix_ns: measured.epoch_unix_ns,
+            started_unix_ns: epoch_unix_ns,
             share: context.schedule.share,
             clock_vs_database: context.clock_vs_database,
-            start_delay_ms: measured.start_delay_ns.map(|ns| ns as f64 / 1e6),
-            interrupted: measured.interrupted,
+            start_delay_ms: None,
+            interrupted: false,
             aborted: context.aborted,
-            window_start_s: measured.window_ns.start as f64 / 1e9,
-            window_seconds,
-            warmup: WarmupCounts {
-                ok: warmup.ok,
-                failed: warmup.failed,
-                unknown: warmup.unknown,
-                skipped: warmup.skipped,
-                unfinished: warmup.in_flight(),
-            },
+            window_start_s: 0.0,
+            window_seconds: 0.0,
+            warmup: counters.warmup.into(),
         },
         config: context.config,
         server: context.server,
         accounting,
-        throughput: Throughput { timeline: measured.completed.clone(), ..Throughput::default() },
+        throughput: Throughput { timeline: completed.clone(), ..Throughput::default() },
         latency_ms: Summary::default(),
         service_time_ms: Summary::default(),
         lateness_ms: Summary::default(),
         wait_for_connection_ms: Summary::default(),
         phases_ms: Vec::new(),
         data_written_mb: 0.0,
-        errors: measured.recorder.errors.counts(),
-        reconnects: measured.recorder.reconnects,
-        retried: measured.recorder.retried,
-        retries: measured.recorder.retries,
-        outages: measured.outages,
+        errors: errors.counts(),
+        recoveries: counters.recoveries,
+        outages: Vec::new(),
         verification: context.verification,
-        generator: measured.generator,
+        generator: Generator::default(),
         container: context.container,
-        histograms: Histograms::new(figures),
+        histograms: figures.encode(),
         warnings: context.warnings,
         advice: Vec::new(),
         status: Status::Invalid,
         reason: String::new(),
         fleet: None,
-    };
-    // The fields left empty above.
-    result.derive(figures);
-    result
+    }
 }
 
 fn generator(record: &RunRecord, accounting: &Accounting) -> Generator {
     // Threads are measured from T0, so the warm-up is part of it.
     let window_ns = record.window_end_ns.max(1) as f64;
-    let worst_pct = |values: &[u64]| values.iter().max().map_or(0.0, |ns| *ns as f64 / window_ns * 100.0);
-    let occupied_ns = record.thread_run_queue_ns.as_ref().and_then(|queues| {
-        let sums = record.thread_cpu_ns.iter().zip(queues).map(|(cpu_ns, queue_ns)| cpu_ns + queue_ns);
-        sums.max()
-    });
+    let pct = |ns: u64| ns as f64 / window_ns * 100.0;
+    let worst = |ns: fn(&ThreadTime) -> Option<u64>| {
+        let known: Option<Vec<u64>> = record.threads.iter().map(ns).collect();
+        known.map(|known| known.into_iter().max().map_or(0.0, pct))
+    };
     Generator {
         cpu_seconds: record.process_cpu_ns as f64 / 1e9,
         cpu_us_per_request: None,
-        busiest_thread_pct: worst_pct(&record.thread_cpu_ns),
-        run_queue_wait_pct: record.thread_run_queue_ns.as_deref().map(worst_pct),
+        busiest_thread_pct: worst(|thread| Some(thread.cpu_ns)).unwrap_or_default(),
+        run_queue_wait_pct: worst(|thread| thread.run_queue_ns),
         // The end of the window is measured by the thread itself, late where it has to wait.
-        occupied_pct: occupied_ns.map(|ns| (ns as f64 / window_ns * 100.0).min(100.0)),
+        occupied_pct: worst(|thread| Some(thread.cpu_ns + thread.run_queue_ns?)).map(|pct| pct.min(100.0)),
         stood_still: stood_still(record, accounting),
     }
 }
@@ -278,7 +240,7 @@ fn stood_still(record: &RunRecord, accounting: &Accounting) -> Stalls {
         stalled_requests: match stall_count {
             // What ended before T0 held nothing up.
             0 => 0,
-            _ => (record.recorder.stalled + not_started).min(accounting.scheduled),
+            _ => (record.recorder.counters.stalled + not_started).min(accounting.scheduled),
         },
     }
 }
@@ -372,7 +334,7 @@ mod tests {
     #[test]
     fn counts_are_facts_and_raise_what_the_schedule_says() {
         let mut recorded = recorded(10, 0);
-        recorded.0.measured.skipped = 1_000;
+        recorded.0.counters.measured.skipped = 1_000;
         let result = lost(open(), &recorded, 2 * SECOND);
         assert_eq!((result.accounting.scheduled, result.accounting.not_started), (1_010, 0));
     }

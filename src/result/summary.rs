@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::measure::recorder::Durations;
+use crate::measure::durations::Durations;
 
 /// A distribution in milliseconds.
 ///
@@ -11,9 +11,12 @@ use crate::measure::recorder::Durations;
 ///
 /// A percentile of n requests is the maximum where n × (1 − p) < 1, and another flag says so.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)] // The names of percentiles say it all.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Summary {
+    /// Number of values.
     pub count: u64,
+    /// Milliseconds, `null` if there is no value; percentiles are nearest ranks. Requests without an answer count as slower
+    /// than any answer: if they reach a figure, its `_is_lower_bound` is true, and the true figure is above the value.
     pub min: Option<f64>,
     pub avg: Option<f64>,
     pub avg_is_lower_bound: bool,
@@ -29,6 +32,7 @@ pub struct Summary {
     pub p99_9_is_lower_bound: bool,
     pub max: Option<f64>,
     pub max_is_lower_bound: bool,
+    /// Whether the percentile is the maximum because there are too few requests for it: n × (1 − p) < 1.
     #[serde(default)]
     pub p50_is_max: bool,
     #[serde(default)]
@@ -39,7 +43,7 @@ pub struct Summary {
     pub p99_is_max: bool,
     #[serde(default)]
     pub p99_9_is_max: bool,
-    /// How many requests the percentiles are of: `count`, and those without an answer.
+    /// Number of requests behind the percentiles: `count`, and those without an answer.
     #[serde(default)]
     pub requests: u64,
 }
@@ -56,12 +60,18 @@ pub struct Bounded {
 impl Summary {
     /// Of what was recorded, and of `unanswered` more that are slower than all of it.
     pub fn new(durations: &Durations, unanswered: u64) -> Self {
+        Self::at_most(durations, unanswered, f64::INFINITY)
+    }
+
+    /// The same where no value is above `most_ms`: a coarse histogram alone would say more.
+    pub(crate) fn at_most(durations: &Durations, unanswered: u64, most_ms: f64) -> Self {
         let histogram = &durations.histogram;
         let beyond = unanswered + durations.past_range;
         let known = histogram.len();
         let ms = |us: u64| us as f64 / 1_000.0;
         // Values of a bucket are alike, so that a figure could be a bucket's far end and the maximum its near one.
-        let (min, max) = (ms(histogram.min()), ms(histogram.max()));
+        let max = ms(histogram.max()).min(most_ms);
+        let min = ms(histogram.min()).min(max);
         let some = |value: f64| (known > 0).then_some(value);
         let percentile = |per_mille: u64| {
             // The nearest rank among all, in whole numbers: 99.9 / 100 is a little more than 0.999.
@@ -112,25 +122,6 @@ impl Summary {
             "p99.9" => self.p99_9_is_max,
             _ => false,
         }
-    }
-
-    /// The same with no figure above `most_ms`, where that is known to be the greatest.
-    pub(crate) fn at_most(mut self, most_ms: Option<f64>) -> Self {
-        let Some(most_ms) = most_ms else { return self };
-        let figures = [
-            &mut self.min,
-            &mut self.avg,
-            &mut self.p50,
-            &mut self.p90,
-            &mut self.p95,
-            &mut self.p99,
-            &mut self.p99_9,
-            &mut self.max,
-        ];
-        for ms in figures.into_iter().flatten() {
-            *ms = ms.min(most_ms);
-        }
-        self
     }
 
     /// The figures in the order of a report, with their names.
@@ -205,9 +196,9 @@ mod tests {
                 part.into_iter().for_each(|us| one.record_ns(us * 1_000));
                 fine.add(&one);
             }
-            let coarse = Durations { histogram: fine.coarse(), past_range: 0 };
+            let coarse = fine.coarse();
             for (durations, most_us) in [(&fine, None), (&coarse, None), (&coarse, Some(most_us))] {
-                let summary = Summary::new(durations, unanswered).at_most(most_us.map(|us| us as f64 / 1_000.0));
+                let summary = Summary::at_most(durations, unanswered, most_us.map_or(f64::INFINITY, |us| us as f64 / 1_000.0));
                 let values: Vec<f64> = summary.figures().iter().filter_map(|(_, figure)| figure.value).collect();
                 let [min, avg, percentiles @ .., max] = &values[..] else { continue };
                 prop_assert!((min..=max).contains(&avg), "{:?}", summary);

@@ -9,34 +9,36 @@ use crate::workload::table::Total;
 /// What was found in the database after the drain (`--verify`). The warm-up is part of all counts. Where there are
 /// several VMs: acknowledged and unsettled requests of all, and the rows of those that could be verified.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Verification {
-    /// Requests whose COMMIT was acknowledged.
+    /// Requests whose COMMIT was acknowledged, warm-up included.
     pub acknowledged: u64,
-    /// Requests that may or may not have been committed: unknown or unfinished.
+    /// Requests that may or may not have been committed (unknown or unfinished), warm-up included.
     pub unsettled: u64,
     /// Acknowledged requests whose rows nobody could count.
     #[serde(default)]
     pub unverified: u64,
-    /// Those of them that were committed after all.
+    /// Unsettled requests that were committed after all.
     pub committed: u64,
-    /// Those of them that were not.
+    /// Unsettled requests that were not committed.
     pub not_committed: u64,
-    /// Rows of this run, by table.
+    /// Rows of this run in each table.
     pub tables: Vec<TableRows>,
-    /// Growth of the workload's total since the run began: one for each committed request. `null` where it has none, or
-    /// where other parts of the test add to it at the same time.
+    /// Growth of the workload's total since the run began (`resource_bucket`: one ticket for each committed request). `null` if
+    /// it is not written, or if other parts of the test write it at the same time.
     #[serde(rename = "tickets_taken")]
     pub total: Option<u64>,
-    /// Why it could not be found out, where it could not.
+    /// Why the rows could not be verified; `null` if they could.
     pub error: Option<String>,
 }
 
 /// How many rows of a run a table holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TableRows {
     /// Name of the table.
     pub table: String,
-    /// Rows whose ids this run made.
+    /// Rows with the run ID of this run.
     pub rows: u64,
 }
 

@@ -71,7 +71,7 @@ fn connections(result: &RunResult) -> Option<String> {
 fn shows_the_limit(result: &RunResult, criteria: &Criteria, status: Status) -> bool {
     let failed = result.throughput.failed_writes as f64;
     let may_fail = criteria.max_error_rate_pct / 100.0 * result.throughput.total_requests as f64;
-    let connections_broke = result.reconnects > 0
+    let connections_broke = result.recoveries.reconnects > 0
         || !result.outages.is_empty()
         || result.errors.iter().any(|error| error.origin == crate::measure::outcome::ErrorOrigin::Connection);
     let held_up = result.fleet.as_ref().and_then(held_up::find).is_some();

@@ -1,25 +1,24 @@
-//! What can be wrong with a test only where several machines ran it: one is missing, clocks are off, one is unlike the
-//! others. Pure.
+//! What can be wrong with a test only if several VMs ran it: one is missing, clocks are off, one is unlike the others. Pure.
 
 use super::{clocks, generator_at_fault, held_up};
 use crate::result::{Bounded, ClockComparison, Fleet, VmResult};
 use crate::text::grouped;
 use crate::text::words::name_list;
 
-/// Machines that begin further apart are told of, milliseconds.
+/// A greater start skew is worth a warning, milliseconds.
 const SKEW_LIMIT_MS: f64 = 20.0;
 /// A figure that is so many times the others' …
 const DIFFERS_TIMES: f64 = 2.0;
 /// … and by more milliseconds than this differs; of error rates, by more percent; of rates, by more requests/s.
 const DIFFERS_BY: f64 = 1.0;
-/// Machines with fewer answers are too small a sample.
+/// VMs with fewer answers are too small a sample.
 const ANSWERS_TO_COMPARE: u64 = 100;
-/// Machines that are named before "and N more".
+/// VMs that are named before "and N more".
 const NAMED: usize = 3;
-/// A reason of a single machine is cut to so many characters.
+/// A reason of a single VM is cut to so many characters.
 const REASON_CHARS: usize = 100;
 
-/// Why figures of these machines do not describe the database, where they do not.
+/// Why figures of these VMs do not describe the database; `None` if they do.
 pub(super) fn invalid(fleet: &Fleet) -> Option<String> {
     incomplete(fleet).or_else(|| clocks_off(fleet)).or_else(|| unfit_host(fleet))
 }
@@ -68,8 +67,8 @@ fn compared(fleet: &Fleet) -> Vec<Option<ClockComparison>> {
     fleet.per_vm_results.iter().map(|vm| vm.clock).collect()
 }
 
-/// A machine whose own figures show itself and not the database: in the sum it would hardly be seen. One with nothing
-/// to do is no fault.
+/// A VM whose own figures show itself and not the database: in the sum it would hardly be seen. A VM with nothing to do is no
+/// fault.
 fn unfit_host(fleet: &Fleet) -> Option<String> {
     let mut unfit = fleet.per_vm_results.iter().filter_map(|vm| at_fault(vm).map(|reason| (vm, reason)));
     let (vm, reason) = unfit.next()?;
@@ -80,17 +79,17 @@ fn unfit_host(fleet: &Fleet) -> Option<String> {
     Some(format!("On {}: {reason}{more}", vm.hostname))
 }
 
-/// Why the figures of one of the machines are its own and not the database's, where they are.
+/// Why the figures of one of the VMs describe itself and not the database; `None` if they describe the database.
 pub fn at_fault(vm: &VmResult) -> Option<String> {
     (vm.result.accounting.scheduled > 0).then(|| generator_at_fault(&vm.result)).flatten()
 }
 
-/// What to know of a test that several machines ran.
+/// What to know of a test that several VMs ran.
 pub(super) fn warnings(fleet: &Fleet) -> Vec<String> {
     let mut warnings = Vec::new();
     if fleet.per_vm_results.len() > 1 && fleet.per_vm_results.iter().all(|vm| vm.clock.is_none()) {
         warnings.push(
-            "The machines' clocks were not compared: rates and the common time are right only where they agree (chrony or \
+            "The VMs' clocks were not compared: rates and the common time are right only where they agree (chrony or \
              another NTP client sees to it)."
                 .to_owned(),
         );
@@ -98,7 +97,7 @@ pub(super) fn warnings(fleet: &Fleet) -> Vec<String> {
     warnings.extend(clocks::uncertainty(&compared(fleet)));
     if let Some(skew_ms) = fleet.start_skew_ms.filter(|ms| *ms > SKEW_LIMIT_MS) {
         warnings.push(format!(
-            "The machines began {skew_ms:.1} ms apart: the load came in steps at first. Synchronise their clocks, or see \
+            "The VMs began {skew_ms:.1} ms apart: the load came in steps at first. Synchronise their clocks, or see \
              what kept the last one busy."
         ));
     }
@@ -112,7 +111,7 @@ pub(super) fn warnings(fleet: &Fleet) -> Vec<String> {
     warnings
 }
 
-/// A machine that is unlike the others.
+/// A VM that is unlike the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Which one of [`Fleet::per_vm_results`].
@@ -149,8 +148,8 @@ const COMPARED: [Compared; 4] = [
     },
 ];
 
-/// The machines whose latency, rate or errors are more than twice as bad as the median machine's, in their order. Of two,
-/// each is compared with the other. Lost machines, those with few answers, and those that one of them held up are not
+/// The VMs whose latency, rate or errors are more than twice as bad as the median VM's, in their order. Of two,
+/// each is compared with the other. Lost VMs, those with few answers, and those that one of them held up are not
 /// compared.
 pub fn differing(fleet: &Fleet) -> Vec<Difference> {
     let held_up = held_up::find(fleet);
@@ -407,7 +406,7 @@ mod tests {
             ),
             (3, |f| f.per_vm_results.iter_mut().for_each(|vm| vm.result.latency_ms.p99 = None), &[]),
             (1, |f| f.per_vm_results[0].result.latency_ms.p99 = Some(48.1), &[]),
-            (3, |f| f.start_skew_ms = Some(21.0), &["The machines began 21.0 ms apart"]),
+            (3, |f| f.start_skew_ms = Some(21.0), &["The VMs began 21.0 ms apart"]),
             (3, |f| f.start_skew_ms = None, &[]),
         ];
         for (vms, change, expected) in cases {
@@ -436,7 +435,7 @@ mod tests {
         result.service_time_ms.avg = Some(20.0);
         result.wait_for_connection_ms.count = 5_000;
         judge(&mut result, &Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() });
-        // 1,000/s × 20 ms = 20 in service, a quarter to spare, on four machines.
+        // 1,000/s × 20 ms = 20 in service, a quarter to spare, on four VMs.
         let advice = result.advice.concat();
         assert!(advice.contains("raise --workers (per VM) to about 7"), "{advice}");
         assert!(advice.contains("8 workers on 4 VMs"), "{advice}");

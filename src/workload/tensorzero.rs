@@ -38,6 +38,7 @@ pub const TOTAL: Total = Total {
 
 /// What requests write: which tables, and documents of which sizes. A part of `config` in the result.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Workload {
     /// Size of `chat_inference.input`; 1 KB is 1,024 bytes.
     input_size_kb: f64,

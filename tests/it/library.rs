@@ -12,8 +12,10 @@ pub use postgres_load_test::schedule::Share;
 pub use postgres_load_test::version::BUILD;
 
 // Results.
-pub use postgres_load_test::measure::recorder::{Durations, Recorder, coarse_histogram};
-pub use postgres_load_test::result::{EncodedHistogram, RunResult, encode};
+pub use postgres_load_test::measure::counters::Counts;
+pub use postgres_load_test::measure::figures::Figures;
+pub use postgres_load_test::measure::recorder::Recorder;
+pub use postgres_load_test::result::{EncodedHistogram, RunResult};
 
 // Connections.
 pub use postgres_load_test::database::limits::{SessionLimits, lacking};

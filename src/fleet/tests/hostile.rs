@@ -13,7 +13,8 @@ use crate::agent::protocol::{AgentEvent, Hello, Line, Preflight, ReadyToRun, Sna
 use crate::cli::options::LoadTestOptions;
 use crate::cli::plan::Plan;
 use crate::measure::outcome::{Failure, Outcome};
-use crate::measure::recorder::{Instants, Recorder, Timeline, Window};
+use crate::measure::recorder::{Instants, Recorder, Window};
+use crate::measure::timeline::Timeline;
 use crate::merge::{self, Part};
 use crate::postgres::conninfo::Environment;
 use crate::report::text::report;
@@ -97,7 +98,7 @@ pub fn honest() -> Vec<AgentEvent> {
                 }
             }
         }
-        timeline.add(second, part.ok_completed_in_window);
+        timeline.add(second, part.counters.completed_in_window);
         events.push(AgentEvent::Second(Box::new(Snapshot::new(second, &part))));
     }
     let context = Context {

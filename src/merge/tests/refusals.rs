@@ -71,7 +71,7 @@ fn what_does_not_belong_together_is_refused() {
             "merged",
             |p| p[1].result = merged(two()),
             |e| matches!(e, MergeError::AlreadyMerged { .. }),
-            &["h2", "machines' own"],
+            &["h2", "VMs' own"],
         ),
         (
             "phases",
@@ -114,7 +114,7 @@ fn what_does_not_belong_together_is_refused() {
 
 type Change = fn(&mut Part);
 
-/// What an honest machine found of these requests.
+/// What an honest VM found of these requests.
 fn verified(part: &mut Part) -> &mut Verification {
     let rows = part.result.accounting.ok;
     let tables = ["chat_inference", "model_inference", "variant_by_episode"];

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::measure::counters::Recoveries;
+use crate::measure::durations::{COARSE_DIGITS, Durations};
 use crate::measure::outages::Outage;
 use crate::measure::stalls::{Stall, Stalls};
 use crate::monitor::docker::ContainerUsage;
@@ -24,7 +26,7 @@ fn rich(index: u64) -> Part {
     result.config.isolation = Some(crate::workload::script::Isolation::Serializable);
     result.run.window_start_s = 1.0;
     result.run.warmup = crate::result::WarmupCounts { ok: 12, failed: 2, unknown: 1, skipped: 1, unfinished: 1 };
-    (result.retried, result.retries, result.reconnects) = (4, 6, 2);
+    result.recoveries = Recoveries { reconnects: 2, retried: 4, retries: 6 };
     let error = |origin, count| ErrorCount {
         origin,
         class: "serialization failure".to_owned(),
@@ -83,7 +85,7 @@ fn rich(index: u64) -> Part {
     part
 }
 
-fn rich_parts() -> Vec<Part> {
+pub(super) fn rich_parts() -> Vec<Part> {
     (0..2).map(rich).collect()
 }
 
@@ -263,7 +265,7 @@ fn histograms_in_each_others_place_are_refused() {
             h.phases.iter_mut().for_each(|phase| *phase = longest.clone());
             std::mem::swap(&mut h.service_time, &mut h.latency);
             h.latency = h.service_time.clone();
-            let coarse = EncodedHistogram::coarse(&h.latency.decode().unwrap());
+            let coarse = EncodedHistogram::new(&h.latency.decode().unwrap().coarse());
             h.phases.iter_mut().for_each(|phase| *phase = coarse.clone());
         }),
         ("values are in the histogram of", |h| h.phases.swap(0, 4)),
@@ -274,11 +276,8 @@ fn histograms_in_each_others_place_are_refused() {
         if said.starts_with("values") {
             // A request that failed at its second statement.
             let mut figures = parts[1].result.histograms.decode().unwrap();
-            figures.phases[4] = crate::measure::recorder::Durations {
-                past_range: 199,
-                histogram: crate::measure::recorder::coarse_histogram(),
-            };
-            parts[1].result.histograms.phases = Histograms::new(&figures).phases;
+            figures.phases[4] = Durations { past_range: 199, ..Durations::with_digits(COARSE_DIGITS) };
+            parts[1].result.histograms.phases = figures.encode().phases;
         }
         swap(&mut parts[1].result.histograms);
         rederive(&mut parts[1]);

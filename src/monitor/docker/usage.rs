@@ -22,6 +22,7 @@ pub struct ContainerSample {
 ///
 /// The figures are `None` where no sample fell into the window; `warning` then says why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ContainerUsage {
     /// The container's name as the engine knows it, whatever it was asked for by.
     pub name: String,
@@ -35,7 +36,7 @@ pub struct ContainerUsage {
     pub memory_mib_avg: Option<f64>,
     /// The largest sample in MiB. A peak between two samples is not seen.
     pub memory_mib_max: Option<f64>,
-    /// Why the figures may not stand for the whole window; `None` if they do.
+    /// Why the figures may not stand for the whole window; `null` if they do.
     pub warning: Option<String>,
 }
 

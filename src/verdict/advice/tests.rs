@@ -79,7 +79,7 @@ fn advice_follows_from_evidence() {
             &[],
         ),
         // Waits that something else explains.
-        (overloaded, |r| r.reconnects = 1, &[]),
+        (overloaded, |r| r.recoveries.reconnects = 1, &[]),
         (overloaded, |r| r.errors.push(error(ErrorOrigin::Connection, "")), &[]),
         (
             overloaded,

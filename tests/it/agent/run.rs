@@ -6,33 +6,28 @@ use rustix::process::Signal;
 
 use super::driver::{Agent, connections, plan};
 use crate::harness::{TestServer, wait_until};
-use crate::library::{BUILD, EncodedHistogram, Order, Recorder, RunResult, Snapshot, clock};
+use crate::library::{BUILD, Counts, Figures, Order, Recorder, RunResult, Snapshot, clock};
 
 /// The sum of the seconds is the result: counts, and histograms bit for bit.
 #[track_caller]
 fn assert_seconds_make_up(seconds: &[Snapshot], result: &RunResult) {
     let phases = result.phases_ms.len();
-    let mut sum = Recorder::new(phases);
+    let mut sum = Recorder::with(Figures::of_decoded(phases));
     for (index, second) in seconds.iter().enumerate() {
         assert_eq!(second.index, index as u64);
-        sum.merge(&second.recorded(phases).unwrap());
+        sum.merge(&second.recorded().unwrap());
     }
-    let accounting = &result.accounting;
+    let (accounting, counters) = (&result.accounting, &sum.counters);
+    let Counts { ok, failed, unknown, skipped, .. } = counters.measured;
     assert_eq!(
-        [sum.measured.ok, sum.measured.failed, sum.measured.unknown, sum.measured.skipped, sum.measured.in_flight()],
+        [ok, failed, unknown, skipped, counters.measured.in_flight()],
         [accounting.ok, accounting.failed, accounting.unknown, accounting.skipped, accounting.unfinished]
     );
-    assert_eq!(sum.warmup.ok, result.run.warmup.ok);
-    assert_eq!(sum.ok_completed_in_window, result.throughput.completed_in_window);
+    assert_eq!(counters.warmup.ok, result.run.warmup.ok);
+    assert_eq!(counters.completed_in_window, result.throughput.completed_in_window);
     assert_eq!(sum.errors.counts(), result.errors);
-    assert_eq!(sum.reconnects, result.reconnects);
-    let (figures, histograms) = (&sum.figures, &result.histograms);
-    assert_eq!(EncodedHistogram::new(&figures.latency), histograms.latency);
-    assert_eq!(EncodedHistogram::new(&figures.service), histograms.service_time);
-    assert_eq!(EncodedHistogram::new(&figures.lateness), histograms.lateness);
-    assert_eq!(EncodedHistogram::new(&figures.wait), histograms.wait_for_connection);
-    let coarse: Vec<EncodedHistogram> = figures.phases.iter().map(EncodedHistogram::coarse).collect();
-    assert_eq!(coarse, histograms.phases);
+    assert_eq!(counters.recoveries, result.recoveries);
+    assert_eq!(sum.figures.encode(), result.histograms);
 }
 
 #[test]
@@ -222,7 +217,7 @@ fn errors_are_told_once_of_a_kind() {
     wait_until("it goes on", || server.rows("chat_inference") > before + 20);
     agent.send(&Order::Stop);
     let result = agent.result();
-    assert_eq!(result.reconnects, 4);
+    assert_eq!(result.recoveries.reconnects, 4);
     assert!((1..=10).contains(&agent.incidents), "{}", agent.incidents);
     assert_seconds_make_up(&agent.seconds, &result);
     agent.part();

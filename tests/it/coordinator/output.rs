@@ -4,7 +4,7 @@ use std::fs;
 
 use super::fleet::TestFleet;
 use crate::harness::{assert_adds_up, count, document};
-use crate::library::{Durations, EncodedHistogram, RunResult, coarse_histogram, encode};
+use crate::library::{EncodedHistogram, Figures, RunResult};
 
 const VMS: &str = "127.0.1.[1-3]";
 
@@ -57,22 +57,9 @@ fn merged_histograms_are_the_sum_of_the_vms_bit_for_bit() {
     let merged: RunResult = serde_json::from_str(&ran.expect_measured().stdout).unwrap();
     let vms = &merged.fleet.as_ref().unwrap().per_vm_results;
     assert_eq!(vms.len(), 3);
-    let of = |result: &RunResult| {
-        let histograms = result.histograms.clone();
-        [histograms.latency, histograms.service_time, histograms.lateness, histograms.wait_for_connection]
-    };
-    for (at, found) in of(&merged).iter().enumerate() {
-        let mut sum = Durations::default();
-        vms.iter().for_each(|vm| sum.add(&of(&vm.result)[at].decode().unwrap()));
-        assert_eq!(found.base64, encode(&sum.histogram));
-    }
-    for (at, found) in merged.histograms.phases.iter().enumerate() {
-        let mut sum = coarse_histogram();
-        for vm in vms {
-            sum.add(vm.result.histograms.phases[at].decode_coarse().unwrap()).unwrap();
-        }
-        assert_eq!(found.base64, encode(&sum));
-    }
+    let mut sum = Figures::of_decoded(5);
+    vms.iter().for_each(|vm| sum.add(&vm.result.histograms.decode().unwrap()));
+    assert_eq!(merged.histograms, sum.encode());
     assert_eq!(merged.phases_ms.len(), 5);
     // Its rows are the union of the shares: as many different ids as were acknowledged.
     assert_eq!(fleet.rows("chat_inference"), merged.accounting.ok);

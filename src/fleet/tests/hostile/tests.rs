@@ -47,25 +47,25 @@ fn what_cannot_be_is_refused_and_why_is_said() {
         (3, "/target", huge, "its target has 500000 bytes"),
         (3, "/workers", || json!(u64::MAX), "workers is"),
         (3, "/server/version", huge, "its server.version has"),
-        (5, "/phases", || json!(vec!["x"; 100_000]), "100000 round trips"),
+        (5, "/phases", || json!(vec!["x"; 100_000]), "its phases has 100000 entries"),
         (5, "/phases/0", || json!(ESCAPE), "its phases[0] holds control characters"),
-        (5, "/warnings", || json!(vec!["x"; 100_000]), "100000 warnings"),
+        (5, "/warnings", || json!(vec!["x"; 100_000]), "its warnings has 100000 entries"),
         (5, "/config/workers", || json!(u64::MAX), "workers is"),
         (5, "/config/output_size_kb", || json!(1e300), "output_size_kb is 1e300"),
         (SECOND, "/index", || json!(u64::MAX), "cannot have been yet"),
         (SECOND + 1, "/index", || json!(0), "comes twice"),
-        (SECOND, "/measured/ok", || json!(-1), "not understood"),
-        (SECOND, "/measured/ok", || json!(u64::MAX), "its measured.ok is 18446744073709551615"),
-        (SECOND, "/measured/ok", || json!(5), "6 requests were answered"),
-        (SECOND, "/completed", || json!(5), "more requests were completed"),
-        (SECOND, "/latency/base64", || json!("HISTFAAA"), "its histogram of latency cannot be used"),
-        (SECOND, "/latency/past_range", || json!(u64::MAX), "its latency.past_range is"),
-        (SECOND, "/latency/past_range", || json!(1), "hold 6 latencies"),
+        (SECOND, "/counters/measured/ok", || json!(-1), "not understood"),
+        (SECOND, "/counters/measured/ok", || json!(u64::MAX), "its counters.measured.ok is 18446744073709551615"),
+        (SECOND, "/counters/measured/ok", || json!(5), "6 requests were answered"),
+        (SECOND, "/counters/completed_in_window", || json!(5), "more requests were completed"),
+        (SECOND, "/histograms/latency/base64", || json!("HISTFAAA"), "its histogram of latency cannot be used"),
+        (SECOND, "/histograms/latency/past_range", || json!(u64::MAX), "its histograms.latency.past_range is"),
+        (SECOND, "/histograms/latency/past_range", || json!(1), "and 6 values are in the histogram of latency"),
         (
             SECOND,
-            "/phases",
+            "/histograms/phases",
             || json!(vec![json!({"base64": "", "past_range": 1}); 20_000]),
-            "its phases has 20000 entries",
+            "its histograms.phases has 20000 entries",
         ),
         (SECOND, "/errors/0/count", || json!(u64::MAX), "its errors[0].count is"),
         (SECOND, "/errors/0/example", huge, "its errors[0].example has"),
@@ -127,11 +127,11 @@ fn what_is_said_again_or_too_early_is_refused() {
 /// As many values as there are in the heaviest histogram that a line holds.
 #[test]
 fn a_histogram_of_endless_counts_is_refused() {
-    let mut durations = crate::measure::recorder::Durations::default();
+    let mut durations = crate::measure::durations::Durations::default();
     durations.histogram.record_n(1, u64::MAX / 2).unwrap();
     durations.histogram.record_n(1_000, u64::MAX / 2).unwrap();
     let mut lines = lines(&honest());
-    lines[SECOND]["latency"] = serde_json::to_value(EncodedHistogram::new(&durations)).unwrap();
+    lines[SECOND]["histograms"]["latency"] = serde_json::to_value(EncodedHistogram::new(&durations)).unwrap();
     assert!(said(&lines).unwrap_err().contains("more values than there can be"));
 }
 
