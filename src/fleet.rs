@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::agent::protocol::{Order, PlanOrder, Ready};
+use crate::cli::options::OnHostLoss;
 use crate::clock::{duration_ns, now_ns};
 use crate::database::mark;
 use crate::measure::recorder::Interval;
@@ -47,7 +48,7 @@ use error::STARTING;
 pub use finish::HOST_KEYS_OFF;
 use listen::{RESULT_WITHIN, hear};
 pub use member::Member;
-use plan::{FleetPlan, OnHostLoss};
+use plan::FleetPlan;
 use ssh::Sessions;
 use totals::Totals;
 
@@ -194,9 +195,9 @@ impl Fleet {
     /// Machines that cannot go on, all of them.
     pub async fn preflight(&mut self) -> Result<(), FleetError> {
         let mut options = self.plan.options.clone();
-        if self.plan.plan.setup_only {
+        if self.plan.plan.database.setup_only {
             // An agent is asked for one phase after the other, so it need not know that there will be no load.
-            "1".clone_into(&mut options.load.duration);
+            options.load.duration = Duration::from_secs(1);
         }
         for index in self.present() {
             let plan = PlanOrder {
@@ -211,7 +212,7 @@ impl Fleet {
         self.until_all_in_time(&all, "looked at the database", |member| member.preflight.is_some()).await;
         self.compare_clocks().await;
         self.lose_with_wild_clocks();
-        if !self.plan.plan.setup_only {
+        if !self.plan.plan.database.setup_only {
             self.lose_unlike(|member| member.preflight.as_ref()?.database.clone(), |first, _, _| other_server(first));
         }
         self.all_or("looking at the database")
@@ -311,7 +312,7 @@ impl Fleet {
 
     /// How much longer a result may take for the rows to be verified.
     fn verified_within(&self) -> Duration {
-        if self.plan.plan.verify { VERIFIED_WITHIN } else { Duration::ZERO }
+        if self.plan.plan.database.verify { VERIFIED_WITHIN } else { Duration::ZERO }
     }
 
     /// A machine's part of the schedule.
@@ -456,7 +457,6 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::handover::Secrets;
     use crate::cli::options::CoordinatorOptions;
     use crate::postgres::conninfo::Environment;
 
@@ -464,9 +464,7 @@ mod tests {
     async fn a_machine_that_never_gets_ready_is_lost() {
         let options = ["coordinator", "--vms", "a,b", "--deploy", "never", "--on-host-loss", "continue"];
         let options = CoordinatorOptions::try_parse_from(options).unwrap();
-        let plan =
-            FleetPlan::resolve(&options, &Secrets::default(), &Environment::of_user("me"), 0, &|_| unreachable!())
-                .unwrap();
+        let plan = FleetPlan::resolve(&options, &Environment::of_user("me"), 0, &|_| unreachable!()).unwrap();
         let mut fleet = Fleet::new(plan).unwrap();
         fleet.phase_within = TICK / 2;
         fleet.members[0].is_set_up = true;

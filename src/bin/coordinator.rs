@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser};
-use postgres_load_test::cli::options::{CoordinatorOptions, MergeOptions, json_to};
-use postgres_load_test::cli::{handover, options};
+use clap::CommandFactory;
+use postgres_load_test::cli::options::{CoordinatorOptions, HostKeys, MergeCommand, json_to};
+use postgres_load_test::cli::plan::OutputPlan;
+use postgres_load_test::cli::{self, handover};
 use postgres_load_test::console::lines::{self, Lines};
 use postgres_load_test::console::{
     self, BUG, COULD_NOT_RUN, INTERRUPTED, SECONDS_BETWEEN_LINES, Stopped, WRONG_USE, code_of, code_of_output, note,
@@ -20,10 +21,9 @@ use postgres_load_test::fleet::{Fleet, FleetError, FleetEvent, HOST_KEYS_OFF};
 use postgres_load_test::merge::command::{self, CommandError};
 use postgres_load_test::merge::files::ReadError;
 use postgres_load_test::postgres::conninfo::Environment;
-use postgres_load_test::report::fleet::{FleetHeader, fleet_header};
-use postgres_load_test::report::live;
+use postgres_load_test::report::exporters::{Exporters, all_written};
+use postgres_load_test::report::header::{FleetHeader, fleet_header};
 use postgres_load_test::report::live_fleet::{FleetProgress, waiting};
-use postgres_load_test::report::outputs::{Outputs, all_written};
 use postgres_load_test::report::preflight;
 use postgres_load_test::result::RunResult;
 use postgres_load_test::run::aborts;
@@ -52,21 +52,19 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|first| first == MERGE) {
         return ExitCode::from(merge(arguments));
     }
-    let (secrets, arguments) = match handover::hide_secrets(arguments) {
-        Ok(split) => split,
-        Err(error) => {
-            note(&format!("error: the connection string could not be taken out of sight: {error}"));
-            return ExitCode::from(COULD_NOT_RUN);
-        }
-    };
+    if let Err(error) = handover::hide_connection_string(&arguments) {
+        note(&format!("error: the connection string could not be hidden: {error}"));
+        return ExitCode::from(COULD_NOT_RUN);
+    }
     // Some descriptors for each machine.
     machine::raise_open_files();
-    let options = match CoordinatorOptions::parse_from_arguments(arguments) {
-        Ok(options) => options,
+    let (mut options, faults) = match CoordinatorOptions::parse_from_arguments(arguments) {
+        Ok(read) => read,
         Err(error) => return ExitCode::from(console::wrong_use(&error, PROGRAM)),
     };
-    let environment = secrets.put_back(Environment::of_process());
-    let plan = match FleetPlan::resolve(&options, &secrets, &environment, clock::unix_ns(), &read_list) {
+    options.target.is_url_from_variable = handover::url_name() == handover::URL_VARIABLE;
+    let plan = FleetPlan::resolve(&options, &Environment::of_process(), clock::unix_ns(), &read_list);
+    let plan = match cli::all_or_faults(faults, plan) {
         Ok(plan) => plan,
         Err(faults) => return ExitCode::from(console::refuse(&faults, PROGRAM)),
     };
@@ -74,7 +72,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error.into()),
     };
-    let hint = plan.plan.hint;
+    let hint = plan.plan.database.hint;
     match runtime.block_on(coordinate(plan)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -87,36 +85,15 @@ fn main() -> ExitCode {
 
 /// The text of a list of hosts; what is longer is none, such as a disk.
 fn read_list(path: &Path) -> io::Result<String> {
-    let is_input = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|input| path == Path::new(input));
-    if is_input && handover::has_replaced_input() {
-        return Err(io::Error::other(
-            "standard input cannot be read where a connection string or PGPASSWORD is given; use a file, or @<(...)",
-        ));
-    }
     let mut text = String::new();
     std::fs::File::open(path)?.take(MOST_LIST_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MOST_LIST_BYTES { Err(io::Error::other("it is longer than 16 MB")) } else { Ok(text) }
 }
 
-/// Merges the JSON results of load_test --share 1/N ... N/N into one, exactly
-#[derive(Parser)]
-#[command(
-    name = "merge",
-    bin_name = "coordinator merge",
-    max_term_width = 100,
-    args_override_self = true,
-    allow_negative_numbers = true,
-    after_help = "Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; \
-                  3 it could not be merged; 130 INTERRUPTED."
-)]
-struct Merge {
-    #[command(flatten)]
-    options: MergeOptions,
-}
-
 fn merge(arguments: Vec<OsString>) -> u8 {
-    let options = match options::read(Merge::command(), arguments.into_iter().skip(1)) {
-        Ok(Merge { options }) => options,
+    let options = match cli::read(&MergeCommand::command(), arguments.into_iter().skip(1)) {
+        Ok((MergeCommand { options }, faults)) if faults.is_empty() => options,
+        Ok((_, faults)) => return console::refuse(&faults, "coordinator merge"),
         Err(error) => return console::wrong_use(&error, "coordinator merge"),
     };
     let told = |error: &dyn std::fmt::Display, code| {
@@ -126,17 +103,16 @@ fn merge(arguments: Vec<OsString>) -> u8 {
     let (json_output, output) = json_to(options.json_output, options.output.as_deref());
     let result = match command::run(&options, &mut io::stdin().lock()) {
         Ok(result) => result,
-        Err(CommandError::Options(faults)) => return console::refuse(&faults, "coordinator merge"),
         Err(error @ CommandError::Read(ReadError::NothingNamed)) => return told(&error, WRONG_USE),
         Err(CommandError::Merge(error)) if error.is_bug() => return told(&error, BUG),
         Err(error) => return told(&error, COULD_NOT_RUN),
     };
     // Opened only now, so that a refusal leaves no empty file.
-    let mut outputs = match Outputs::open_files(output.as_deref(), None) {
+    let mut outputs = match Exporters::open(&OutputPlan { json_file: output, ..OutputPlan::default() }) {
         Ok(outputs) => outputs,
         Err(error) => return told(&error, code_of_output(&error)),
     };
-    let written = outputs.write(&result);
+    let written = outputs.finish(&result);
     match all_written(written, say_result(&result, json_output)) {
         Ok(()) => code_of(&result, false),
         Err(error) => told(&error, COULD_NOT_RUN),
@@ -145,7 +121,7 @@ fn merge(arguments: Vec<OsString>) -> u8 {
 
 /// Everything between the command line and the exit code. Whatever happens, nothing is left on the machines.
 async fn coordinate(plan: FleetPlan) -> Result<u8> {
-    let mut outputs = Outputs::open(&plan.plan)?;
+    let mut outputs = Exporters::open(&plan.plan.output)?;
     let mut stops = Stops::listen()?;
     let mut fleet = Fleet::new(plan)?;
     let outcome = test(&mut fleet, &mut outputs, &mut stops).await;
@@ -159,8 +135,8 @@ async fn coordinate(plan: FleetPlan) -> Result<u8> {
 }
 
 /// The phases in their order; `None` where only the set-up was asked for.
-async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Result<Option<(RunResult, bool)>> {
-    let (json, setup_only) = (fleet.plan().plan.json_output, fleet.plan().plan.setup_only);
+async fn test(fleet: &mut Fleet, outputs: &mut Exporters, stops: &mut Stops) -> Result<Option<(RunResult, bool)>> {
+    let (json, setup_only) = (fleet.plan().plan.output.is_json, fleet.plan().plan.database.setup_only);
     let ready = async {
         make_ready(fleet).await?;
         if setup_only { Ok(()) } else { begin(fleet, json).await }
@@ -179,7 +155,7 @@ async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Re
         }
         return Ok(None);
     }
-    outputs.begin_hdr_log(fleet.t0_unix_ns())?;
+    outputs.begin(fleet.t0_unix_ns())?;
     let (mut stopped, aborted) = drive(fleet, outputs, stops).await;
     let tickets = tokio::select! {
         tickets = fleet.count_tickets() => tickets,
@@ -190,14 +166,14 @@ async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Re
     };
     let result = fleet.conclude(aborted, tickets, stopped).await?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
-    let written = outputs.write(&result);
+    let written = outputs.finish(&result);
     all_written(written, say_result(&result, json))?;
     Ok(Some((result, stopped)))
 }
 
 /// Connected, looked at, set up.
 async fn make_ready(fleet: &mut Fleet) -> Result<()> {
-    if fleet.plan().ssh.host_keys == postgres_load_test::fleet::ssh::HostKeys::Off {
+    if fleet.plan().ssh.host_keys == HostKeys::Off {
         note(&format!("warning: {HOST_KEYS_OFF}"));
     }
     let all = fleet.members().len();
@@ -258,7 +234,7 @@ fn machines(number: usize) -> String {
 
 /// Shows the run until it is over. The first signal stops it gently, the second one at once. Returns whether one came,
 /// and why the test ended itself, where it did.
-async fn drive(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> (bool, Option<String>) {
+async fn drive(fleet: &mut Fleet, outputs: &mut Exporters, stops: &mut Stops) -> (bool, Option<String>) {
     let mut screen = Screen::new(fleet);
     let (mut signals, mut failed, mut aborted) = (0, 0u64, None);
     let mut looks = tokio::time::interval(LOOK);
@@ -267,7 +243,7 @@ async fn drive(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> (
         let event = tokio::select! {
             event = fleet.next() => event,
             _ = looks.tick() => {
-                screen.waiting(fleet.plan().plan.verify);
+                screen.waiting(fleet.plan().plan.database.verify);
                 continue;
             }
             () = stops.next() => {
@@ -311,6 +287,7 @@ struct Screen {
     terminal: Option<Lines>,
     shown: Instant,
     verbose: bool,
+    is_quiet: bool,
     lines: u64,
     /// When a VM last told of a second.
     last_second: Instant,
@@ -331,12 +308,14 @@ impl Screen {
                 progress.gone(host, "lost");
             }
         }
-        let (terminal, shown) = (Lines::on_terminal(), Instant::now());
+        let terminal = Lines::on_terminal().filter(|_| !plan.output.quiet);
+        let shown = Instant::now();
         let mut screen = Self {
             progress,
             terminal,
             shown,
-            verbose: plan.verbose,
+            verbose: plan.output.verbose,
+            is_quiet: plan.output.quiet,
             lines: 0,
             last_second: Instant::now(),
             waits: 0,
@@ -347,7 +326,7 @@ impl Screen {
     }
 
     /// Takes in the seconds that are complete; false where there is none.
-    fn seconds(&mut self, outputs: &mut Outputs) -> bool {
+    fn seconds(&mut self, outputs: &mut Exporters) -> bool {
         let complete = self.progress.complete();
         for (index, interval) in &complete {
             outputs.second(*index, interval);
@@ -365,13 +344,16 @@ impl Screen {
             self.shown = Instant::now();
             let (columns, rows) = lines::size();
             terminal.draw(self.progress.terminal_lines(columns - 1, rows));
-        } else if total.seconds() / SECONDS_BETWEEN_LINES > self.lines && console::is_read_within(Duration::ZERO) {
+        } else if !self.is_quiet
+            && total.seconds() / SECONDS_BETWEEN_LINES > self.lines
+            && console::is_read_within(Duration::ZERO)
+        {
             self.lines = total.seconds() / SECONDS_BETWEEN_LINES;
             let lost = match self.progress.lost() {
                 0 => String::new(),
                 lost => format!(", {} lost", machines(lost)),
             };
-            note(&format!("  {}{lost}", total.line(None)));
+            note(&format!("  {}{lost}", total.line(&[])));
         }
     }
 
@@ -386,7 +368,7 @@ impl Screen {
     }
 
     fn waiting(&mut self, verifying: bool) {
-        if !self.waits_for_results() || !console::is_read_within(Duration::ZERO) {
+        if self.is_quiet || !self.waits_for_results() || !console::is_read_within(Duration::ZERO) {
             return;
         }
         let silent = self.last_second.elapsed().as_secs();
@@ -394,7 +376,7 @@ impl Screen {
         match &mut self.terminal {
             Some(terminal) => {
                 let (columns, _) = lines::size();
-                terminal.draw(vec![live::cut(&format!("  {text}"), columns - 1)]);
+                terminal.draw(vec![terminal::cut(&format!("  {text}"), columns - 1)]);
             }
             None if silent / SECONDS_BETWEEN_LINES >= self.waits => {
                 self.waits = silent / SECONDS_BETWEEN_LINES + 1;

@@ -22,11 +22,11 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 const SCHEMA_UNLOGGED: &str = include_str!("../../schema_unlogged.sql");
 
 /// Whether the tables survive a crash of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 pub enum Persistence {
-    /// Ordinary tables: `schema.sql`.
+    /// ordinary tables: schema.sql
     Logged,
-    /// Without write-ahead log: `schema_unlogged.sql`.
+    /// tables without write-ahead log: schema_unlogged.sql
     Unlogged,
 }
 

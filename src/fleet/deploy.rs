@@ -16,19 +16,9 @@ pub use self::error::{DeployError, DeployErrorKind};
 
 use self::channel::Channel;
 use self::error::Cause;
+pub use crate::cli::options::DeployMode;
 use crate::fleet::binary::{AgentBinary, Mismatch};
 use crate::fleet::hosts::Host;
-
-/// When the binary is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeployMode {
-    /// Where what is there is another, or nothing.
-    Auto,
-    /// To every host.
-    Always,
-    /// To none: what is there is run.
-    Never,
-}
 
 /// What to run, and where it is kept.
 #[derive(Debug, Clone)]

@@ -94,7 +94,7 @@ impl Fleet {
     /// can tell.
     pub async fn count_tickets(&mut self) -> Result<u64, String> {
         let plan = &self.plan.plan;
-        if !plan.verify || !plan.workload.rate_limiting {
+        if !plan.database.verify || !plan.workload.rate_limiting {
             return Err("nobody asked for them".to_owned());
         }
         let counted = |member: &Member| {

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use super::channel::{Heard, What};
 use super::check::Expected;
 use super::member::{Member, News};
-use super::plan::OnHostLoss;
 use super::{Fleet, FleetEvent};
 use crate::agent::protocol::{Event, HEARTBEAT, Order};
+use crate::cli::options::OnHostLoss;
 use crate::clock::now_ns;
 use crate::text::terminal::brief_lines;
 
@@ -147,7 +147,7 @@ impl Fleet {
             t0_there_ns: is_ordered.then(|| self.members[host].t0_there_ns(self.t0_unix_ns)),
             since_t0_ns: if is_ordered { now_ns.saturating_sub(self.t0_unix_ns) } else { 0 },
             stopped: self.stopped,
-            verify: self.plan.plan.verify,
+            verify: self.plan.plan.database.verify,
         }
     }
 

@@ -5,16 +5,13 @@ use std::io::Read;
 use super::MergeError;
 use super::files::{self, ReadError};
 use crate::cli::options::MergeOptions;
-use crate::cli::plan::{Fault, resolve_criteria};
+use crate::cli::plan::criteria;
 use crate::result::RunResult;
 use crate::verdict;
 
 /// Why there is no merged result.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The command line; all faults together.
-    #[error("{}", .0.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n"))]
-    Options(Vec<Fault>),
     /// A file.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -26,12 +23,11 @@ pub enum CommandError {
 /// Merges the results that the options name, and judges the sum. `stdin` is read where one of the files is `-`.
 ///
 /// # Errors
-/// The options make no sense, a file cannot be read, or the results do not belong together.
+/// A file cannot be read, or the results do not belong together.
 pub fn run(options: &MergeOptions, stdin: &mut dyn Read) -> Result<RunResult, CommandError> {
-    let criteria = resolve_criteria(&options.criteria).map_err(CommandError::Options)?;
     files::check_output(&options.files, options.output.as_deref())?;
     let parts = files::read(&options.files, stdin)?;
     let mut result = super::merge(parts, Vec::new())?;
-    verdict::judge(&mut result, &criteria);
+    verdict::judge(&mut result, &criteria(&options.criteria));
     Ok(result)
 }

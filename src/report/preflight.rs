@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::text::wrapped_within;
+use super::layout::wrapped_within;
 use crate::fleet::Member;
 use crate::fleet::clock::comparisons;
 use crate::text::grouped;
@@ -20,9 +20,6 @@ const COLUMNS: [(&str, usize); 7] =
 
 /// Writes a row for each machine, and below it what should be known before load is started; why machines failed only
 /// where it is not told elsewhere. No row is longer than `columns`.
-///
-/// # Errors
-/// The writer's.
 pub fn table(out: &mut impl Write, members: &[Member], with_failures: bool, columns: usize) -> io::Result<()> {
     let names = std::iter::once("Machine").chain(members.iter().map(|member| member.host.name.as_str()));
     let cells = std::iter::once(COLUMNS.map(|(head, _)| head.to_owned())).chain(members.iter().map(cells));

@@ -65,20 +65,20 @@ pub struct Database {
 /// # Errors
 /// The server cannot be reached, or stands behind a pooler that loses prepared statements.
 pub async fn reach(plan: &Plan, server: Option<ThrowawayServer>, tell: Tell<'_>) -> Result<Reached, RunError> {
-    let spec = match (&plan.target, &server) {
+    let spec = match (&plan.database.target, &server) {
         (Target::Existing(spec), _) => (**spec).clone(),
         (Target::Ephemeral, Some(server)) => throwaway_spec(server)?,
         (Target::Ephemeral, None) => unreachable!("start_server comes first"),
     };
     tell(&format!("connecting to {}", spec.describe()));
-    let connector = Connector::new(spec, &plan.application_name)?;
+    let connector = Connector::new(spec, &plan.database.application_name)?;
     let found = match Link::open(&connector).await {
         Ok(mut link) => {
             let found = look(plan, &mut link, &connector).await?;
             link.close().await;
             Some(found)
         }
-        Err(error) if plan.setup.is_some() && error.kind() == ConnectErrorKind::DatabaseMissing => None,
+        Err(error) if plan.database.setup.is_some() && error.kind() == ConnectErrorKind::DatabaseMissing => None,
         Err(error) => return Err(error.into()),
     };
     Ok(Reached { connector, server, found })
@@ -91,10 +91,10 @@ async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Fou
     }
     let identity = preflight::identity(link).await;
     let clock = clock::compare(link).await;
-    if !plan.engine.session.pipeline && !plan.setup_only {
+    if !plan.engine.session.pipeline && !plan.database.setup_only {
         preflight::check_transactions(link).await?;
     }
-    if plan.engine.session.prepared && !plan.setup_only {
+    if plan.engine.session.prepared && !plan.database.setup_only {
         preflight::check_prepared_statements(link, connector).await?;
     }
     let limits = limits::lacking(link).await?;
@@ -131,7 +131,7 @@ impl Reached {
 /// Tables are missing or not ours, the role may not, or `--start-at` passed.
 pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Tell<'_>) -> Result<Database, RunError> {
     let Reached { connector, server, found } = reached;
-    let mut link = schema::connect(&connector, plan.setup.is_some()).await?;
+    let mut link = schema::connect(&connector, plan.database.setup.is_some()).await?;
     let Found { mut info, identity, limits, clock } = match found {
         Some(found) => found,
         None => look(plan, &mut link, &connector).await?,
@@ -139,12 +139,12 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     let connector = connector.with_session_settings(&limits.session_sql);
     tell("marking the tables as in use");
     let claim = Claim::new(plan.test, plan.engine.schedule.share);
-    let (mark, unmarked) = match mark::take(&connector, &mut link, claim, plan.setup.is_some()).await? {
+    let (mark, unmarked) = match mark::take(&connector, &mut link, claim, plan.database.setup.is_some()).await? {
         Marking::Held(mark) => (Some(Arc::new(mark)), None),
         Marking::Impossible(why) => (None, Some(why)),
     };
     let lock = mark.as_ref().map_or("", |mark| mark.lock_sql());
-    if let Some(kind) = plan.setup {
+    if let Some(kind) = plan.database.setup {
         tell(&format!("making sure that the {} tables are there", kind.name()));
         let made = schema::set_up(&mut link, kind, lock).await;
         foreign::explained(&mut link, made).await?;
@@ -153,9 +153,9 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     let kind = foreign::explained(&mut link, checked).await?;
     info.tables = Some(kind.name().to_owned());
     if pool.is_some() {
-        rights::check(&mut link, &plan.workload, plan.reset, plan.verify).await?;
+        rights::check(&mut link, &plan.workload, plan.database.reset, plan.database.verify).await?;
     }
-    if plan.reset && pool.is_some() {
+    if plan.database.reset && pool.is_some() {
         tell("emptying the tables");
         let within = match plan.start_at_unix_ns {
             Some(unix_ns) => Some(left_until(unix_ns).ok_or(RunError::StartMissed)?),
@@ -168,7 +168,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
         let alone = plan.engine.schedule.share == Share::WHOLE;
         schema::fill_pool(&mut link, plan.workload.seed, pool, alone).await?;
     }
-    let tickets_before = match plan.verify && plan.workload.rate_limiting && pool.is_some() {
+    let tickets_before = match plan.database.verify && plan.workload.rate_limiting && pool.is_some() {
         true => {
             Some(verify::tickets_taken(&mut link).await.map_err(|error| schema::error("count the tickets", &error))?)
         }

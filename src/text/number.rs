@@ -64,9 +64,6 @@ impl Decimal {
     }
 
     /// As [`Self::parse`], for counts and rates: `k`, `M` and `G` behind the number multiply it by 10^3, 10^6 and 10^9.
-    ///
-    /// # Errors
-    /// Likewise.
     pub fn parse_count(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let (digits, exponent) = match text.char_indices().next_back() {

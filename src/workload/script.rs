@@ -33,14 +33,13 @@ pub struct SessionOptions {
 }
 
 /// Isolation levels that PostgreSQL tells apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
-    /// READ COMMITTED
+    #[value(aliases = ["read committed", "read_committed"])]
     ReadCommitted,
-    /// REPEATABLE READ
+    #[value(aliases = ["repeatable read", "repeatable_read"])]
     RepeatableRead,
-    /// SERIALIZABLE
     Serializable,
 }
 
