@@ -1,7 +1,8 @@
 //! One run, in order: server → tables → connections → T0 → load → result.
 //!
 //! [`start_server`], [`reach`], [`set_up`] and [`prepare`] make everything ready, one after the other; [`Ready::start`]
-//! begins; [`Live::next`] tells what happens until the result comes. Prints nothing and never exits; what it owns (the throwaway server, connections) goes when it is dropped.
+//! begins; [`Live::next`] tells what happens until the result comes. Prints nothing and never exits; what it owns (the
+//! throwaway server, connections) goes when it is dropped.
 
 mod open;
 
@@ -38,7 +39,7 @@ const HEAD_START: Duration = Duration::from_millis(20);
 /// How long [`Live::verify`] may take.
 pub const VERIFIED_WITHIN: Duration = verify::WITHIN;
 
-/// Connections that a throwaway server keeps beside those of the workers.
+/// Connections of a throwaway server in addition to those of the workers.
 const SPARE_CONNECTIONS: u32 = 20;
 
 /// Why there is no result. Each message is a sentence with a remedy.
@@ -76,7 +77,7 @@ impl RunError {
     }
 }
 
-/// Says what is being done, for whoever wants to know.
+/// Told what is being done.
 pub type Tell<'a> = &'a mut dyn FnMut(&str);
 
 /// Everything ready: only T0 is missing.
@@ -184,7 +185,7 @@ impl Ready {
         &self.config
     }
 
-    /// What the server said of itself, with the tables.
+    /// Version and settings that the server reports, and its tables.
     pub fn server(&self) -> &ServerInfo {
         &self.database.info
     }
@@ -204,7 +205,7 @@ impl Ready {
         self.prepared.phase_names()
     }
 
-    /// What is to be said with the result.
+    /// Said with the result.
     pub fn warnings(&self) -> &[String] {
         &self.database.warnings
     }
@@ -326,7 +327,7 @@ impl Live {
         Ok(event)
     }
 
-    /// Why the run ends itself, where it does.
+    /// Why the run ended itself, if it did.
     pub fn aborted(&self) -> Option<&str> {
         self.aborted.as_deref()
     }
@@ -365,7 +366,7 @@ impl Live {
         Some(TicketCounter { connector, before, tables: self.database.before()?, _mark: self.database.mark.clone() })
     }
 
-    /// Gives the tables up: another test may have them. Nothing is asked of the database after this.
+    /// Gives the tables up: another test may have them. Ask the database nothing after this.
     pub async fn release(&self) {
         if let Some(mark) = &self.database.mark {
             mark.release().await;

@@ -21,7 +21,7 @@ pub fn header(out: &mut dyn Write, header: &Header<'_>) -> io::Result<()> {
 pub struct Header<'a> {
     /// What was asked for.
     pub config: &'a Config,
-    /// What the database said of itself.
+    /// What the database reports of itself.
     pub server: &'a ServerInfo,
     /// The part of the schedule that this process runs.
     pub share: Share,
@@ -91,7 +91,7 @@ impl<'a> Header<'a> {
 pub struct FleetHeader<'a> {
     /// What was asked for; `target_rps` is the rate, and `workers` the connections, of all VMs together.
     pub config: &'a Config,
-    /// What the database said of itself.
+    /// What the database reports of itself.
     pub server: &'a ServerInfo,
     /// Their names, as given.
     pub vms: &'a [String],

@@ -17,10 +17,10 @@ const LEAST_BAR: usize = 6;
 /// How many seconds "the last seconds" are.
 const RECENT_SECONDS: usize = 5;
 
-/// Gathers intervals and tells where the test stands.
+/// Gathers intervals and says how far the test is.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// As the plan has it.
+    /// From the plan.
     length_seconds: u64,
     /// When the window closes.
     planned_seconds: u64,

@@ -25,14 +25,14 @@ use crate::throwaway::ThrowawayServer;
 use crate::verdict::clocks::LIMIT_MS as CLOCK_LIMIT_MS;
 use crate::workload::payload::Pool;
 
-/// A database server that answers, and the throwaway server where it is one. No connection is open.
+/// A database server that answers, perhaps a throwaway server. No connection is open.
 pub struct Reached {
     connector: Connector,
     server: Option<ThrowawayServer>,
     found: Option<Found>,
 }
 
-/// What a database said of itself.
+/// What a database reports of itself.
 struct Found {
     info: ServerInfo,
     identity: Option<String>,
@@ -40,7 +40,7 @@ struct Found {
     clock: Option<ClockVsDatabase>,
 }
 
-/// A database whose tables are ready, and the throwaway server where it is one.
+/// A database whose tables are ready, perhaps on a throwaway server.
 pub struct Database {
     pub(super) connector: Connector,
     pub(super) server: Option<ThrowawayServer>,
@@ -48,7 +48,7 @@ pub struct Database {
     identity: Option<String>,
     pub(super) clock: Option<ClockVsDatabase>,
     pub(super) warnings: Vec<String>,
-    /// [`verify::tickets_taken`] before the run, where it will be asked for again.
+    /// [`verify::tickets_taken`] before the run, if it is needed after it.
     pub(super) tickets_before: Option<u64>,
     /// [`SessionLimits::idle_in_transaction`]
     pub(super) idle_in_transaction: Option<Duration>,
@@ -102,7 +102,7 @@ async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Fou
 }
 
 impl Reached {
-    /// What the server said of itself, without tables; `None` where the database is still to be created.
+    /// What the server reports of itself, without tables; `None` where the database is still to be created.
     pub fn info(&self) -> Option<&ServerInfo> {
         self.found.as_ref().map(|found| &found.info)
     }
@@ -204,12 +204,12 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
 }
 
 impl Database {
-    /// What the tables were before the load, where it is known.
+    /// What the tables were before the load, if it is known.
     pub(super) fn before(&self) -> Option<(Form, Evidence)> {
         self.before.clone().or_else(|| self.mark.as_ref()?.before())
     }
 
-    /// What the server said of itself, with the tables.
+    /// What the server reports of itself, with the tables.
     pub fn info(&self) -> &ServerInfo {
         &self.info
     }
@@ -240,7 +240,7 @@ pub(super) fn start_at_warning(plan: &Plan, clock: Option<ClockVsDatabase>) -> O
     })
 }
 
-/// How long until an instant of the wall clock; `None` where it has passed, or nearly.
+/// How long until an instant of the wall clock; `None` if it has passed, or nearly.
 fn left_until(unix_ns: u64) -> Option<Duration> {
     const LEAST: Duration = Duration::from_millis(50);
     let left = Duration::from_nanos(unix_ns.checked_sub(crate::clock::unix_ns())?);

@@ -11,7 +11,7 @@ pub struct Decimal {
     exponent: i32,
 }
 
-/// Why a number does not fit where it is given.
+/// Why a number is not of use for an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
     /// It has more decimals than the unit holds.
@@ -103,7 +103,7 @@ impl Decimal {
     }
 }
 
-/// The exponent's number; `None` where it is none, or larger than any that is of use.
+/// The exponent; `None` if it is not a whole number.
 fn exponent_of(text: &str) -> Option<i32> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
