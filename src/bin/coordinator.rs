@@ -177,16 +177,17 @@ async fn make_ready(fleet: &mut Fleet) -> Result<()> {
         note(&format!("warning: {HOST_KEYS_OFF}"));
     }
     let all = fleet.members().len();
-    note(&format!("Connecting to {} ...", machines(all)));
+    let is_quiet = fleet.plan().plan.output.quiet;
+    tell(is_quiet, &format!("Connecting to {} ...", machines(all)));
     let mut told = 0;
-    let mut tell = |there: usize| {
+    let mut tell_connected = |there: usize| {
         // Some lines for many machines, none for a few.
         if there >= told + 16 && there < all {
             told = there;
-            note(&format!("  {there} of {all} are there"));
+            tell(is_quiet, &format!("  {there} of {all} are there"));
         }
     };
-    let connected = fleet.connect(&mut tell).await;
+    let connected = fleet.connect(&mut tell_connected).await;
     for warning in fleet.warnings() {
         note(&format!("warning: {warning}"));
     }
@@ -196,15 +197,16 @@ async fn make_ready(fleet: &mut Fleet) -> Result<()> {
     };
     let mut table = Vec::new();
     preflight::table(&mut table, fleet.members(), looked.is_ok(), lines::columns() - 1)?;
-    note(String::from_utf8_lossy(&table).trim_end());
+    tell(is_quiet && looked.is_ok(), String::from_utf8_lossy(&table).trim_end());
     looked?;
-    note("Setting up the database ...");
+    tell(is_quiet, "Setting up the database ...");
     Ok(fleet.set_up().await?)
 }
 
 /// Connections, header, T0.
 async fn begin(fleet: &mut Fleet, json: bool) -> Result<()> {
-    note("Opening connections ...");
+    let is_quiet = fleet.plan().plan.output.quiet;
+    tell(is_quiet, "Opening connections ...");
     fleet.open_connections().await?;
     if !json {
         let mut header = Vec::new();
@@ -212,8 +214,18 @@ async fn begin(fleet: &mut Fleet, json: bool) -> Result<()> {
         say(&format!("\n{}", String::from_utf8_lossy(&header)))?;
     }
     fleet.start().await?;
-    note(&format!("Starting {} ...", machines(fleet.members().iter().filter(|member| member.is_present()).count())));
+    tell(
+        is_quiet,
+        &format!("Starting {} ...", machines(fleet.members().iter().filter(|member| member.is_present()).count())),
+    );
     Ok(())
+}
+
+/// Says how far the test is, unless `--quiet` is given.
+fn tell(is_quiet: bool, line: &str) {
+    if !is_quiet {
+        note(line);
+    }
 }
 
 fn write_header(out: &mut Vec<u8>, fleet: &Fleet) -> io::Result<()> {

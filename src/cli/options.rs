@@ -45,7 +45,6 @@ const EXIT_CODES: &str = "Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or L
     long_about = "Load test for Postgres. Each request is one transaction with four writes (two INSERTs of kilobytes \
                   to megabytes, two UPSERTs), as a TensorZero inference makes them. Requests are due at a steady rate \
                   whether or not earlier ones have been answered, and latency counts from the time a request was due.",
-    after_help = "All options: --help",
     after_long_help = format!(
         "{FORMS}\n\n{EXIT_CODES}\n\n\
          Time limits: connecting and each question before the run, connect_timeout of --postgres-url (10 s); locks on \
@@ -219,7 +218,7 @@ pub struct DataOptions {
     pub output_size_kb: f64,
 
     /// Size of model_inference.raw_response, in KB
-    #[arg(long, value_name = "KB", default_value = "2048", value_parser = values::size_kb)]
+    #[arg(long, value_name = "KB", default_value = "2048", hide_short_help = true, value_parser = values::size_kb)]
     pub raw_response_size_kb: f64,
 
     /// Size of chat_inference.input, in KB

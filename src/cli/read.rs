@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use clap::builder::{OsStringValueParser, Resettable};
+use clap::builder::{PossibleValue, Resettable, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, Command, FromArgMatches};
@@ -24,7 +24,10 @@ pub fn read<T: FromArgMatches>(
     // From here on variables are arguments as well, so that a wrong one can be left out.
     let typed = command.clone().mut_args(|argument| argument.env(Resettable::Reset));
     let mut as_text = command.clone().mut_args(|argument| match argument.get_action().takes_values() {
-        true => argument.value_parser(OsStringValueParser::new()),
+        true => {
+            let known = argument.get_possible_values();
+            argument.value_parser(AnyText { known })
+        }
         false => argument,
     });
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -75,6 +78,24 @@ pub fn all_or_faults<T>(mut faults: Vec<Fault>, resolved: Result<T, Vec<Fault>>)
             faults.extend(more);
             Err(faults)
         }
+    }
+}
+
+/// Takes any text; the help lists the values that are known.
+#[derive(Clone)]
+struct AnyText {
+    known: Vec<PossibleValue>,
+}
+
+impl TypedValueParser for AnyText {
+    type Value = OsString;
+
+    fn parse_ref(&self, _: &Command, _: Option<&Arg>, value: &OsStr) -> Result<OsString, clap::Error> {
+        Ok(value.to_owned())
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        (!self.known.is_empty()).then(|| Box::new(self.known.iter().cloned()) as Box<_>)
     }
 }
 
@@ -179,6 +200,14 @@ mod tests {
         assert!(said[2].starts_with("--slo: 'a' has no '<'; give for example"), "{said:?}");
         assert_eq!(said.len(), 3);
         assert!(options.target.verify && options.load.workers == 7 && options.criteria.slo.len() == 1);
+    }
+
+    #[test]
+    fn the_help_lists_the_known_values() {
+        let help = read::<LoadTestOptions>(&LoadTestOptions::command(), ["p".into(), "--help".into()]).unwrap_err();
+        for word in ["- logged:", "- poisson:", "read-committed"] {
+            assert!(help.to_string().contains(word), "{word} is missing from\n{help}");
+        }
     }
 
     #[test]

@@ -122,8 +122,7 @@ pub(super) fn share(text: &str) -> Result<Share, String> {
 }
 
 pub(super) fn slo(text: &str) -> Result<Slo, String> {
-    let figures = Slo::FIGURES.join(", ");
-    Slo::parse(text).map_err(|problem| format!("{problem}; give for example 'p99<20ms' (figures: {figures})"))
+    Slo::parse(text).map_err(|problem| format!("{problem}; give for example 'p99<20ms'"))
 }
 
 /// What to give where `--start-at` is wrong.

@@ -58,7 +58,6 @@ pub enum OnHostLoss {
     long_about = "Runs one Postgres load test on many VMs. Each is reached over SSH, gets the load_test program where \
                   it lacks it, and runs its share of one schedule; all start at the same instant. The results are \
                   merged exactly: counts are summed, histograms added, percentiles computed from the sum.",
-    after_help = "All options: --help",
     after_long_help = format!(
         "{FORMS}\n\n{EXIT_CODES}\n\n\
          Time limits: to log in, --connect-timeout and 20 s; what a VM does before the load, 30 min a phase; a VM that \

@@ -18,7 +18,8 @@ fn table(command: &Command) -> String {
             group = heading;
             writeln!(text, "| **{heading}** | | |").unwrap();
         }
-        writeln!(text, "| {} | {} | {} |", option(argument), default(argument), meaning(argument)).unwrap();
+        let (default, meaning) = default_and_meaning(argument);
+        writeln!(text, "| {} | {default} | {meaning} |", option(argument)).unwrap();
     }
     text.push('\n');
     text
@@ -39,20 +40,30 @@ fn option(argument: &Arg) -> String {
     names.chain([long]).collect::<Vec<_>>().join(", ")
 }
 
-fn default(argument: &Arg) -> String {
-    let values = argument.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy()));
-    values.collect::<Vec<_>>().join(" ")
-}
-
-/// The whole help text in one cell, with the values that may be given.
-fn meaning(argument: &Arg) -> String {
+/// The default, and the rest of the help text: a default that is no single value stands in the text.
+fn default_and_meaning(argument: &Arg) -> (String, String) {
     let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
-    let mut text = help.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|").replace('<', "&lt;");
+    let (before, rest) = help.split_once("[default: ").unwrap_or((&help, ""));
+    let (described, after) = rest.split_once(']').unwrap_or((rest, ""));
+    let values = argument.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy()));
+    let default = values.chain([described.to_owned()]).filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ");
+    let mut sentences = String::new();
+    for paragraph in [before, after].iter().flat_map(|text| text.split("\n\n")).map(str::trim) {
+        if !paragraph.is_empty() {
+            let separator = if sentences.is_empty() { "" } else { ". " };
+            sentences += &format!("{separator}{}", paragraph.trim_end_matches('.'));
+        }
+    }
+    let mut meaning = cell(&sentences);
     for value in argument.get_possible_values().iter().filter(|_| argument.get_action().takes_values()) {
         let help = value.get_help().map(|help| format!(": {help}")).unwrap_or_default();
-        write!(text, "<br>`{}`{help}", value.get_name()).unwrap();
+        write!(meaning, "<br>`{}`{help}", value.get_name()).unwrap();
     }
-    text
+    (cell(&default), meaning)
+}
+
+fn cell(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|").replace('<', "&lt;")
 }
 
 /// The text with other contents between `<!-- generated: NAME -->` and `<!-- end -->`.
@@ -77,5 +88,17 @@ fn the_documented_options_are_those_of_the_programs() {
         std::fs::write(PATH, wanted).unwrap();
     } else {
         assert!(written == wanted, "docs/options.md is out of date: run UPDATE_DOCS=1 cargo test --lib cli::options");
+    }
+}
+
+#[test]
+fn the_short_help_is_a_screen_and_a_half() {
+    let without_groups =
+        |command: Command| command.mut_args(|argument| argument.help_heading(clap::builder::Resettable::Reset));
+    for command in [LoadTestOptions::command(), CoordinatorOptions::described()] {
+        for columns in [80, 100] {
+            let help = without_groups(command.clone()).term_width(columns).render_help().to_string();
+            assert!(help.lines().count() <= 36, "{columns}:\n{help}");
+        }
     }
 }
