@@ -36,7 +36,6 @@ pub fn hostname() -> String {
     if name.trim().is_empty() { "localhost".to_owned() } else { name }
 }
 
-/// What a process may use here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// How many files it may open; `None` where there is no limit.

@@ -44,7 +44,6 @@ const SPARE_CONNECTIONS: u32 = 20;
 
 /// Why there is no result. Each message is a sentence with a remedy.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
 pub enum RunError {
     #[error(transparent)]
     Throwaway(#[from] ThrowawayError),
@@ -175,12 +174,10 @@ async fn evidence(database: &Database) -> Result<Option<(Form, Evidence)>, RunEr
 }
 
 impl Ready {
-    /// What is about to be run.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// What was asked for.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -205,7 +202,6 @@ impl Ready {
         self.prepared.phase_names()
     }
 
-    /// Said with the result.
     pub fn warnings(&self) -> &[String] {
         &self.database.warnings
     }
@@ -287,7 +283,6 @@ impl TicketCounter {
 }
 
 impl Live {
-    /// T0.
     pub fn epoch(&self) -> Epoch {
         self.running.epoch()
     }

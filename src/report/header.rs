@@ -19,15 +19,12 @@ pub fn header(out: &mut dyn Write, header: &Header<'_>) -> io::Result<()> {
 /// What the header says.
 #[derive(Clone, Debug)]
 pub struct Header<'a> {
-    /// What was asked for.
     pub config: &'a Config,
     /// What the database reports of itself.
     pub server: &'a ServerInfo,
     /// The part of the schedule that this process runs.
     pub share: Share,
-    /// The container that is watched.
     pub container: Option<&'a str>,
-    /// Where the connection string came from.
     pub target_from: Option<&'a str>,
 }
 

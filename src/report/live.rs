@@ -139,7 +139,6 @@ impl Progress {
         cut(&joined(&parts), columns)
     }
 
-    /// What the last seconds were like.
     pub fn recent(&self) -> String {
         let Figures { seconds, rps, latency: [p50, p99], errors, late } = self.figures();
         let late = late.map(|late| format!(", {late}")).unwrap_or_default();

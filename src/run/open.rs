@@ -50,9 +50,7 @@ pub struct Database {
     pub(super) warnings: Vec<String>,
     /// [`verify::tickets_taken`] before the run, if it is needed after it.
     pub(super) tickets_before: Option<u64>,
-    /// [`SessionLimits::idle_in_transaction`]
     pub(super) idle_in_transaction: Option<Duration>,
-    /// [`SessionLimits::is_pooled`]
     pub(super) is_pooled: bool,
     /// What the tables are before the load, where all processes of the test have emptied them by then.
     pub(super) before: Option<(Form, Evidence)>,
