@@ -61,7 +61,7 @@ fleet_up 127.0.1.1 127.0.1.2 127.0.1.3
 arguments=(--vms '127.0.1.[1-3]' --ssh-config "$ssh_config" --rps 20 --workers 2 "${load[@]}" "$@")
 say "coordinator ${arguments[*]}"
 cd "$called_from"
-# In the environment, from which coordinator removes it at once.
+# In the environment, which only this user and root can read.
 export POSTGRES_URL=$postgres_url
 status=0
 fleet_run "$coordinator" "${arguments[@]}" || status=$?

@@ -1,8 +1,13 @@
-//! What was asked for: the command lines as typed, and what they mean.
+//! What was asked for: the command lines, and what they mean.
 //!
-//! - [`options`]: raw values and help texts. [`plan`]: the resolved plan of a run, or all that is wrong with the options.
-//! - [`handover`]: takes passwords out of the arguments and the environment of the process.
+//! - [`options`]: options with their types and help texts. [`values`]: what may be typed for one option.
+//! - [`read`]: a command line → options, and all that is wrong with it. [`plan`]: options → the plan of a run.
+//! - [`handover`]: takes the connection string out of the arguments of the process.
 
 pub mod handover;
 pub mod options;
 pub mod plan;
+mod read;
+pub mod values;
+
+pub use read::{all_or_faults, read};

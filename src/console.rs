@@ -8,17 +8,21 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::cli::plan::Fault;
+use crate::cli::values::Fault;
 use crate::measure::outcome::chain;
-use crate::report::outputs::OutputError;
-use crate::report::text;
+use crate::report::exporter::Exporter;
+use crate::report::json::JsonDocument;
+use crate::report::output_file::OutputError;
+use crate::report::text::TextReport;
 use crate::result::{Accounting, RunResult, Status};
 use crate::text::terminal;
 
 pub mod fleet;
 mod fleet_screen;
 pub mod lines;
+pub mod load_test;
 pub mod merge;
+mod screen;
 
 /// DEGRADED, FAILED, INVALID or LOST WRITES.
 pub const NOT_PASSED: u8 = 1;
@@ -50,18 +54,18 @@ pub fn stopping(signals: u32) -> &'static str {
 /// How long [`note`] waits for somebody to read.
 const NOTE_WITHIN: Duration = Duration::from_secs(1);
 
-/// Whether nobody has read in time what was last to be said. Then nobody is waited for any more, until somebody reads.
+/// Whether the last line was not read in time. Then no further line waits, until somebody reads.
 static UNREAD: AtomicBool = AtomicBool::new(false);
 
-/// Writes a line to stderr, where somebody still reads it: a terminal that is gone or stopped (Ctrl-S) is no reason to
-/// stop.
+/// Writes a line to stderr if somebody still reads it: a terminal that is gone or stopped (Ctrl-S) must not stop the
+/// program.
 pub fn note(line: &str) {
     if is_read() {
         let _ = writeln!(io::stderr(), "{line}");
     }
 }
 
-/// Whether somebody reads stderr. Waits a second for that, but not again and again.
+/// Whether somebody reads stderr. Waits a second for that, once.
 pub fn is_read() -> bool {
     let limit = if UNREAD.load(Ordering::Relaxed) { Duration::ZERO } else { NOTE_WITHIN };
     let is_read = is_read_within(limit);
@@ -69,8 +73,8 @@ pub fn is_read() -> bool {
     is_read
 }
 
-/// Whether stderr takes something within a time. A terminal that is stopped takes nothing, and neither does a full pipe
-/// that nobody reads; whoever writes to it nevertheless stands still for as long.
+/// Whether stderr takes a line within a time. A stopped terminal does not, and neither does a full pipe that nobody reads:
+/// a write to either would block.
 pub fn is_read_within(limit: Duration) -> bool {
     let stderr = io::stderr();
     let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
@@ -78,7 +82,7 @@ pub fn is_read_within(limit: Duration) -> bool {
     !matches!(poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&limit)), Ok(0) | Err(Errno::INTR))
 }
 
-/// Writes to stdout. Whoever closes a pipe early does not want the rest.
+/// Writes to stdout. A pipe that was closed early is not an error.
 ///
 /// # Errors
 /// The disk is full, for one.
@@ -96,26 +100,21 @@ fn write_out(text: &str) -> io::Result<bool> {
     }
 }
 
-/// Writes the result to stdout: as one JSON document, or as the report. Stderr tells what came out where nobody reads
-/// stdout any more, and beside a document that is not PASSED.
-///
-/// # Errors
-/// As [`say`].
+/// Writes the result to stdout: as one JSON document, or as the report. Stderr has the verdict if nobody reads stdout any
+/// more, and in addition to a document that is not PASSED.
 pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
     let verdict = format!("STATUS: {} - {}", result.status, terminal::printable(&result.reason));
-    // A person who sends the document to a file sees nothing else. Said before the document: where both streams go to one
-    // file, as in the logs of a container, nothing may stand behind it.
+    // A person who sends the document to a file sees nothing else. It comes first: if both streams go to one file, as in
+    // the logs of a container, nothing may follow the document.
     let is_told = json && result.status != Status::Passed;
     if is_told {
         note(&verdict);
     }
-    let is_read = if json {
-        write_out(&format!("{}\n", terminal::printable_json(&serde_json::to_string(result)?)))?
-    } else {
-        let mut report = Vec::new();
-        text::report(&mut report, result)?;
-        write_out(&String::from_utf8_lossy(&report))?
-    };
+    let mut exporter: Box<dyn Exporter> =
+        if json { Box::new(JsonDocument { is_indented: false }) } else { Box::new(TextReport) };
+    let mut text = Vec::new();
+    exporter.finish(&mut text, result)?;
+    let is_read = write_out(&String::from_utf8_lossy(&text))?;
     if !is_read {
         let Accounting { scheduled, ok, .. } = result.accounting;
         note(&format!(
@@ -138,7 +137,7 @@ pub fn code_of(result: &RunResult, was_stopped: bool) -> u8 {
     }
 }
 
-/// The code for an output that cannot be had.
+/// The code for an output that cannot be opened or written.
 pub fn code_of_output(error: &OutputError) -> u8 {
     match error {
         OutputError::System { .. } => COULD_NOT_RUN,
@@ -153,17 +152,9 @@ pub fn refuse(faults: &[Fault], program: &str) -> u8 {
     WRONG_USE
 }
 
-/// What is not even a command line; and help and version, which are no errors. Returns the code.
+/// A command line that cannot be understood; also help and version, which are not errors. Returns the code.
 pub fn wrong_use(error: &clap::Error, program: &str) -> u8 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    if error.kind() == clap::error::ErrorKind::InvalidUtf8 {
-        // clap does not say which one. A name is repeated, a value is not.
-        note(&format!(
-            "error: {} not UTF-8: give it in UTF-8\n\nFor all options, try '{program} --help'.",
-            not_utf8(&arguments)
-        ));
-        return WRONG_USE;
-    }
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let looks_secret = |argument: &std::borrow::Cow<str>| argument.contains("://") || argument.contains("password=");
     if error.use_stderr() && arguments.iter().any(looks_secret) {
@@ -182,42 +173,7 @@ pub fn wrong_use(error: &clap::Error, program: &str) -> u8 {
     if error.use_stderr() { WRONG_USE } else { 0 }
 }
 
-/// The first argument that is not UTF-8, by the name of its option.
-fn not_utf8(arguments: &[OsString]) -> String {
-    let Some(at) = arguments.iter().position(|argument| argument.to_str().is_none()) else {
-        return "a variable of the environment is".to_owned();
-    };
-    let shown = arguments[at].to_string_lossy();
-    let before = at.checked_sub(1).and_then(|at| arguments[at].to_str());
-    let name = match shown.split_once('=') {
-        Some((name, _)) if name.starts_with("--") => Some(name),
-        _ => before.filter(|before| before.starts_with("--") && !before.contains('=')),
-    };
-    match name {
-        Some(name) => format!("the value of {} is", terminal::printable(name)),
-        None => "an argument is".to_owned(),
-    }
-}
-
 /// An error with its causes, each once, on as many lines as they have.
 pub fn say_error(error: &anyhow::Error) {
     note(&format!("error: {}", terminal::printable_lines(&chain(error.as_ref()))));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::ffi::OsStringExt;
-
-    #[test]
-    fn an_argument_that_is_not_utf8_is_named() {
-        let told = |arguments: &[&[u8]]| {
-            let arguments: Vec<_> = arguments.iter().map(|argument| OsString::from_vec(argument.to_vec())).collect();
-            not_utf8(&arguments)
-        };
-        assert_eq!(told(&[b"p", b"--rps", b"\xff"]), "the value of --rps is");
-        assert_eq!(told(&[b"p", b"--postgres-url=postgres://u:hunter2\xff@h"]), "the value of --postgres-url is");
-        assert_eq!(told(&[b"p", b"\xff"]), "an argument is");
-        assert_eq!(told(&[b"p"]), "a variable of the environment is");
-    }
 }

@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::agent::protocol::{Order, PlanOrder, ReadyToRun};
+use crate::cli::options::OnHostLoss;
 use crate::clock::{duration_ns, now_ns};
 use crate::database::mark;
 use crate::merge;
@@ -45,7 +46,7 @@ use error::STARTING;
 pub use event::FleetEvent;
 pub use finish::HOST_KEYS_OFF;
 use listen::{Hearing, RESULT_WITHIN};
-use plan::{FleetPlan, OnHostLoss};
+use plan::FleetPlan;
 use ssh::Sessions;
 pub use vm::Vm;
 
@@ -145,9 +146,9 @@ impl Fleet {
     /// All VMs that cannot go on.
     pub async fn preflight(&mut self) -> Result<(), FleetError> {
         let mut options = self.plan.options.clone();
-        if self.plan.plan.setup_only {
+        if self.plan.plan.database.setup_only {
             // An agent is asked for one phase after the other, so it need not know that there will be no load.
-            "1".clone_into(&mut options.load.duration);
+            options.load.duration = Duration::from_secs(1);
         }
         let test = mark::random_test();
         for index in self.present() {
@@ -163,7 +164,7 @@ impl Fleet {
         self.until_all_in_time(&all, PHASE_WITHIN, "look at the database", Vm::has_looked).await;
         self.compare_clocks().await;
         self.lose_with_wild_clocks();
-        if !self.plan.plan.setup_only {
+        if !self.plan.plan.database.setup_only {
             self.lose_unlike(|vm| vm.preflight()?.database.clone(), |first, _, _| other_server(first));
         }
         self.all_or("looking at the database")
@@ -257,7 +258,7 @@ impl Fleet {
 
     /// How long after the end of the window all results have to be there.
     fn result_within(&self) -> Duration {
-        let verified_within = if self.plan.plan.verify { VERIFIED_WITHIN } else { Duration::ZERO };
+        let verified_within = if self.plan.plan.database.verify { VERIFIED_WITHIN } else { Duration::ZERO };
         self.plan.plan.engine.drain.saturating_add(RESULT_WITHIN).saturating_add(verified_within)
     }
 

@@ -23,11 +23,11 @@
 //! - [`result`]: the versioned JSON document of one VM or of many. Pure.
 //! - [`verdict`]: status, reason, warnings, advice. Pure.
 //! - [`database`]: what a run asks of the database before and after the load: tables, rights, marks, verification.
-//! - [`cli`]: options as typed, and the plan that they mean. [`machine`]: open files and memory of this machine.
+//! - [`cli`]: options with their types and help, and the plan that they mean. [`machine`]: open files and memory of this machine.
 //! - [`merge`]: many results → one. Pure, except that it reads the files.
 //! - [`run`]: one run from a plan to a result. [`agent`]: the same run, led by a coordinator; the protocol between both.
 //! - [`fleet`]: the coordinator's side: which VMs, SSH to them, how the program gets there, the phases of a test.
-//! - [`report`]: result → text, live lines, files. [`console`]: what both programs say, and their exit codes.
+//! - [`report`]: result → text, JSON, interval log; live lines. [`console`]: what both programs say, and their exit codes.
 //!
 //! Pure modules know no tokio, no clock and no socket. Only the binaries print and exit. Times are nanoseconds of the
 //! monotonic clock inside, microseconds in histograms, milliseconds in what people and scripts read; names say which.

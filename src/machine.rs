@@ -1,5 +1,5 @@
-//! What this machine has, and whether a run gets by with it: open files and memory. Asked before anything is done, so
-//! that a shortage is a sentence with a remedy, and not a run that fails in its middle.
+//! What this machine has, and whether a run fits into it: open files and memory. Checked before anything is done, so that
+//! a shortage is a sentence with a remedy instead of a run that fails halfway.
 //!
 //! [`check`] is pure; [`Room::of_process`] and [`raise_open_files`] ask the system.
 
@@ -32,11 +32,10 @@ const FILES_BESIDE: u64 = 8;
 
 /// What this machine calls itself. Results name it, and `merge` refuses one without a name.
 pub fn hostname() -> String {
-    let name = gethostname::gethostname().to_string_lossy().into_owned();
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.trim().is_empty() { "localhost".to_owned() } else { name }
 }
 
-/// What a process may use here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// How many files it may open; `None` where there is no limit.
@@ -68,34 +67,26 @@ fn open_already() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(3, |files| (files.count() as u64).saturating_sub(1))
 }
 
-/// Whether a run gets by with what there is. What the database's server takes is not counted, even where it is on this
-/// machine.
+/// Whether a run fits into what there is. What a database server on this machine takes is not counted.
 ///
 /// # Errors
 /// A sentence for each thing that is short, with the flags and how much it takes.
 pub fn check(plan: &Plan, room: &Room) -> Result<(), String> {
     let mut engine = plan.engine.clone();
-    if plan.setup_only {
+    if plan.database.setup_only {
         (engine.workers, engine.threads) = (0, 0);
     }
     let files = check_open_files(&engine, files_per_worker(plan), room);
-    let memory = memory::check(&engine, &plan.workload, is_on_unix_sockets(&plan.target), room.memory.as_ref());
+    let memory = memory::check(&engine, &plan.workload, room.memory);
     let lacking: Vec<String> = [files, memory].into_iter().filter_map(Result::err).collect();
     if lacking.is_empty() { Ok(()) } else { Err(lacking.join("; ")) }
-}
-
-fn is_on_unix_sockets(target: &Target) -> bool {
-    match target {
-        Target::Ephemeral => true,
-        Target::Existing(spec) => spec.hosts.iter().any(|host| !matches!(host.host, Host::Tcp(_))),
-    }
 }
 
 /// A worker has a descriptor more while its socket is full, while it looks up a name in order to connect anew, or while
 /// the server is asked to cancel a request that was given up.
 fn files_per_worker(plan: &Plan) -> u64 {
     let is_large = plan.workload.document_bytes() > SMALL_REQUEST_BYTES;
-    let looks_up = match &plan.target {
+    let looks_up = match &plan.database.target {
         Target::Ephemeral => false,
         Target::Existing(spec) => spec.hosts.iter().any(has_name),
     };

@@ -1,11 +1,18 @@
-//! From a result to something that people read. Writes to an `impl Write` or returns text; never prints.
+//! From a result to something that people and programs read. Writes to a writer or returns text; never prints.
+//!
+//! - [`exporter`]: the interface of a format. [`json`], [`hdr_log`], [`text`]: the formats. [`exporters`]: the files of a run.
+//! - [`header`], [`preflight`], [`live`], [`live_fleet`]: what is said before and during the load.
 
-pub mod fleet;
+pub mod exporter;
+pub mod exporters;
 pub mod hdr_log;
+pub mod header;
 mod headline;
+pub mod json;
+mod layout;
 pub mod live;
 pub mod live_fleet;
-mod output_file;
-pub mod outputs;
+pub mod output_file;
 pub mod preflight;
 pub mod text;
+mod vms;

@@ -1,7 +1,8 @@
 //! One run, in order: server → tables → connections → T0 → load → result.
 //!
 //! [`start_server`], [`reach`], [`set_up`] and [`prepare`] make everything ready, one after the other; [`Ready::start`]
-//! begins; [`Live::next`] tells what happens until the result comes. Prints nothing and never exits; what it owns (the throwaway server, connections) goes when it is dropped.
+//! begins; [`Live::next`] tells what happens until the result comes. Prints nothing and never exits; what it owns (the
+//! throwaway server, connections) goes when it is dropped.
 
 mod open;
 
@@ -20,7 +21,8 @@ use crate::database::schema::SchemaError;
 use crate::database::verify;
 use crate::engine::session::OpenError;
 use crate::engine::{self, EngineDied, Event, PrepareError, Prepared, Running};
-use crate::monitor::docker::{ContainerError, ContainerMonitor, ContainerSample, ContainerUsage};
+use crate::monitor::Monitors;
+use crate::monitor::docker::ContainerError;
 use crate::postgres::connect::{ConnectError, ConnectErrorKind, Connector};
 use crate::postgres::link::{Link, LinkError};
 use crate::result::{self, AccountingError, ClockVsDatabase, Config, Context, RunResult, ServerInfo, Verification};
@@ -38,12 +40,11 @@ const HEAD_START: Duration = Duration::from_millis(20);
 /// How long [`Live::verify`] may take.
 pub const VERIFIED_WITHIN: Duration = verify::WITHIN;
 
-/// Connections that a throwaway server keeps beside those of the workers.
+/// Connections of a throwaway server in addition to those of the workers.
 const SPARE_CONNECTIONS: u32 = 20;
 
 /// Why there is no result. Each message is a sentence with a remedy.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
 pub enum RunError {
     #[error(transparent)]
     Throwaway(#[from] ThrowawayError),
@@ -76,7 +77,7 @@ impl RunError {
     }
 }
 
-/// Says what is being done, for whoever wants to know.
+/// Told what is being done.
 pub type Tell<'a> = &'a mut dyn FnMut(&str);
 
 /// Everything ready: only T0 is missing.
@@ -86,7 +87,7 @@ pub struct Ready {
     config: Config,
     maker: RequestMaker,
     prepared: Prepared,
-    container: Option<ContainerMonitor>,
+    monitors: Monitors,
 }
 
 /// Starts the throwaway server, if one is asked for. Blocks for some seconds.
@@ -94,7 +95,7 @@ pub struct Ready {
 /// # Errors
 /// PostgreSQL is not installed, or does not start.
 pub fn start_server(plan: &Plan) -> Result<Option<ThrowawayServer>, RunError> {
-    match plan.target {
+    match plan.database.target {
         Target::Existing(_) => Ok(None),
         Target::Ephemeral => {
             let workers = u32::try_from(plan.engine.workers).unwrap_or(u32::MAX);
@@ -109,11 +110,8 @@ pub fn start_server(plan: &Plan) -> Result<Option<ThrowawayServer>, RunError> {
 /// # Errors
 /// One could not be opened, or there is no such container.
 pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<'_>) -> Result<Ready, RunError> {
-    let container = match &plan.docker_container {
-        Some(name) => Some(ContainerMonitor::attach(name).await?),
-        None => None,
-    };
-    let before = if plan.verify { baseline(&database, &plan.workload).await? } else { None };
+    let monitors = Monitors::attach(plan.docker_container.as_deref()).await?;
+    let before = if plan.database.verify { baseline(&database, &plan.workload).await? } else { None };
     tell(&format!("opening {} connections", plan.engine.workers));
     let nonce = RandomState::new().hash_one(std::process::id());
     let maker = RequestMaker::new(plan.workload, plan.engine.schedule.seed, pool, nonce);
@@ -150,7 +148,7 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
         None => database.connector.spec().describe(),
     };
     let config = plan.config(target);
-    Ok(Ready { plan, database, config, maker, prepared, container })
+    Ok(Ready { plan, database, config, maker, prepared, monitors })
 }
 
 /// How often the load's connections are tried once the mark has been given up for them, and the pause before.
@@ -174,17 +172,15 @@ async fn baseline(database: &Database, workload: &Workload) -> Result<Option<Bas
 }
 
 impl Ready {
-    /// What is about to be run.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// What was asked for.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What the server said of itself, with the tables.
+    /// Version and settings that the server reports, and its tables.
     pub fn server(&self) -> &ServerInfo {
         &self.database.info
     }
@@ -204,7 +200,6 @@ impl Ready {
         self.prepared.phase_names()
     }
 
-    /// What is to be said with the result.
     pub fn warnings(&self) -> &[String] {
         &self.database.warnings
     }
@@ -224,10 +219,12 @@ impl Ready {
     /// Lets the threads go, which wait for T0; it should not have passed yet.
     pub fn start_at(self, epoch: Epoch) -> Live {
         let schedule = &self.plan.engine.schedule;
-        let window_ns = [schedule.warmup_ns, schedule.end_ns()].map(|ns| epoch.mono_ns.saturating_add(ns));
+        let [from_ns, to_ns] = [schedule.warmup_ns, schedule.end_ns()].map(|ns| epoch.mono_ns.saturating_add(ns));
+        let mut monitors = self.monitors;
+        monitors.expect_window(from_ns, to_ns);
         Live {
             running: self.prepared.start(epoch),
-            watched: Watched { container: self.container, window_ns, ends_next: false, usage: None },
+            monitors,
             plan: self.plan,
             config: self.config,
             maker: self.maker,
@@ -248,7 +245,7 @@ pub fn aborts(limit: Option<u64>, failed: u64) -> Option<String> {
 /// A run under way.
 pub struct Live {
     running: Running,
-    watched: Watched,
+    monitors: Monitors,
     plan: Plan,
     config: Config,
     maker: RequestMaker,
@@ -280,41 +277,14 @@ impl TotalCounter {
     }
 }
 
-/// A container and the window in which it counts.
-struct Watched {
-    container: Option<ContainerMonitor>,
-    /// Start and end of the measured window on the monotonic clock.
-    window_ns: [u64; 2],
-    ends_next: bool,
-    usage: Option<ContainerUsage>,
-}
-
-impl Watched {
-    /// The container, and when the window next begins or ends.
-    fn next_mark(&self) -> Option<(&ContainerMonitor, u64)> {
-        let container = self.container.as_ref().filter(|_| self.usage.is_none())?;
-        Some((container, self.window_ns[usize::from(self.ends_next)]))
-    }
-
-    fn end(&mut self) {
-        self.usage = self.usage.take().or_else(|| self.container.as_ref().map(ContainerMonitor::usage));
-    }
-
-    fn into_usage(mut self) -> Option<ContainerUsage> {
-        self.end();
-        self.usage
-    }
-}
-
 impl Live {
-    /// T0.
     pub fn epoch(&self) -> Epoch {
         self.running.epoch()
     }
 
     /// The first stop closes the window and waits for what is in flight; the second one abandons it.
     pub fn stop(&mut self, at_once: bool) {
-        self.watched.end();
+        self.monitors.close();
         if at_once { self.running.abort() } else { self.running.interrupt() }
     }
 
@@ -323,9 +293,9 @@ impl Live {
         self.plan.engine.schedule.end_ns().div_ceil(1_000_000_000)
     }
 
-    /// The container's newest reading.
-    pub fn container(&self) -> Option<ContainerSample> {
-        self.watched.container.as_ref().and_then(ContainerMonitor::latest)
+    /// The newest readings of the monitors, for the live line.
+    pub fn watched(&self) -> Vec<String> {
+        self.monitors.live()
     }
 
     /// Waits for what happens next. May be dropped and called again.
@@ -333,7 +303,10 @@ impl Live {
     /// # Errors
     /// A generator thread has panicked.
     pub async fn next(&mut self) -> Result<Event, RunError> {
-        let event = self.next_event().await?;
+        let event = tokio::select! {
+            event = self.running.next() => event?,
+            never = self.monitors.follow() => match never {},
+        };
         if let Event::Second { recorded, .. } = &event {
             self.failed = self.failed.saturating_add(recorded.counters.errors());
             if let Some(reason) = aborts(self.plan.abort_on_errors, self.failed).filter(|_| self.aborted.is_none()) {
@@ -344,32 +317,14 @@ impl Live {
         Ok(event)
     }
 
-    async fn next_event(&mut self) -> Result<Event, RunError> {
-        loop {
-            let Some((container, at_ns)) = self.watched.next_mark() else {
-                return Ok(self.running.next().await?);
-            };
-            let left = Duration::from_nanos(at_ns.saturating_sub(crate::clock::now_ns()));
-            tokio::select! {
-                event = self.running.next() => return Ok(event?),
-                () = tokio::time::sleep(left) => {}
-            }
-            match self.watched.ends_next {
-                false => container.mark_start(),
-                true => self.watched.usage = Some(container.usage()),
-            }
-            self.watched.ends_next = true;
-        }
-    }
-
-    /// Why the run ends itself, where it does.
+    /// Why the run ended itself, if it did.
     pub fn aborted(&self) -> Option<&str> {
         self.aborted.as_deref()
     }
 
     /// What the database holds of a run that has finished, where the plan asks for it. Takes up to [`VERIFIED_WITHIN`].
     pub async fn verify(&self, record: &engine::RunRecord) -> Option<Verification> {
-        if !self.plan.verify {
+        if !self.plan.database.verify {
             return None;
         }
         let recorder = &record.recorder;
@@ -405,7 +360,7 @@ impl Live {
         })
     }
 
-    /// Gives the tables up: another test may have them. Nothing is asked of the database after this.
+    /// Gives the tables up: another test may have them. Ask the database nothing after this.
     pub async fn release(&self) {
         if let Some(mark) = &self.database.mark {
             mark.release().await;
@@ -416,7 +371,8 @@ impl Live {
     pub fn unverified(&self, record: &engine::RunRecord) -> Option<Verification> {
         let counters = record.recorder.counters;
         let (acknowledged, unsettled) = (counters.acknowledged(), counters.unsettled());
-        self.plan.verify.then(|| Verification::failed(acknowledged, unsettled, "it was interrupted".to_owned()))
+        let failed = || Verification::failed(acknowledged, unsettled, "it was interrupted".to_owned());
+        self.plan.database.verify.then(failed)
     }
 
     /// The result of a run that has finished, judged; `stopped` tells whether a signal came before its end. Removes the
@@ -439,7 +395,7 @@ impl Live {
             server: self.database.info,
             clock_vs_database: self.database.clock,
             schedule: self.plan.engine.schedule,
-            container: self.watched.into_usage(),
+            container: self.monitors.into_findings().container,
             verification,
             aborted: self.aborted,
             warnings,

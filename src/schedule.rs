@@ -18,7 +18,8 @@ pub const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const MICRO: u128 = 1_000_000;
 
 /// Requests per second of the whole test, in millionths, so that `0.5` or `33.3` are exact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Rate {
     micro_per_s: u64,
 }
@@ -84,6 +85,20 @@ impl std::fmt::Display for Rate {
     }
 }
 
+impl TryFrom<String> for Rate {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Rate> for String {
+    fn from(rate: Rate) -> Self {
+        rate.to_string()
+    }
+}
+
 /// Which part of one schedule this process runs: slots `k` with `k % of == index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -110,13 +125,13 @@ impl Share {
 }
 
 /// How the slots are spread over time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Arrival {
-    /// Evenly: slot `k` is due at `k / rate`.
+    /// evenly: slot k is due at k / rate
     Constant,
-    /// With exponential gaps drawn from the seed: a Poisson process of that rate.
+    /// random, as from many independent callers: exponential gaps drawn from the seed
     Poisson,
 }
 

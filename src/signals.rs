@@ -17,7 +17,7 @@ pub struct Stops {
 }
 
 impl Stops {
-    /// From here on the signals no longer end the process. To be called before anything else handles them.
+    /// From here on the signals no longer end the process. Call it before anything else handles them.
     ///
     /// # Errors
     /// The system does not let them be handled.

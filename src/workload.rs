@@ -12,6 +12,7 @@ pub mod batch;
 mod ids;
 pub mod payload;
 pub mod script;
+pub(crate) mod size;
 pub mod table;
 mod tensorzero;
 

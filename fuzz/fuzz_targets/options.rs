@@ -3,27 +3,30 @@
 
 use std::ffi::OsString;
 
-use clap::Parser;
+use clap::CommandFactory;
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::database::conninfo::Environment;
+use postgres_load_test::cli::options::{CoordinatorOptions, LoadTestOptions};
+use postgres_load_test::cli::plan::Plan;
+use postgres_load_test::cli::values::Fault;
+use postgres_load_test::cli::{all_or_faults, read};
 use postgres_load_test::fleet::plan::FleetPlan;
-use postgres_load_test::handover::Secrets;
-use postgres_load_test::options::{CoordinatorOptions, LoadTestOptions};
-use postgres_load_test::plan::{Fault, Plan};
+use postgres_load_test::postgres::conninfo::Environment;
 
 const NOW: u64 = 1_800_000_000_000_000_000;
 
 fuzz_target!(|text: &str| {
-    let arguments = || std::iter::once("program").chain(text.lines());
-    if let Ok(options) = LoadTestOptions::try_parse_from(arguments()) {
-        match Plan::resolve(&options, &Environment::of_user("me"), NOW, 4) {
+    let arguments = || std::iter::once("program").chain(text.lines()).map(OsString::from);
+    let environment = Environment::of_user("me");
+    if let Ok((options, faults)) = read::<LoadTestOptions>(&LoadTestOptions::command(), arguments()) {
+        match all_or_faults(faults, Plan::resolve(&options, &environment, NOW, 4)) {
             Ok(plan) => _ = plan.config("db".to_owned()),
             Err(faults) => told(&faults),
         }
     }
-    if let Ok(options) = CoordinatorOptions::parse_from_arguments(arguments().map(OsString::from)) {
+    if let Ok((options, faults)) = CoordinatorOptions::parse_from_arguments(arguments()) {
         let read_file = |_: &std::path::Path| Ok(text.to_owned());
-        if let Err(faults) = FleetPlan::resolve(&options, &Secrets::default(), &Environment::of_user("me"), NOW, &read_file) {
+        let resolved = FleetPlan::resolve(&options, &environment, NOW, &read_file);
+        if let Err(faults) = all_or_faults(faults, resolved) {
             told(&faults);
         }
     }

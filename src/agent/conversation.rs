@@ -300,7 +300,7 @@ fn resolve(order: PlanOrder) -> Result<Plan, End> {
         "--docker-container: only load_test itself watches a container; leave it out",
     );
     refuse(options.part.share.is_some(), "--share: the coordinator gives each machine its share; leave it out");
-    refuse(options.part.start_at.is_some(), "--start-at: the coordinator says when to begin; leave it out");
+    refuse(options.part.start_at_unix_ns.is_some(), "--start-at: the coordinator says when to begin; leave it out");
     refuse(
         share.of == 0 || share.of > MOST_SHARES || share.index >= share.of,
         "the coordinator gave a share that does not exist; are coordinator and agent of one version?",
@@ -316,7 +316,7 @@ fn resolve(order: PlanOrder) -> Result<Plan, End> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let resolved = Plan::resolve(&options, &environment, clock::unix_ns(), processors);
     let plan = match resolved {
-        Ok(plan) if plan.setup_only => {
+        Ok(plan) if plan.database.setup_only => {
             faults.push("--duration: 0 measures nothing; give a longer one".to_owned());
             None
         }
@@ -328,7 +328,7 @@ fn resolve(order: PlanOrder) -> Result<Plan, End> {
     };
     match plan.filter(|_| faults.is_empty()) {
         Some(plan) => {
-            debug_assert!(matches!(plan.target, Target::Existing(_)));
+            debug_assert!(matches!(plan.database.target, Target::Existing(_)));
             Ok(plan.coordinated(test, share, options.target.no_reset))
         }
         None => Err(End::Failed(faults.join("; "))),

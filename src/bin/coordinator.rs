@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use postgres_load_test::cli::handover;
 use postgres_load_test::cli::options::CoordinatorOptions;
+use postgres_load_test::cli::{self, handover};
 use postgres_load_test::console::{self, BUG, COULD_NOT_RUN, INTERRUPTED, Stopped, code_of_output, note};
 use postgres_load_test::fleet::plan::FleetPlan;
 use postgres_load_test::fleet::{FleetError, hosts};
@@ -23,25 +23,23 @@ fn main() -> ExitCode {
 }
 
 fn coordinator(arguments: Vec<OsString>) -> u8 {
-    let (secrets, arguments) = match handover::hide_secrets(arguments) {
-        Ok(split) => split,
-        Err(error) => {
-            note(&format!("error: the connection string could not be taken out of sight: {error}"));
-            return COULD_NOT_RUN;
-        }
-    };
+    if let Err(error) = handover::hide_connection_string(&arguments) {
+        note(&format!("error: the connection string could not be hidden: {error}"));
+        return COULD_NOT_RUN;
+    }
     // Some descriptors for each VM.
     machine::raise_open_files();
-    let options = match CoordinatorOptions::parse_from_arguments(arguments) {
-        Ok(options) => options,
+    let (mut options, faults) = match CoordinatorOptions::parse_from_arguments(arguments) {
+        Ok(read) => read,
         Err(error) => return console::wrong_use(&error, PROGRAM),
     };
-    let environment = secrets.put_back(Environment::of_process());
-    let plan = match FleetPlan::resolve(&options, &secrets, &environment, clock::unix_ns(), &hosts::read_list) {
+    options.target.is_url_from_variable = handover::url_name() == handover::URL_VARIABLE;
+    let plan = FleetPlan::resolve(&options, &Environment::of_process(), clock::unix_ns(), &hosts::read_list);
+    let plan = match cli::all_or_faults(faults, plan) {
         Ok(plan) => plan,
         Err(faults) => return console::refuse(&faults, PROGRAM),
     };
-    let hint = plan.plan.hint;
+    let hint = plan.plan.database.hint;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(console::fleet::coordinate(plan)));
     outcome.unwrap_or_else(|error| {

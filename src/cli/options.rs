@@ -1,31 +1,38 @@
-//! The command lines, as typed: raw values and help texts. No I/O, no judgement.
+//! The options of the programs: types, defaults and help texts. No I/O.
 //!
-//! Values stay text here, so that [`crate::cli::plan`] can report all wrong ones at once. Groups are structs of their own,
-//! which both programs share.
+//! Groups are structs of their own, which the programs share. They travel to the agents as JSON. The first paragraph of a
+//! field's comment is what `-h` shows; `--help` and docs/options.md have all of it.
 
-#![allow(
-    rustdoc::broken_intra_doc_links,
-    reason = "the comments of fields are help texts, in which [default: …] is no link"
-)]
-
-mod command_line;
 mod coordinator;
 mod merge;
+#[cfg(test)]
+mod tests;
 
-pub use command_line::read;
-pub use coordinator::{CoordinatorOptions, FleetOptions};
+pub use coordinator::{CoordinatorOptions, DeployMode, FleetOptions, HostKeys, OnHostLoss};
 pub use merge::MergeOptions;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser};
 use serde::{Deserialize, Serialize};
 
+use super::values::{self, TargetRate};
+use crate::database::schema::Persistence;
+use crate::schedule::{Arrival, Share};
+use crate::verdict::Slo;
 use crate::version::VERSION;
 use crate::workload::DataOptions;
+use crate::workload::script::Isolation;
 
 /// The connection string that is used where none is given.
 pub const DEFAULT_POSTGRES_URL: &str = "postgresql://postgres:postgres@localhost:5432/tensorzero_loadtest";
+
+/// How values are written: said at the end of each help text.
+const FORMS: &str = "Numbers: 1000, .5, 1e3, 10k, 1.5M. Durations: 60, 60s, 500ms, 5m, 1h, 1m30s (seconds without a \
+                     unit). Sizes: KB of 1,024 bytes, or with a unit: 10k, 1.5M.";
+const EXIT_CODES: &str = "Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; \
+                          3 it could not run; 130 interrupted.";
 
 /// Open-loop load test for Postgres.
 #[derive(Clone, Debug, Parser, Serialize, Deserialize)]
@@ -39,38 +46,31 @@ pub const DEFAULT_POSTGRES_URL: &str = "postgresql://postgres:postgres@localhost
     long_about = "Load test for Postgres. Each request is one transaction with four writes (two INSERTs of kilobytes \
                   to megabytes, two UPSERTs), as a TensorZero inference makes them. Requests are due at a steady rate \
                   whether or not earlier ones have been answered, and latency counts from the time a request was due.",
-    after_help = "Numbers: 1000, .5, 1e3, 10k, 1.5M. Durations: 60, 60s, 500ms, 5m, 1h, 1m30s (seconds without a \
-                  unit). Sizes: KB of 1,024 bytes, or with a unit: 10k, 1.5M.\n\n\
-                  Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; 3 it could not run; 130 interrupted.\n\n\
-                  Time limits: connecting and each question before the run, connect_timeout of --postgres-url (10 s); \
-                  locks on the tables 15 s, making or emptying them 10 min; a request, until --drain ends, or (writes + 2) x \
-                  --statement-timeout + 5 s; --verify 60 s. docs/time-limits.md has all of them.\n\n\
-                  Examples:\n  \
-                  load_test --ephemeral --rps 100 --duration 10 --output-size-kb 10 --raw-response-size-kb 10\n  \
-                  load_test --setup --rps 50 --workers 4 --output-size-kb 10 --raw-response-size-kb 10\n  \
-                  POSTGRES_URL='postgres://…?sslmode=require' load_test --rps 1000 --workers 32 --slo 'p99<50ms'"
+    after_long_help = format!(
+        "{FORMS}\n\n{EXIT_CODES}\n\n\
+         Time limits: connecting and each question before the run, connect_timeout of --postgres-url (10 s); locks on \
+         the tables 15 s, making or emptying them 10 min; a request, until --drain ends, or (writes + 2) x \
+         --statement-timeout + 5 s; --verify 60 s. docs/time-limits.md has all of them.\n\n\
+         Examples:\n  \
+         load_test --ephemeral --rps 100 --duration 10 --output-size-kb 10 --raw-response-size-kb 10\n  \
+         load_test --setup --rps 50 --workers 4 --output-size-kb 10 --raw-response-size-kb 10\n  \
+         POSTGRES_URL='postgres://…?sslmode=require' load_test --rps 1000 --workers 32 --slo 'p99<50ms'"
+    )
 )]
 pub struct LoadTestOptions {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub target: TargetOptions,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub local: LocalOptions,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub load: LoadOptions,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub data: DataOptions,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub part: PartOptions,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub criteria: CriteriaOptions,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub output: OutputOptions,
 }
 
@@ -78,56 +78,67 @@ pub struct LoadTestOptions {
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Database")]
 pub struct TargetOptions {
-    /// Where the database is: a URL or key=value string as psql takes it. Better in the environment than on the
-    /// command line, which a shell remembers; other users of this machine can read neither while the test runs.
-    /// [default: as psql, where PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGDATABASE, PGPASSWORD, PGPASSFILE or PGSERVICE is
-    /// set, else postgresql://postgres:postgres@localhost:5432/tensorzero_loadtest]
+    /// The database: URL or key=value, as for psql
+    ///
+    /// Better in the environment than on the command line, which a shell remembers; other users of this machine can read
+    /// neither while the test runs. [default: as psql, where PGHOST, PGHOSTADDR, PGPORT, PGUSER, PGDATABASE, PGPASSWORD,
+    /// PGPASSFILE or PGSERVICE is set, else postgresql://postgres:postgres@localhost:5432/tensorzero_loadtest]
     #[arg(long, value_name = "URL", env = "POSTGRES_URL", hide_env_values = true)]
     pub postgres_url: Option<String>,
 
-    /// Where the connection string stood: the flag, or the variable
+    /// Whether the connection string stood in the variable, and not in the option.
     #[arg(skip)]
     #[serde(default)]
-    pub postgres_url_from: Option<String>,
+    pub is_url_from_variable: bool,
 
-    /// Create the database where it is missing, and the tables (logged or unlogged), then go on. With --duration 0
-    /// nothing else is done [default without a value: logged]
-    #[arg(long, value_name = "KIND", num_args = 0..=1, default_missing_value = "logged")]
-    pub setup: Option<String>,
+    /// Create what is missing of database and tables
+    ///
+    /// With --duration 0 nothing else is done. Without a value: logged.
+    #[arg(long, value_name = "KIND", value_enum, num_args = 0..=1, default_missing_value = "logged")]
+    pub setup: Option<Persistence>,
 
     /// Keep the rows of earlier runs instead of emptying the tables first
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub no_reset: bool,
 
     /// Use unnamed statements: for PgBouncer and other poolers in transaction mode
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub no_prepared_statements: bool,
 
     /// Let the server cancel statements that run longer [default: the server's own]
-    #[arg(long, value_name = "DURATION")]
-    pub statement_timeout: Option<String>,
+    #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = values::duration_within(
+        Duration::from_millis(1)..=MOST_STATEMENT_TIMEOUT,
+        "give 1ms to 596h (the server holds 2147483647 ms), or leave it out",
+    ))]
+    pub statement_timeout: Option<Duration>,
 
-    /// After the run, compare the rows in the database with what was acknowledged, and look up the requests of which it
-    /// is not known whether they were committed. Takes up to 60 s; a server that is down is waited for. A difference is
-    /// LOST WRITES
+    /// Afterwards, compare rows with acknowledgements
+    ///
+    /// Requests of which it is not known whether they were committed are looked up. Takes up to 60 s, and waits for a
+    /// server that is down. A difference is LOST WRITES.
     #[arg(long)]
     pub verify: bool,
 
-    /// Name under which the connections show in pg_stat_activity
-    #[arg(long, value_name = "NAME", default_value = "postgres_load_test")]
+    /// Name of the connections in pg_stat_activity
+    #[arg(long, value_name = "NAME", default_value = "postgres_load_test", hide_short_help = true)]
     pub application_name: String,
 }
+
+/// What the server's `statement_timeout` holds.
+const MOST_STATEMENT_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// What concerns the machine that `load_test` itself runs on.
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[command(next_help_heading = "This machine")]
 pub struct LocalOptions {
-    /// Start a throwaway PostgreSQL for this run, with tables, and remove it afterwards
-    #[arg(long)]
+    /// Use a throwaway PostgreSQL
+    ///
+    /// It is started with tables for this run, and removed afterwards.
+    #[arg(long, help_heading = "Database")]
     pub ephemeral: bool,
 
-    /// Docker container whose CPU and memory are reported beside the figures
-    #[arg(long, value_name = "NAME")]
+    /// Docker container whose CPU and memory are reported with the figures
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub docker_container: Option<String>,
 }
 
@@ -135,78 +146,90 @@ pub struct LocalOptions {
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Load")]
 pub struct LoadOptions {
-    /// Target rate in requests per second, or "max": every worker starts its next request at once
-    #[arg(long, value_name = "RATE|max", default_value = "100")]
-    pub rps: String,
+    /// Target rate, requests per second
+    ///
+    /// max: each worker sends its next request at once.
+    #[arg(short, visible_short_alias = 'R', long, value_name = "RATE|max", default_value = "100",
+          value_parser = values::target_rate)]
+    pub rps: TargetRate,
 
     /// Length of the measured window
-    #[arg(long, value_name = "DURATION", default_value = "60")]
-    pub duration: String,
+    #[arg(short, long, value_name = "DURATION", default_value = "60", value_parser = values::duration)]
+    pub duration: Duration,
 
-    /// Number of workers, each with a connection of its own
-    #[arg(long, value_name = "N", default_value = "8")]
-    pub workers: String,
+    /// Number of workers, each with a connection
+    #[arg(short, visible_short_alias = 'c', long, value_name = "N", default_value = "8",
+          value_parser = values::whole::<usize>(1..=100_000))]
+    pub workers: usize,
 
-    /// Spacing of the requests: constant, or poisson (random, as from many independent callers)
-    #[arg(long, value_name = "KIND", default_value = "constant")]
-    pub arrival: String,
+    /// Spacing of the requests
+    #[arg(long, value_name = "KIND", value_enum, default_value = "constant", hide_short_help = true)]
+    pub arrival: Arrival,
 
-    /// Load before the measured window, which does not count
-    #[arg(long, value_name = "DURATION", default_value = "0s")]
-    pub warmup: String,
+    /// Load before the window, which does not count
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
+    pub warmup: Duration,
 
-    /// How long requests in flight are waited for when the window has closed
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
-    pub drain: String,
+    /// How long to wait for requests in flight after the window has closed
+    #[arg(long, value_name = "DURATION", default_value = "30s", hide_short_help = true, value_parser = values::duration)]
+    pub drain: Duration,
 
     /// Give up requests that are later than this, and count them as skipped [default: never]
-    #[arg(long, value_name = "DURATION")]
-    pub max_lag: Option<String>,
+    #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = values::duration)]
+    pub max_lag: Option<Duration>,
 
-    /// Isolation level of the transactions: read-committed, repeatable-read or serializable [default: the server's own]
-    #[arg(long, value_name = "LEVEL")]
-    pub isolation: Option<String>,
+    /// Isolation level of the transactions [default: the server's own]
+    #[arg(long, value_name = "LEVEL", value_enum, ignore_case = true, hide_short_help = true)]
+    pub isolation: Option<Isolation>,
 
-    /// How often a request is tried where the server reports a serialization failure or a deadlock; its latency counts
-    /// from the time it was due to its last answer
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub max_tries: String,
+    /// How often to try a request that ends in a serialization failure or a deadlock
+    ///
+    /// Its latency counts from the time it was due to its last answer.
+    #[arg(long, value_name = "N", default_value = "1", hide_short_help = true,
+          value_parser = values::whole::<u32>(1..=1_000))]
+    pub max_tries: u32,
 
-    /// End the run early once so many requests have failed, and report what was measured until then. Looked at once a
-    /// second [default without a value: 1]
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
-    pub abort_on_errors: Option<String>,
+    /// End the run early once this many requests have failed
+    ///
+    /// Checked once a second; what was measured until then is reported. Without a value: 1. [default: never]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1", hide_short_help = true,
+          value_parser = values::whole::<u64>(1..=u64::MAX))]
+    pub abort_on_errors: Option<u64>,
 
     /// Threads that drive the workers [default: number of processors, at most --workers]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<String>,
+    #[arg(short = 'j', long, value_name = "N", hide_short_help = true, value_parser = values::whole::<usize>(1..=1_024))]
+    pub threads: Option<usize>,
 
     /// Send the whole transaction in one round trip instead of one for each statement
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub pipeline: bool,
 
-    /// What payloads and random arrivals are a function of
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub seed: String,
+    /// Random seed: the same value reproduces payloads and arrival times
+    #[arg(long, value_name = "N", default_value = "1", hide_short_help = true,
+          value_parser = values::whole::<u64>(0..=u64::MAX))]
+    pub seed: u64,
 }
 
 /// Being one of several processes that run one test.
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
-#[command(next_help_heading = "One of several machines")]
+#[command(next_help_heading = "One of several VMs")]
 pub struct PartOptions {
-    /// Run only part I of N of the schedule, I from 1; --rps is the rate of the whole test. Together the parts are
-    /// exactly the whole. Tables are emptied only together with --start-at [default: 1/1]
-    #[arg(long, value_name = "I/N")]
-    pub share: Option<String>,
+    /// Run only share I of N of the schedule, I from 1; --rps is the rate of the whole test
+    ///
+    /// Together the shares are exactly the whole. Tables are emptied only together with --start-at. [default: 1/1]
+    #[arg(long, value_name = "I/N", hide_short_help = true, value_parser = values::share)]
+    pub share: Option<Share>,
 
-    /// When to begin: RFC 3339 (2026-01-31T12:00:00Z) or seconds since 1970. Everything is made ready before
-    /// [default: as soon as all is ready]
-    #[arg(long, value_name = "TIME")]
-    pub start_at: Option<String>,
+    /// When to begin: RFC 3339 (2026-01-31T12:00:00Z) or seconds since 1970
+    ///
+    /// Everything is made ready before. [default: as soon as all is ready]
+    #[arg(long = "start-at", value_name = "TIME", hide_short_help = true, value_parser = values::instant)]
+    pub start_at_unix_ns: Option<u64>,
 
-    /// Take options and orders from standard input and answer with events: how the coordinator runs this program.
-    /// All other options are ignored
-    #[arg(long)]
+    /// Take options and orders from standard input and answer with events
+    ///
+    /// The coordinator runs this program so. All other options are ignored.
+    #[arg(long, hide_short_help = true)]
     pub agent: bool,
 }
 
@@ -214,38 +237,50 @@ pub struct PartOptions {
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Verdict")]
 pub struct CriteriaOptions {
-    /// Least part of the target rate that passes, percent
-    #[arg(long, value_name = "PERCENT", default_value = "90")]
-    pub min_achieved: String,
+    /// Minimum achieved rate, as % of the target, to pass
+    #[arg(long, value_name = "PERCENT", default_value = "90", hide_short_help = true, value_parser = values::percent)]
+    pub min_achieved: f64,
 
-    /// Greatest part of the requests that may fail, percent
-    #[arg(long, value_name = "PERCENT", default_value = "0")]
-    pub max_error_rate: String,
+    /// Maximum share of failed requests, in %, to pass
+    #[arg(long, value_name = "PERCENT", default_value = "0", hide_short_help = true, value_parser = values::percent)]
+    pub max_error_rate: f64,
 
-    /// Limit on the latency that fails the run where it is passed, such as 'p99<20ms'; figures: avg, p50, p90, p95,
-    /// p99, p99.9, max; units: us, ms, s. May be given several times
-    #[arg(long, value_name = "LIMIT")]
-    pub slo: Vec<String>,
+    #[arg(long, value_name = "LIMIT", value_parser = values::slo, help = SLO, long_help = slo_help())]
+    pub slo: Vec<Slo>,
+}
+
+const SLO: &str = "Latency limit, such as 'p99<20ms'; repeatable";
+
+fn slo_help() -> String {
+    format!("{SLO}\n\nFigures: {}; units: us, ms, s; < or <=.", Slo::FIGURES.join(", "))
 }
 
 /// What is written where.
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
 #[command(next_help_heading = "Output")]
 pub struct OutputOptions {
-    /// Print one JSON document on stdout instead of the report
+    /// Print a JSON document instead of the report
     #[arg(long)]
     pub json_output: bool,
 
-    /// Also write the JSON document to this file; - is stdout, as with --json-output
-    #[arg(long, value_name = "FILE")]
+    /// Also write the JSON document to this file
+    ///
+    /// - is stdout, as with --json-output.
+    #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
     /// Write an HdrHistogram interval log of the latency, one line a second
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub hdr_log: Option<PathBuf>,
 
-    /// Print the first error of each kind when it happens, and what is being set up
-    #[arg(long)]
+    /// Print no progress, only report and errors
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Print each step and each new kind of error
+    ///
+    /// The steps of the set-up, and the first error of each kind when it happens.
+    #[arg(short, long)]
     pub verbose: bool,
 }
 

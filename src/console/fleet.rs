@@ -8,11 +8,11 @@ use tokio::time::MissedTickBehavior;
 
 use super::fleet_screen::{Screen, vm_count};
 use super::{Stopped, code_of, lines, note, say, say_result};
+use crate::cli::options::HostKeys;
 use crate::fleet::plan::FleetPlan;
-use crate::fleet::ssh::HostKeys;
 use crate::fleet::{Fleet, FleetEvent, HOST_KEYS_OFF};
-use crate::report::fleet::{FleetHeader, fleet_header};
-use crate::report::outputs::{Outputs, all_written};
+use crate::report::exporters::{Exporters, all_written};
+use crate::report::header::{FleetHeader, fleet_header};
 use crate::report::preflight;
 use crate::result::RunResult;
 use crate::run::aborts;
@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// # Errors
 /// There is nothing to report.
 pub async fn coordinate(plan: FleetPlan) -> Result<u8> {
-    let mut outputs = Outputs::open(&plan.plan)?;
+    let mut outputs = Exporters::open(&plan.plan.output)?;
     let mut stops = Stops::listen()?;
     let mut fleet = Fleet::new(plan)?;
     let outcome = test(&mut fleet, &mut outputs, &mut stops).await;
@@ -40,8 +40,8 @@ pub async fn coordinate(plan: FleetPlan) -> Result<u8> {
 }
 
 /// The phases in their order; `None` where only the set-up was asked for.
-async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Result<Option<(RunResult, bool)>> {
-    let (json, setup_only) = (fleet.plan().plan.json_output, fleet.plan().plan.setup_only);
+async fn test(fleet: &mut Fleet, outputs: &mut Exporters, stops: &mut Stops) -> Result<Option<(RunResult, bool)>> {
+    let (json, setup_only) = (fleet.plan().plan.output.is_json, fleet.plan().plan.database.setup_only);
     let ready = async {
         make_ready(fleet).await?;
         if setup_only { Ok(()) } else { begin(fleet, json).await }
@@ -59,7 +59,7 @@ async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Re
         }
         return Ok(None);
     }
-    outputs.begin_hdr_log(fleet.t0_unix_ns())?;
+    outputs.begin(fleet.t0_unix_ns())?;
     let (mut stopped, aborted) = drive(fleet, outputs, stops).await;
     let total = tokio::select! {
         total = fleet.count_total() => total,
@@ -70,7 +70,7 @@ async fn test(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> Re
     };
     let result = fleet.conclude(aborted, total, stopped).await?;
     // Both are tried before either's failure ends the program: a full disk must not cost the report.
-    let written = outputs.write(&result);
+    let written = outputs.finish(&result);
     all_written(written, say_result(&result, json))?;
     Ok(Some((result, stopped)))
 }
@@ -81,16 +81,17 @@ async fn make_ready(fleet: &mut Fleet) -> Result<()> {
         note(&format!("warning: {HOST_KEYS_OFF}"));
     }
     let all = fleet.vms().len();
-    note(&format!("Connecting to {} ...", vm_count(all)));
+    let is_quiet = fleet.plan().plan.output.quiet;
+    tell(is_quiet, &format!("Connecting to {} ...", vm_count(all)));
     let mut told = 0;
-    let mut tell = |there: usize| {
+    let mut tell_connected = |there: usize| {
         // Some lines for many VMs, none for a few.
         if there >= told + 16 && there < all {
             told = there;
-            note(&format!("  {there} of {all} are there"));
+            tell(is_quiet, &format!("  {there} of {all} are there"));
         }
     };
-    let connected = fleet.connect(&mut tell).await;
+    let connected = fleet.connect(&mut tell_connected).await;
     for warning in fleet.warnings() {
         note(&format!("warning: {warning}"));
     }
@@ -100,15 +101,16 @@ async fn make_ready(fleet: &mut Fleet) -> Result<()> {
     };
     let mut table = Vec::new();
     preflight::table(&mut table, fleet.vms(), looked.is_ok(), lines::columns() - 1)?;
-    note(String::from_utf8_lossy(&table).trim_end());
+    tell(is_quiet && looked.is_ok(), String::from_utf8_lossy(&table).trim_end());
     looked?;
-    note("Setting up the database ...");
+    tell(is_quiet, "Setting up the database ...");
     Ok(fleet.set_up().await?)
 }
 
 /// Connections, header, T0.
 async fn begin(fleet: &mut Fleet, json: bool) -> Result<()> {
-    note("Opening connections ...");
+    let is_quiet = fleet.plan().plan.output.quiet;
+    tell(is_quiet, "Opening connections ...");
     fleet.open_connections().await?;
     if !json {
         let mut header = Vec::new();
@@ -116,8 +118,15 @@ async fn begin(fleet: &mut Fleet, json: bool) -> Result<()> {
         say(&format!("\n{}", String::from_utf8_lossy(&header)))?;
     }
     fleet.start().await?;
-    note(&format!("Starting {} ...", vm_count(fleet.vms_left())));
+    tell(is_quiet, &format!("Starting {} ...", vm_count(fleet.vms_left())));
     Ok(())
+}
+
+/// Says how far the test is, unless `--quiet` is given.
+fn tell(is_quiet: bool, line: &str) {
+    if !is_quiet {
+        note(line);
+    }
 }
 
 fn write_header(out: &mut Vec<u8>, fleet: &Fleet) -> io::Result<()> {
@@ -134,7 +143,7 @@ fn write_header(out: &mut Vec<u8>, fleet: &Fleet) -> io::Result<()> {
 
 /// Shows the run until it is over. The first signal stops it gently, the second one at once. Returns whether one came,
 /// and why the test ended itself, where it did.
-async fn drive(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> (bool, Option<String>) {
+async fn drive(fleet: &mut Fleet, outputs: &mut Exporters, stops: &mut Stops) -> (bool, Option<String>) {
     let mut screen = Screen::new(fleet);
     let (mut signals, mut failed, mut aborted) = (0, 0u64, None);
     let mut looks = tokio::time::interval(LOOK);
@@ -143,7 +152,7 @@ async fn drive(fleet: &mut Fleet, outputs: &mut Outputs, stops: &mut Stops) -> (
         let event = tokio::select! {
             event = fleet.next() => event,
             _ = looks.tick() => {
-                screen.waiting(fleet.plan().plan.verify);
+                screen.waiting(fleet.plan().plan.database.verify);
                 continue;
             }
             () = stops.next() => {

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use super::lines::{self, Lines};
 use super::{SECONDS_BETWEEN_LINES, is_read_within, note};
 use crate::fleet::{Fleet, Vm};
-use crate::report::live;
+use crate::report::exporters::Exporters;
 use crate::report::live_fleet::{FleetProgress, waiting};
-use crate::report::outputs::Outputs;
 use crate::text::terminal;
 
 /// How often the lines of all VMs are drawn where no second is complete: there may be a hundred VMs, each with a second of
@@ -22,6 +21,7 @@ pub(super) struct Screen {
     terminal: Option<Lines>,
     shown: Instant,
     verbose: bool,
+    is_quiet: bool,
     lines: u64,
     /// When a VM last told of a second.
     pub(super) last_second: Instant,
@@ -39,12 +39,13 @@ impl Screen {
         for (index, _) in fleet.vms().iter().enumerate().filter(|(_, vm)| !vm.is_present()) {
             progress.gone(index, "lost");
         }
-        let (terminal, shown) = (Lines::on_terminal(), Instant::now());
+        let (terminal, shown) = (Lines::on_terminal().filter(|_| !plan.output.quiet), Instant::now());
         let mut screen = Self {
             progress,
             terminal,
             shown,
-            verbose: plan.verbose,
+            verbose: plan.output.verbose,
+            is_quiet: plan.output.quiet,
             lines: 0,
             last_second: Instant::now(),
             waits: 0,
@@ -55,7 +56,7 @@ impl Screen {
     }
 
     /// Takes in the seconds that are complete; false where there is none.
-    pub(super) fn seconds(&mut self, outputs: &mut Outputs) -> bool {
+    pub(super) fn seconds(&mut self, outputs: &mut Exporters) -> bool {
         let complete = self.progress.complete();
         for (index, interval) in &complete {
             outputs.second(*index, interval);
@@ -73,13 +74,16 @@ impl Screen {
             self.shown = Instant::now();
             let (columns, rows) = lines::size();
             terminal.draw(self.progress.terminal_lines(columns - 1, rows));
-        } else if total.seconds() / SECONDS_BETWEEN_LINES > self.lines && is_read_within(Duration::ZERO) {
+        } else if !self.is_quiet
+            && total.seconds() / SECONDS_BETWEEN_LINES > self.lines
+            && is_read_within(Duration::ZERO)
+        {
             self.lines = total.seconds() / SECONDS_BETWEEN_LINES;
             let lost = match self.progress.lost() {
                 0 => String::new(),
                 lost => format!(", {} lost", vm_count(lost)),
             };
-            note(&format!("  {}{lost}", total.line(None)));
+            note(&format!("  {}{lost}", total.line(&[])));
         }
     }
 
@@ -94,7 +98,7 @@ impl Screen {
     }
 
     pub(super) fn waiting(&mut self, verifying: bool) {
-        if !self.waits_for_results() || !is_read_within(Duration::ZERO) {
+        if self.is_quiet || !self.waits_for_results() || !is_read_within(Duration::ZERO) {
             return;
         }
         let silent = self.last_second.elapsed().as_secs();
@@ -102,7 +106,7 @@ impl Screen {
         match &mut self.terminal {
             Some(terminal) => {
                 let (columns, _) = lines::size();
-                terminal.draw(vec![live::cut(&format!("  {text}"), columns - 1)]);
+                terminal.draw(vec![terminal::cut(&format!("  {text}"), columns - 1)]);
             }
             None if silent / SECONDS_BETWEEN_LINES >= self.waits => {
                 self.waits = silent / SECONDS_BETWEEN_LINES + 1;
@@ -147,5 +151,5 @@ impl Screen {
 }
 
 pub(super) fn vm_count(number: usize) -> String {
-    if number == 1 { "1 machine".to_owned() } else { format!("{number} machines") }
+    if number == 1 { "1 VM".to_owned() } else { format!("{number} VMs") }
 }

@@ -1,8 +1,7 @@
 //! Lines at the bottom of a terminal that are kept up to date.
 //!
-//! The cursor waits at the beginning of the first line, and each drawing clears everything from there on. So nothing has
-//! to be known of what became of the lines meanwhile: a terminal that was made narrower breaks them in two, and moves the
-//! cursor with them.
+//! The cursor waits at the beginning of the first line, and each drawing clears everything from there on. So it does not
+//! matter what became of the lines: a terminal that was made narrower breaks them in two, and moves the cursor with them.
 
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use super::{is_read, is_read_within, note};
 
-/// Where a terminal does not tell its size, and where there is none.
+/// Where a terminal does not report its size, and where there is none.
 const COLUMNS: usize = 80;
 const ROWS: usize = 24;
 

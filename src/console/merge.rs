@@ -6,10 +6,11 @@ use std::io;
 use clap::CommandFactory;
 
 use super::{BUG, COULD_NOT_RUN, WRONG_USE, code_of, code_of_output, note, refuse, say_result, wrong_use};
-use crate::cli::options::{self, MergeOptions, json_to};
-use crate::cli::plan::resolve_criteria;
+use crate::cli;
+use crate::cli::options::{MergeOptions, json_to};
+use crate::cli::plan::{OutputPlan, criteria};
 use crate::merge::files::{self, ReadError};
-use crate::report::outputs::{Outputs, all_written};
+use crate::report::exporters::{Exporters, all_written};
 use crate::text::terminal;
 use crate::{merge, verdict};
 
@@ -17,8 +18,9 @@ const PROGRAM: &str = "coordinator merge";
 
 /// Merges the results that the arguments name, "merge" being the first of them. Returns the exit code.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
-    let options: MergeOptions = match options::read(MergeOptions::command(), arguments) {
-        Ok(options) => options,
+    let options: MergeOptions = match cli::read(&MergeOptions::command(), arguments) {
+        Ok((options, faults)) if faults.is_empty() => options,
+        Ok((_, faults)) => return refuse(&faults, PROGRAM),
         Err(error) => return wrong_use(&error, PROGRAM),
     };
     let told = |error: &dyn std::fmt::Display, code| {
@@ -26,10 +28,6 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
         code
     };
     let (json_output, output) = json_to(options.json_output, options.output.as_deref());
-    let criteria = match resolve_criteria(&options.criteria) {
-        Ok(criteria) => criteria,
-        Err(faults) => return refuse(&faults, PROGRAM),
-    };
     let parts = files::check_output(&options.files, options.output.as_deref())
         .and_then(|()| files::read(&options.files, &mut io::stdin().lock()));
     let parts = match parts {
@@ -41,13 +39,13 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
         Ok(result) => result,
         Err(error) => return told(&error, if error.is_bug() { BUG } else { COULD_NOT_RUN }),
     };
-    verdict::judge(&mut result, &criteria);
+    verdict::judge(&mut result, &criteria(&options.criteria));
     // Opened only now, so that a refusal leaves no empty file.
-    let mut outputs = match Outputs::open_files(output.as_deref(), None) {
+    let mut outputs = match Exporters::open(&OutputPlan { json_file: output, ..OutputPlan::default() }) {
         Ok(outputs) => outputs,
         Err(error) => return told(&error, code_of_output(&error)),
     };
-    let written = outputs.write(&result);
+    let written = outputs.finish(&result);
     match all_written(written, say_result(&result, json_output)) {
         Ok(()) => code_of(&result, false),
         Err(error) => told(&error, COULD_NOT_RUN),

@@ -20,11 +20,11 @@ use crate::workload::table::{Material, Role, Table};
 pub const MARK: &str = "postgres_load_test:";
 
 /// Whether the tables survive a crash of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 pub enum Persistence {
-    /// Ordinary tables: `schema.sql`.
+    /// ordinary tables: schema.sql
     Logged,
-    /// Without write-ahead log: `schema_unlogged.sql`.
+    /// tables without write-ahead log: schema_unlogged.sql
     Unlogged,
 }
 

@@ -18,15 +18,7 @@ use self::channel::Channel;
 use self::error::Cause;
 use super::binary::{AgentBinary, Mismatch, Probe};
 use super::hosts::Host;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeployMode {
-    /// Where what is there is another, or nothing.
-    Auto,
-    Always,
-    /// To none: what is there is run.
-    Never,
-}
+pub use crate::cli::options::DeployMode;
 
 /// What to run, and where it is kept.
 #[derive(Debug, Clone)]

@@ -89,7 +89,7 @@ impl Fleet {
     /// can tell.
     pub async fn count_total(&mut self) -> Result<u64, String> {
         let plan = &self.plan.plan;
-        if !plan.verify || plan.workload.total().is_none() {
+        if !plan.database.verify || plan.workload.total().is_none() {
             return Err("nobody asked for it".to_owned());
         }
         let counted = |vm: &Vm| {

@@ -9,9 +9,9 @@ use super::Fleet;
 use super::check::Expected;
 use super::event::FleetEvent;
 use super::lines::{self, Heard, What};
-use super::plan::OnHostLoss;
 use super::vm::{Loss, Vm};
 use crate::agent::protocol::{AgentEvent, HEARTBEAT, Order};
+use crate::cli::options::OnHostLoss;
 use crate::clock::now_ns;
 
 /// How often silence is looked for.
@@ -164,7 +164,7 @@ impl Fleet {
             t0_there_ns: (t0_unix_ns > 0).then(|| self.vms[vm].there_ns(t0_unix_ns)),
             since_t0_ns: self.since_t0_ns(),
             stopped: self.course.closed_ns.is_some(),
-            verify: self.plan.plan.verify,
+            verify: self.plan.plan.database.verify,
         }
     }
 

@@ -31,6 +31,7 @@ use self::error::last_words;
 use self::folder::SocketFolder;
 use self::master::{Attempt, Ssh};
 use self::route::Route;
+pub use crate::cli::options::HostKeys;
 use crate::fleet::hosts::Host;
 use crate::text::terminal::printable;
 
@@ -41,17 +42,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How long the end of all is waited for where something does not answer.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
-
-/// What to do with the host keys of the VMs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostKeys {
-    /// Only those in the known hosts files.
-    Strict,
-    /// Those, and of unknown VMs any: it is written down, and must be the same from then on.
-    AcceptNew,
-    /// Any: nothing is compared, nothing is written down.
-    Off,
-}
 
 /// How to connect. What is left out is as ssh's own configuration says.
 #[derive(Debug, Clone)]

@@ -136,6 +136,23 @@ impl ContainerMonitor {
     }
 }
 
+impl super::Monitor for ContainerMonitor {
+    fn begin_window(&mut self) {
+        self.mark_start();
+    }
+
+    fn live(&self) -> Vec<String> {
+        let texts = |sample: ContainerSample| {
+            vec![format!("CPU: {:.1}%", sample.cpu_percent), format!("Mem: {:.0}MiB", sample.memory_mib)]
+        };
+        self.latest().map(texts).unwrap_or_default()
+    }
+
+    fn finish(&self, findings: &mut super::Findings) {
+        findings.container = Some(self.usage());
+    }
+}
+
 impl Drop for ContainerMonitor {
     fn drop(&mut self) {
         self.task.abort();

@@ -7,7 +7,7 @@ use crate::text::words::thousands;
 /// Characters that it may have, so that a terminal of eighty columns shows it in one line.
 const COLUMNS: usize = 79;
 
-/// Verdict, rate, median, p99 and errors in one line, with fewer decimals where they need more room.
+/// Verdict, rate, median, p99 and errors in one line, with fewer decimals if room is short.
 pub(super) fn headline(result: &RunResult) -> String {
     let throughput = &result.throughput;
     let (rps, achieved) = (throughput.actual_rps, throughput.target_achieved_pct);

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::measure::durations::{COARSE_DIGITS, Durations};
 use crate::measure::recorder::Interval;
-use crate::monitor::docker::ContainerSample;
+use crate::text::terminal::cut;
 use crate::text::words::thousands;
 
 /// The longest bar.
@@ -18,10 +18,10 @@ const LEAST_BAR: usize = 6;
 /// How many seconds "the last seconds" are.
 const RECENT_SECONDS: usize = 5;
 
-/// Gathers intervals and tells where the test stands.
+/// Gathers intervals and says how far the test is.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// As the plan has it.
+    /// From the plan.
     length_seconds: u64,
     /// When the window closes.
     planned_seconds: u64,
@@ -90,26 +90,26 @@ impl Progress {
         self.ok.saturating_add(self.errors)
     }
 
-    /// One line: the seed's, with more at its end.
-    pub fn line(&self, container: Option<ContainerSample>) -> String {
+    /// One line for a log. `watched` are the readings of monitors.
+    pub fn line(&self, watched: &[String]) -> String {
         if self.is_draining() {
             let over = self.seconds - self.planned_seconds;
             return format!("Draining: {over}s after the end, {} requests answered", thousands(self.requests()));
         }
         let rate = self.requests() as f64 / self.seconds.max(1) as f64;
         let head = format!("{}s elapsed, {} requests, {rate:.1} RPS", self.seconds, thousands(self.requests()));
-        format!("Progress: {head}, {}{}", self.recent(), container_text(container))
+        format!("Progress: {head}, {}", [self.recent()].iter().chain(watched).cloned().collect::<Vec<_>>().join(", "))
     }
 
     /// One line of a terminal of so many columns, with a bar where there is room for it.
-    pub fn terminal_line(&self, columns: usize, container: Option<ContainerSample>) -> String {
+    pub fn terminal_line(&self, columns: usize, watched: &[String]) -> String {
         let length = self.length_seconds;
         let position = match self.is_draining() {
             true => format!("draining {}s", self.seconds - self.planned_seconds),
             false => format!("{}/{length}s", self.seconds),
         };
         let room = columns.saturating_sub(INDENT.len());
-        let recent = self.recent_within(room.saturating_sub(position.len() + 2), container);
+        let recent = self.recent_within(room.saturating_sub(position.len() + 2), watched);
         let text = format!("{position}  {recent}");
         let bar = room.saturating_sub(text.chars().count() + "[] ".len()).min(BAR);
         if bar < LEAST_BAR {
@@ -120,14 +120,13 @@ impl Progress {
     }
 
     /// What the last seconds were like, in so many characters: the least important figures are left out first.
-    pub fn recent_within(&self, columns: usize, container: Option<ContainerSample>) -> String {
+    pub fn recent_within(&self, columns: usize, watched: &[String]) -> String {
         let Figures { seconds, rps, latency, errors, late } = self.figures();
         let [p50, p99] = latency;
-        let container = container.map(|sample| [format!("CPU: {:.1}%", sample.cpu_percent), memory(sample)]);
         // In the order of the line, each with its rank: the greatest is left out first.
         let mut parts = vec![(0, rps), (3, format!("p50 {p50}")), (2, format!("p99 {p99}")), (1, errors)];
         parts.extend(late.map(|late| (4, late)));
-        parts.extend(container.into_iter().flatten().zip(5..).map(|(text, rank)| (rank, text)));
+        parts.extend(watched.iter().cloned().zip(5..).map(|(text, rank)| (rank, text)));
         let joined =
             |parts: &[(usize, String)]| parts.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ");
         let whole = format!("last {seconds}s: {}", joined(&parts));
@@ -141,7 +140,6 @@ impl Progress {
         cut(&joined(&parts), columns)
     }
 
-    /// What the last seconds were like.
     pub fn recent(&self) -> String {
         let Figures { seconds, rps, latency: [p50, p99], errors, late } = self.figures();
         let late = late.map(|late| format!(", {late}")).unwrap_or_default();
@@ -189,23 +187,6 @@ struct Figures {
 
 const INDENT: &str = "  ";
 
-/// The newest reading of a container, to be put behind a line.
-fn container_text(sample: Option<ContainerSample>) -> String {
-    sample.map_or(String::new(), |sample| format!(", CPU: {:.1}%, {}", sample.cpu_percent, memory(sample)))
-}
-
-fn memory(sample: ContainerSample) -> String {
-    format!("Mem: {:.0}MiB", sample.memory_mib)
-}
-
-/// A text in so many characters.
-pub fn cut(text: &str, columns: usize) -> String {
-    if text.chars().count() <= columns {
-        return text.to_owned();
-    }
-    text.chars().take(columns.saturating_sub(1)).chain(['…']).take(columns).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +203,7 @@ mod tests {
         for second in 0..10 {
             progress.add(second, &interval(100, u64::from(second == 9), if second < 5 { 100 } else { 2 }));
         }
-        let line = progress.line(None);
+        let line = progress.line(&[]);
         assert!(
             line.starts_with(
                 "Progress: 10s elapsed, 1,001 requests, 100.1 RPS, last 5s: 100.0 RPS, p50 2.0 ms, p99 2.0 ms, 1 errors"
@@ -236,9 +217,9 @@ mod tests {
         let mut progress = Progress::new(10);
         progress.add(0, &Interval { connection_errors: 128, ..Interval::default() });
         assert!(
-            progress.line(None).ends_with("p50 -, p99 -, 0 errors, 128 connection errors"),
+            progress.line(&[]).ends_with("p50 -, p99 -, 0 errors, 128 connection errors"),
             "{}",
-            progress.line(None)
+            progress.line(&[])
         );
     }
 
@@ -257,11 +238,11 @@ mod tests {
             (3, "  …"),
             (0, ""),
         ] {
-            assert_eq!(progress.terminal_line(columns, None), expected, "{columns}");
+            assert_eq!(progress.terminal_line(columns, &[]), expected, "{columns}");
         }
         progress.close();
         (12..16).for_each(|second| progress.add(second, &Interval::default()));
-        assert!(progress.terminal_line(79, None).contains("] draining 3s  last 5s: "));
+        assert!(progress.terminal_line(79, &[]).contains("] draining 3s  last 5s: "));
     }
 
     #[test]
@@ -271,26 +252,25 @@ mod tests {
             let late = Interval { late: 1_234_567, ..interval(99, 1, 86_000_000) };
             progress.add(3_000_000 + second, &late);
         });
-        let sample = ContainerSample { cpu_percent: 1_234.5, memory_mib: 123_456.7 };
+        let watched = ["CPU: 1234.5%", "Mem: 123457MiB"].map(str::to_owned);
         for columns in 0..250 {
-            let [line, recent] =
-                [progress.terminal_line(columns, Some(sample)), progress.recent_within(columns, Some(sample))];
+            let [line, recent] = [progress.terminal_line(columns, &watched), progress.recent_within(columns, &watched)];
             assert!(line.chars().count() <= columns && recent.chars().count() <= columns, "{columns}: {line}");
         }
-        assert!(progress.terminal_line(200, Some(sample)).ends_with("6,172,835 late, CPU: 1234.5%, Mem: 123457MiB"));
+        assert!(progress.terminal_line(200, &watched).ends_with("6,172,835 late, CPU: 1234.5%, Mem: 123457MiB"));
     }
 
     #[test]
     fn silence_is_shown_as_such() {
         let mut progress = Progress::new(1);
         progress.add(0, &Interval::default());
-        assert!(progress.line(None).contains("0 requests, 0.0 RPS, last 1s: 0.0 RPS, p50 -, p99 -, 0 errors"));
+        assert!(progress.line(&[]).contains("0 requests, 0.0 RPS, last 1s: 0.0 RPS, p50 -, p99 -, 0 errors"));
     }
 
     #[test]
     fn the_drain_is_not_called_progress() {
         let mut progress = Progress::new(1);
         (0..3).for_each(|second| progress.add(second, &interval(4, 0, 1)));
-        assert_eq!(progress.line(None), "Draining: 2s after the end, 12 requests answered");
+        assert_eq!(progress.line(&[]), "Draining: 2s after the end, 12 requests answered");
     }
 }

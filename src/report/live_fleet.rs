@@ -1,89 +1,89 @@
-//! What is shown while several machines run a test: each of them, and all together.
+//! What is shown while several VMs run a test: each of them, and all together.
 
 use std::collections::BTreeMap;
 
-use super::live::{Progress, cut};
+use super::live::Progress;
 use crate::measure::recorder::Interval;
 use crate::run::VERIFIED_WITHIN;
-use crate::text::terminal::{printable, shortened};
+use crate::text::terminal::{cut, printable, shortened};
 use crate::text::words::name_list;
 
 /// VMs that are named before "and N more".
 const NAMED: usize = 3;
-/// Characters of a machine's name in its line, at most; on a narrow terminal a third of it.
+/// Characters of a VM's name in its line, at most; on a narrow terminal a third of it.
 const NAME: usize = 24;
 
 /// Before the name.
 const INDENT: &str = "  ";
 
-/// Lines of a terminal that are not for machines: all together, how many more there are, and one that stays free.
+/// Lines of a terminal that are not for VMs: all together, how many more there are, and one that stays free.
 const OTHER_LINES: usize = 3;
 
-/// Seconds that are waited with for a machine that does not tell its own: a second takes some hundred KB.
+/// How many seconds are kept back for a VM that has not reported them: a second takes some hundred KB.
 const MOST_PENDING: usize = 60;
 
-/// Gathers the seconds of all machines.
+/// Gathers the seconds of all VMs.
 #[derive(Debug)]
 pub struct FleetProgress {
-    /// All machines together.
+    /// All VMs together.
     pub total: Progress,
-    machines: Vec<Machine>,
-    /// Seconds that not all machines have reported yet.
+    vms: Vec<Vm>,
+    /// Seconds that not all VMs have reported yet.
     pending: BTreeMap<u64, Interval>,
     /// Seconds before this one have been handed out.
     told: u64,
 }
 
 #[derive(Debug)]
-struct Machine {
+struct Vm {
     name: String,
     progress: Progress,
     /// Seconds that it has reported.
     seconds: u64,
-    /// Why nothing more will come of it.
+    /// Why nothing more will come from it.
     gone: Option<&'static str>,
 }
 
 impl FleetProgress {
     /// Nothing has happened yet; the window closes after `planned_seconds`.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>, planned_seconds: u64) -> Self {
-        let machines = names.into_iter().map(|name| Machine {
+        let vms = names.into_iter().map(|name| Vm {
             name: printable(name),
             progress: Progress::new(planned_seconds),
             seconds: 0,
             gone: None,
         });
-        Self { total: Progress::new(planned_seconds), machines: machines.collect(), pending: BTreeMap::new(), told: 0 }
+        Self { total: Progress::new(planned_seconds), vms: vms.collect(), pending: BTreeMap::new(), told: 0 }
     }
 
-    /// Takes in second `index` of a machine.
+    /// Takes in second `index` of a VM.
     pub fn add(&mut self, host: usize, index: u64, interval: &Interval) {
-        let Some(machine) = self.machines.get_mut(host) else { return };
-        machine.progress.add(index, interval);
-        machine.seconds = machine.seconds.max(index.saturating_add(1));
-        // What comes after the others were no longer kept waiting is in the machine's own line, and in its result.
+        let Some(vm) = self.vms.get_mut(host) else { return };
+        vm.progress.add(index, interval);
+        vm.seconds = vm.seconds.max(index.saturating_add(1));
+        // A second that comes too late for the sum is still in the VM's own line, and in its result.
         if index >= self.told {
             self.pending.entry(index).or_default().add(interval);
         }
     }
 
-    /// Nothing more will come of a machine: `why` is a word, such as `lost`.
+    /// Nothing more will come from a VM: `why` is a word, such as `lost`.
     pub fn gone(&mut self, host: usize, why: &'static str) {
-        if let Some(machine) = self.machines.get_mut(host) {
-            machine.gone = Some(why);
+        if let Some(vm) = self.vms.get_mut(host) {
+            vm.gone = Some(why);
         }
     }
 
     /// The window has been closed early.
     pub fn close(&mut self) {
         self.total.close();
-        self.machines.iter_mut().for_each(|machine| machine.progress.close());
+        self.vms.iter_mut().for_each(|vm| vm.progress.close());
     }
 
-    /// The seconds that all machines that are still there have reported by now, oldest first, each once.
+    /// The seconds that all VMs that are still there have reported by now, oldest first, each once.
     pub fn complete(&mut self) -> Vec<(u64, Interval)> {
-        let there = self.machines.iter().filter(|machine| machine.gone.is_none());
-        let until = there.map(|machine| machine.seconds).min().unwrap_or(u64::MAX);
+        let there = self.vms.iter().filter(|vm| vm.gone.is_none());
+        let until = there.map(|vm| vm.seconds).min().unwrap_or(u64::MAX);
         let surplus = self.pending.len().saturating_sub(MOST_PENDING);
         let overdue = surplus
             .checked_sub(1)
@@ -97,44 +97,44 @@ impl FleetProgress {
         complete.into_iter().collect()
     }
 
-    /// The VMs of which a result is still expected.
+    /// The VMs whose results are still expected.
     pub fn awaited(&self) -> Vec<&str> {
-        self.machines.iter().filter(|machine| machine.gone.is_none()).map(|machine| machine.name.as_str()).collect()
+        self.vms.iter().filter(|vm| vm.gone.is_none()).map(|vm| vm.name.as_str()).collect()
     }
 
-    /// The lines of a terminal of so many columns and rows: as many machines as there is room for, and all together.
+    /// The lines of a terminal of so many columns and rows: as many VMs as there is room for, and all together.
     pub fn terminal_lines(&self, columns: usize, rows: usize) -> Vec<String> {
-        let all = self.machines.len();
+        let all = self.vms.len();
         let shown = all.min(rows.saturating_sub(OTHER_LINES));
         let mut lines: Vec<String> = (0..shown).map(|host| self.line(host, columns)).collect();
         if shown < all && shown > 0 {
             lines.push(cut(&format!("{INDENT}... and {} more", all - shown), columns));
         }
-        lines.push(self.total.terminal_line(columns, None));
+        lines.push(self.total.terminal_line(columns, &[]));
         lines
     }
 
-    /// The line of a machine.
+    /// The line of a VM.
     fn line(&self, host: usize, columns: usize) -> String {
-        let Some(Machine { name, progress, gone, .. }) = self.machines.get(host) else { return String::new() };
-        let longest = self.machines.iter().map(|machine| machine.name.chars().count()).max().unwrap_or_default();
+        let Some(Vm { name, progress, gone, .. }) = self.vms.get(host) else { return String::new() };
+        let longest = self.vms.iter().map(|vm| vm.name.chars().count()).max().unwrap_or_default();
         let width = longest.min(NAME).min(columns / 3).max(1);
         let name = format!("{INDENT}{:<width$}  ", shortened(name, width));
         let figures = match gone {
             Some(why) => (*why).to_owned(),
             None if progress.seconds() == 0 => "-".to_owned(),
-            None => progress.recent_within(columns.saturating_sub(name.chars().count()), None),
+            None => progress.recent_within(columns.saturating_sub(name.chars().count()), &[]),
         };
         cut(&(name + &figures), columns)
     }
 
-    /// How many machines are gone without a result.
+    /// How many VMs are gone without a result.
     pub fn lost(&self) -> usize {
-        self.machines.iter().filter(|machine| machine.gone == Some("lost")).count()
+        self.vms.iter().filter(|vm| vm.gone == Some("lost")).count()
     }
 }
 
-/// What is said while nothing is heard but that the VMs are there: the load is over, and their results have not come.
+/// What is said when the load is over and the results have not come.
 pub fn waiting(awaited: &[&str], silent_seconds: u64, verifying: bool) -> String {
     let what = match verifying {
         true => format!(": they look for their rows in the database, for up to {} s", VERIFIED_WITHIN.as_secs()),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_tells_no_seconds_does_not_fill_the_memory() {
+    fn a_vm_that_tells_no_seconds_does_not_fill_the_memory() {
         let mut progress = FleetProgress::new(["a", "b"], 1_000);
         let mut seen = Vec::new();
         for second in 0..500 {

@@ -1,25 +1,38 @@
-//! One file that a run writes. It is opened before the run and written after it.
+//! One file that a run writes. It is opened before the run, and stays as it was until it is first written to.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::outputs::OutputError;
 use crate::cli::options::descriptor_of;
 
-/// A file that is open and still as it was found.
+/// A file that cannot be had or written. Names the option.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The system's error.
+    #[error("{flag} {what}: {source}")]
+    System { flag: &'static str, what: String, source: io::Error },
+    /// One of two writers would overwrite what the other wrote.
+    #[error("{flag} {path} is the same file as {other}; give each a file of its own")]
+    SameFile { flag: &'static str, path: String, other: &'static str },
+}
+
+/// A file, and what it was when it was opened.
 #[derive(Debug)]
 pub(super) struct OutputFile {
+    /// The option that names it.
+    flag: &'static str,
     /// As given.
-    pub(super) path: PathBuf,
-    file: Option<File>,
-    /// Whether the file has just been created, and is empty.
+    path: PathBuf,
+    file: File,
+    /// Whether it has just been created, and is empty.
     is_new: bool,
-    /// Whether the file is a descriptor of ours (`/dev/stderr`, `/dev/fd/3`): somebody else may have written to it, so
-    /// output is appended.
+    /// Whether it is a descriptor of ours (`/dev/stderr`, `/dev/fd/3`): somebody else may have written to it, so output
+    /// is appended.
     is_descriptor: bool,
+    has_begun: bool,
 }
 
 impl OutputFile {
@@ -39,62 +52,69 @@ impl OutputFile {
         };
         let what = || format!("cannot be written to {}; give another path", path.display());
         let file = file.map_err(|source| OutputError::System { flag, what: what(), source })?;
-        Ok(Self { path: path.to_owned(), file: Some(file), is_new, is_descriptor: descriptor.is_some() })
+        let (path, is_descriptor) = (path.to_owned(), descriptor.is_some());
+        Ok(Self { flag, path, file, is_new, is_descriptor, has_begun: false })
     }
 
     /// Its device and inode, where two writers would spoil it.
-    pub(super) fn identity(&self) -> Option<(u64, u64)> {
-        identity(self.file.as_ref()?.metadata().ok()?)
+    fn identity(&self) -> Option<(u64, u64)> {
+        identity(self.file.metadata().ok()?)
     }
 
-    /// Whether it is the file with this device and inode.
-    pub(super) fn is_same_file(&self, other: Option<(u64, u64)>) -> bool {
-        other.is_some() && self.identity() == other
-    }
-
-    /// Standard output and standard error may be redirected to the same file.
-    ///
     /// # Errors
-    /// One of them is.
-    pub(super) fn check_unlike_streams(&self, flag: &'static str) -> Result<(), OutputError> {
+    /// Both are one file.
+    pub(super) fn check_unlike(&self, other: &Self) -> Result<(), OutputError> {
+        self.check_other(other.identity(), other.flag)
+    }
+
+    /// # Errors
+    /// Standard output or standard error is redirected to the same file.
+    pub(super) fn check_unlike_streams(&self) -> Result<(), OutputError> {
         if self.is_descriptor {
             // Whoever names a descriptor knows where it leads, and nothing is overwritten.
             return Ok(());
         }
         let of = |stream: io::Result<std::os::fd::OwnedFd>| identity(File::from(stream.ok()?).metadata().ok()?);
-        let streams = [
-            (of(io::stdout().as_fd().try_clone_to_owned()), "standard output"),
-            (of(io::stderr().as_fd().try_clone_to_owned()), "standard error"),
-        ];
-        match streams.into_iter().find(|(stream, _)| self.is_same_file(*stream)) {
-            Some((_, stream)) => Err(same_file(flag, &self.path, stream)),
-            None => Ok(()),
+        self.check_other(of(io::stdout().as_fd().try_clone_to_owned()), "standard output")?;
+        self.check_other(of(io::stderr().as_fd().try_clone_to_owned()), "standard error")
+    }
+
+    fn check_other(&self, identity: Option<(u64, u64)>, other: &'static str) -> Result<(), OutputError> {
+        match identity.is_some() && self.identity() == identity {
+            true => Err(OutputError::SameFile { flag: self.flag, path: self.path.display().to_string(), other }),
+            false => Ok(()),
         }
     }
 
-    /// Empties it for writing. From here on it stays.
-    pub(super) fn begin(mut self) -> io::Result<File> {
-        let file = self.file.take().ok_or(io::ErrorKind::NotFound)?;
-        // A pipe or terminal has nothing to empty.
-        if !self.is_descriptor && file.metadata()?.is_file() {
-            file.set_len(0)?;
+    pub(super) fn cannot_write(&self, source: io::Error) -> OutputError {
+        OutputError::System { flag: self.flag, what: "cannot be written".to_owned(), source }
+    }
+}
+
+/// The first write empties the file; from then on it stays.
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            // A pipe or terminal has nothing to empty.
+            if !self.is_descriptor && self.file.metadata()?.is_file() {
+                self.file.set_len(0)?;
+            }
         }
-        Ok(file)
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
-        if self.file.is_some() && self.is_new {
+        if self.is_new && !self.has_begun {
             // An empty file would look like a result.
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-/// What says that one of two writers would overwrite what the other wrote.
-pub(super) fn same_file(flag: &'static str, path: &Path, other: &'static str) -> OutputError {
-    OutputError::SameFile { flag, path: path.display().to_string(), other }
 }
 
 fn identity(metadata: Metadata) -> Option<(u64, u64)> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::text::wrapped_within;
+use super::layout::wrapped_within;
 use crate::fleet::Vm;
 use crate::fleet::clock::comparisons;
 use crate::text::grouped;
@@ -20,11 +20,8 @@ const COLUMNS: [(&str, usize); 7] =
 
 /// Writes a row for each machine, and below it what should be known before load is started; why machines failed only
 /// where it is not told elsewhere. No row is longer than `columns`.
-///
-/// # Errors
-/// The writer's.
 pub fn table(out: &mut impl Write, vms: &[Vm], with_failures: bool, columns: usize) -> io::Result<()> {
-    let names = std::iter::once("Machine").chain(vms.iter().map(|vm| vm.host.name.as_str()));
+    let names = std::iter::once("VM").chain(vms.iter().map(|vm| vm.host.name.as_str()));
     let cells = std::iter::once(COLUMNS.map(|(head, _)| head.to_owned())).chain(vms.iter().map(cells));
     let rows: Vec<(String, [String; 7])> = names.map(printable).zip(cells).collect();
     write_rows(out, &rows, columns)?;

@@ -3,15 +3,15 @@
 
 use std::io::{self, Write};
 
+use super::exporter::Exporter;
 use super::headline::headline;
+use super::layout::{RULE, line, marked, row, section, wrapped};
+use super::vms;
 use crate::measure::outcome::{ErrorCount, ErrorOrigin};
 use crate::measure::stalls::Stalls;
 use crate::result::{Bounded, RunResult, Summary, TableRows};
-use crate::run::Ready;
-use crate::schedule::Share;
-use crate::text::terminal::{lines_of, printable};
-use crate::text::words::{capitalised, number};
-use crate::text::words::{name_list, thousands};
+use crate::text::terminal::printable;
+use crate::text::words::{capitalised, name_list, thousands};
 use crate::workload::TOTAL;
 
 /// Lost VMs that are named before "and N more".
@@ -21,97 +21,20 @@ const MAX_OUTAGES: usize = 20;
 /// Times in which the generator stood still that are listed.
 const MAX_STALLS: usize = 10;
 
-const RULE: &str = "============================================================";
+/// The report of what was found.
+pub struct TextReport;
 
-/// What is about to be run.
-///
-/// # Errors
-/// The writer's.
-pub fn header(out: &mut impl Write, header: &Header<'_>) -> io::Result<()> {
-    title(out, "POSTGRES LOAD TEST FOR TENSORZERO", &header.lines())
-}
-
-/// Names and values under a title.
-pub(super) fn title(out: &mut impl Write, title: &str, lines: &[(&'static str, String)]) -> io::Result<()> {
-    writeln!(out, "{RULE}\n{title}\n{RULE}")?;
-    for (name, value) in lines {
-        writeln!(out, "{}", wrapped(value, &format!("{:<21}", format!("{name}:")), &" ".repeat(21)))?;
-    }
-    writeln!(out, "{RULE}\n")
-}
-
-/// What the header says.
-#[derive(Clone, Debug)]
-pub struct Header<'a> {
-    /// What was asked for.
-    pub config: &'a crate::result::Config,
-    /// What the database said of itself.
-    pub server: &'a crate::result::ServerInfo,
-    /// The part of the schedule that this process runs.
-    pub share: Share,
-    /// The container that is watched.
-    pub container: Option<&'a str>,
-    /// Where the connection string came from.
-    pub target_from: Option<&'a str>,
-}
-
-impl<'a> Header<'a> {
-    /// Of a run that is ready to begin.
-    pub fn new(ready: &'a Ready) -> Self {
-        let plan = ready.plan();
-        Self {
-            config: ready.config(),
-            server: ready.server(),
-            share: plan.engine.schedule.share,
-            container: plan.docker_container.as_deref(),
-            target_from: plan.target_from.as_deref(),
-        }
-    }
-
-    pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
-        let config = self.config;
-        let target = config.target_rps.map_or("max (closed loop)".to_owned(), number);
-        let mut lines = vec![
-            ("Target RPS", target),
-            ("Duration", format!("{}s", number(config.duration_seconds))),
-            ("Connections", config.workers.to_string()),
-        ];
-        lines.extend(config.workload.described());
-        lines.push((
-            "Database",
-            match self.target_from {
-                Some(from) => format!("{} ({from})", config.target),
-                None => config.target.clone(),
-            },
-        ));
-        if let Some(version) = &self.server.version {
-            let tables = self.server.tables.as_deref().map(|kind| format!(", {kind} tables")).unwrap_or_default();
-            lines.push(("Server", format!("PostgreSQL {version}{tables}")));
-        }
-        if self.share != Share::WHOLE {
-            lines.push(("Share", format!("{} of {}", self.share.index + 1, self.share.of)));
-        }
-        if config.warmup_seconds > 0.0 {
-            lines.push(("Warm-up", format!("{}s", number(config.warmup_seconds))));
-        }
-        if config.pipeline {
-            lines.push(("Pipelining", "one round trip a transaction".to_owned()));
-        }
-        if let Some(container) = self.container {
-            lines.push(("Docker container", container.to_owned()));
-        }
-        lines
+impl Exporter for TextReport {
+    fn finish(&mut self, out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
+        report(out, result)
     }
 }
 
-/// What was found.
-///
-/// # Errors
-/// The writer's.
-pub fn report(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+/// Writes the report.
+pub fn report(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     writeln!(out, "\n{RULE}\nLOAD TEST RESULTS\n{RULE}")?;
     // What a person acts on comes last, where it can be read without scrolling: first long tables, then the headline.
-    result.fleet.as_ref().map_or(Ok(()), |fleet| super::fleet::hosts(out, fleet))?;
+    result.fleet.as_ref().map_or(Ok(()), |fleet| vms::table(out, fleet))?;
     outages(out, result)?;
     errors(out, result)?;
     phases(out, result)?;
@@ -130,7 +53,7 @@ pub fn report(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     writeln!(out, "\n{RULE}\n{status}\n{RULE}\n{}", headline(result))
 }
 
-fn throughput(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+fn throughput(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     let throughput = &result.throughput;
     section(out, "THROUGHPUT")?;
     line(out, "Total Requests", &thousands(throughput.total_requests))?;
@@ -145,7 +68,7 @@ fn throughput(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     line(out, "Success Rate", &rate)
 }
 
-fn latency(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+fn latency(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     let closed_loop = result.config.target_rps.is_none();
     let columns: &[(&str, &Summary)] = &[
         ("Latency", &result.latency_ms),
@@ -178,7 +101,7 @@ fn latency(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     }
 }
 
-fn phases(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+fn phases(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     if result.phases_ms.is_empty() {
         return Ok(());
     }
@@ -195,7 +118,7 @@ fn phases(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     }
 }
 
-fn requests(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+fn requests(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     let accounting = &result.accounting;
     section(out, "REQUESTS")?;
     line(out, "Scheduled", &thousands(accounting.scheduled))?;
@@ -227,7 +150,7 @@ fn requests(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     Ok(())
 }
 
-fn outages(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+fn outages(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     if result.outages.is_empty() {
         return Ok(());
     }
@@ -246,7 +169,7 @@ fn outages(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     }
 }
 
-fn verification(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+fn verification(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     let Some(found) = &result.verification else { return Ok(()) };
     section(out, "VERIFICATION (warm-up included)")?;
     line(out, "Acknowledged", &thousands(found.acknowledged))?;
@@ -270,7 +193,7 @@ fn verification(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     found.total.map_or(Ok(()), |total| line(out, TOTAL.table, &format!("{} {}", thousands(total), TOTAL.unit)))
 }
 
-fn errors(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+fn errors(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     if result.errors.is_empty() {
         return Ok(());
     }
@@ -297,7 +220,7 @@ fn when(error: &ErrorCount) -> String {
     if first == last { format!(", at {first}") } else { format!(", {first} to {last}") }
 }
 
-fn resources(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
+fn resources(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     let generator = &result.generator;
     section(out, "GENERATOR")?;
     let each = generator.cpu_us_per_request.map(|us| format!(" ({us:.0} us a request)")).unwrap_or_default();
@@ -316,7 +239,7 @@ fn resources(out: &mut impl Write, result: &RunResult) -> io::Result<()> {
     Ok(())
 }
 
-fn stalls(out: &mut impl Write, told: &Stalls) -> io::Result<()> {
+fn stalls(out: &mut dyn Write, told: &Stalls) -> io::Result<()> {
     for stall in told.stalls.iter().take(MAX_STALLS) {
         let host = stall.hostname.as_ref().map(|name| format!("{}: ", printable(name))).unwrap_or_default();
         let asleep = if stall.asleep { ", asleep" } else { "" };
@@ -328,37 +251,12 @@ fn stalls(out: &mut impl Write, told: &Stalls) -> io::Result<()> {
     }
 }
 
-fn list(out: &mut impl Write, title: &str, items: &[String]) -> io::Result<()> {
+fn list(out: &mut dyn Write, title: &str, items: &[String]) -> io::Result<()> {
     if items.is_empty() {
         return Ok(());
     }
     section(out, title)?;
     items.iter().try_for_each(|item| writeln!(out, "{}", wrapped(item, "  - ", "    ")))
-}
-
-/// Text from anywhere in lines that a terminal of eighty columns holds.
-pub(super) fn wrapped(text: &str, first: &str, further: &str) -> String {
-    wrapped_within(78, text, first, further)
-}
-
-/// The same in lines of so many characters.
-pub(super) fn wrapped_within(width: usize, text: &str, first: &str, further: &str) -> String {
-    let options = textwrap::Options::new(width).initial_indent(first).subsequent_indent(further);
-    textwrap::fill(&lines_of(text).join("\n"), options)
-}
-
-pub(super) fn section(out: &mut impl Write, title: &str) -> io::Result<()> {
-    writeln!(out, "\n{title}:")
-}
-
-fn line(out: &mut impl Write, name: &str, value: &str) -> io::Result<()> {
-    writeln!(out, "{:<22}{value}", format!("  {name}:"))
-}
-
-fn row(label: &str, values: &[String]) -> String {
-    let values: Vec<String> = values.iter().map(|value| format!("{value:<11}")).collect();
-    // A name as long as the column still needs a space behind it.
-    format!("{}\n", format!("{label:<21} {}", values.concat()).trim_end())
 }
 
 fn ms(bounded: Bounded) -> String {
@@ -367,11 +265,6 @@ fn ms(bounded: Bounded) -> String {
         None => "-".to_owned(),
         Some(ms) => format!("{}{ms:.2}", if bounded.is_lower_bound { "> " } else { "" }),
     }
-}
-
-/// A percentile, with a mark where it is the maximum because there are too few requests.
-pub(super) fn marked(text: String, summary: &Summary, name: &str) -> String {
-    if summary.is_max(name) { text + "*" } else { text }
 }
 
 #[cfg(test)]

@@ -25,14 +25,14 @@ use crate::throwaway::ThrowawayServer;
 use crate::verdict::clocks::LIMIT_MS as CLOCK_LIMIT_MS;
 use crate::workload::payload::Pool;
 
-/// A database server that answers, and the throwaway server where it is one. No connection is open.
+/// A database server that answers, perhaps a throwaway server. No connection is open.
 pub struct Reached {
     connector: Connector,
     server: Option<ThrowawayServer>,
     found: Option<Found>,
 }
 
-/// What a database said of itself.
+/// What a database reports of itself.
 struct Found {
     info: ServerInfo,
     identity: Option<String>,
@@ -40,7 +40,7 @@ struct Found {
     clock: Option<ClockVsDatabase>,
 }
 
-/// A database whose tables are ready, and the throwaway server where it is one.
+/// A database whose tables are ready, perhaps on a throwaway server.
 pub struct Database {
     pub(super) connector: Connector,
     pub(super) server: Option<ThrowawayServer>,
@@ -48,11 +48,10 @@ pub struct Database {
     identity: Option<String>,
     pub(super) clock: Option<ClockVsDatabase>,
     pub(super) warnings: Vec<String>,
-    /// [`verify::total`] before the run, where it will be asked for again.
+    /// [`verify::total`] before the run, if it is needed after it.
     pub(super) total_before: Option<u64>,
     /// [`SessionLimits::idle_in_transaction`]
     pub(super) idle_in_transaction: Option<Duration>,
-    /// [`SessionLimits::is_pooled`]
     pub(super) is_pooled: bool,
     /// What the tables are before the load, where all processes of the test have emptied them by then.
     pub(super) before: Option<Baseline>,
@@ -65,20 +64,20 @@ pub struct Database {
 /// # Errors
 /// The server cannot be reached, or stands behind a pooler that loses prepared statements.
 pub async fn reach(plan: &Plan, server: Option<ThrowawayServer>, tell: Tell<'_>) -> Result<Reached, RunError> {
-    let spec = match (&plan.target, &server) {
+    let spec = match (&plan.database.target, &server) {
         (Target::Existing(spec), _) => (**spec).clone(),
         (Target::Ephemeral, Some(server)) => throwaway_spec(server)?,
         (Target::Ephemeral, None) => unreachable!("start_server comes first"),
     };
     tell(&format!("connecting to {}", spec.describe()));
-    let connector = Connector::new(spec, &plan.application_name)?;
+    let connector = Connector::new(spec, &plan.database.application_name)?;
     let found = match Link::open(&connector).await {
         Ok(mut link) => {
             let found = look(plan, &mut link, &connector).await?;
             link.close().await;
             Some(found)
         }
-        Err(error) if plan.setup.is_some() && error.kind() == ConnectErrorKind::DatabaseMissing => None,
+        Err(error) if plan.database.setup.is_some() && error.kind() == ConnectErrorKind::DatabaseMissing => None,
         Err(error) => return Err(error.into()),
     };
     Ok(Reached { connector, server, found })
@@ -91,10 +90,10 @@ async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Fou
     }
     let identity = preflight::identity(link).await;
     let clock = clock::compare(link).await;
-    if !plan.engine.session.pipeline && !plan.setup_only {
+    if !plan.engine.session.pipeline && !plan.database.setup_only {
         preflight::check_transactions(link).await?;
     }
-    if plan.engine.session.prepared && !plan.setup_only {
+    if plan.engine.session.prepared && !plan.database.setup_only {
         preflight::check_prepared_statements(link, connector).await?;
     }
     let limits = limits::lacking(link).await?;
@@ -102,7 +101,7 @@ async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Fou
 }
 
 impl Reached {
-    /// What the server said of itself, without tables; `None` where the database is still to be created.
+    /// What the server reports of itself, without tables; `None` where the database is still to be created.
     pub fn info(&self) -> Option<&ServerInfo> {
         self.found.as_ref().map(|found| &found.info)
     }
@@ -131,7 +130,7 @@ impl Reached {
 /// Tables are missing or not ours, the role may not, or `--start-at` passed.
 pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Tell<'_>) -> Result<Database, RunError> {
     let Reached { connector, server, found } = reached;
-    let mut link = schema::connect(&connector, plan.setup.is_some()).await?;
+    let mut link = schema::connect(&connector, plan.database.setup.is_some()).await?;
     let Found { mut info, identity, limits, clock } = match found {
         Some(found) => found,
         None => look(plan, &mut link, &connector).await?,
@@ -139,12 +138,13 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     let connector = connector.with_session_settings(&limits.session_sql);
     tell("marking the tables as in use");
     let claim = Claim::new(plan.test, plan.engine.schedule.share);
-    let (mark, unmarked) = match mark::take(&connector, &mut link, &plan.workload, claim, plan.setup.is_some()).await? {
+    let setup = plan.database.setup.is_some();
+    let (mark, unmarked) = match mark::take(&connector, &mut link, &plan.workload, claim, setup).await? {
         Marking::Held(mark) => (Some(Arc::new(mark)), None),
         Marking::Impossible(why) => (None, Some(why)),
     };
     let lock = mark.as_ref().map_or("", |mark| mark.lock_sql());
-    if let Some(kind) = plan.setup {
+    if let Some(kind) = plan.database.setup {
         tell(&format!("making sure that the {} tables are there", kind.name()));
         let made = schema::set_up(&mut link, &plan.workload, kind, lock).await;
         foreign::explained(&mut link, made).await?;
@@ -153,9 +153,9 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     let kind = foreign::explained(&mut link, checked).await?;
     info.tables = Some(kind.name().to_owned());
     if pool.is_some() {
-        rights::check(&mut link, &plan.workload, plan.reset, plan.verify).await?;
+        rights::check(&mut link, &plan.workload, plan.database.reset, plan.database.verify).await?;
     }
-    if plan.reset && pool.is_some() {
+    if plan.database.reset && pool.is_some() {
         tell("emptying the tables");
         let within = match plan.start_at_unix_ns {
             Some(unix_ns) => Some(left_until(unix_ns).ok_or(RunError::StartMissed)?),
@@ -168,7 +168,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
         tell(&format!("filling {}", material.what));
         schema::put(&mut link, &material, schedule.share == Share::WHOLE).await?;
     }
-    let total_before = match plan.workload.total().filter(|_| plan.verify && pool.is_some()) {
+    let total_before = match plan.workload.total().filter(|_| plan.database.verify && pool.is_some()) {
         Some(total) => {
             let counted = verify::total(&mut link, &total).await;
             Some(counted.map_err(|error| SchemaError::of(&format!("count the {}", total.unit), &error))?)
@@ -205,12 +205,12 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
 }
 
 impl Database {
-    /// What the tables were before the load, where it is known.
+    /// What the tables were before the load, if it is known.
     pub(super) fn before(&self) -> Option<Baseline> {
         self.before.clone().or_else(|| self.mark.as_ref()?.before())
     }
 
-    /// What the server said of itself, with the tables.
+    /// What the server reports of itself, with the tables.
     pub fn info(&self) -> &ServerInfo {
         &self.info
     }
@@ -241,7 +241,7 @@ pub(super) fn start_at_warning(plan: &Plan, clock: Option<ClockVsDatabase>) -> O
     })
 }
 
-/// How long until an instant of the wall clock; `None` where it has passed, or nearly.
+/// How long until an instant of the wall clock; `None` if it has passed, or nearly.
 fn left_until(unix_ns: u64) -> Option<Duration> {
     const LEAST: Duration = Duration::from_millis(50);
     let left = Duration::from_nanos(unix_ns.checked_sub(crate::clock::unix_ns())?);

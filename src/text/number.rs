@@ -11,7 +11,7 @@ pub struct Decimal {
     exponent: i32,
 }
 
-/// Why a number does not fit where it is given.
+/// Why a number is not of use for an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
     /// It has more decimals than the unit holds.
@@ -64,9 +64,6 @@ impl Decimal {
     }
 
     /// As [`Self::parse`], for counts and rates: `k`, `M` and `G` behind the number multiply it by 10^3, 10^6 and 10^9.
-    ///
-    /// # Errors
-    /// Likewise.
     pub fn parse_count(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let (digits, exponent) = match text.char_indices().next_back() {
@@ -106,7 +103,7 @@ impl Decimal {
     }
 }
 
-/// The exponent's number; `None` where it is none, or larger than any that is of use.
+/// The exponent; `None` if it is not a whole number.
 fn exponent_of(text: &str) -> Option<i32> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());

@@ -10,7 +10,7 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// Lines of a text from another machine: a cause has some, and no more are worth reading.
+/// Lines of a text from another machine that are kept.
 const MAX_LINES: usize = 30;
 
 /// The lines of a text, such as a log or a server's DETAIL and HINT, each as [`printable`] shows it.
@@ -19,12 +19,12 @@ pub fn lines_of(text: &str) -> Vec<String> {
     lines.filter(|line| !line.is_empty()).map(|line| printable(&line)).collect()
 }
 
-/// The same as [`printable`], but lines stay lines; those after the first are indented.
+/// As [`printable`], but lines stay lines; those after the first are indented.
 pub fn printable_lines(text: &str) -> String {
     lines_of(text).join("\n  ")
 }
 
-/// The same as [`brief`], but lines stay lines.
+/// As [`brief`], but lines stay lines.
 pub fn brief_lines(text: &str, most: usize) -> String {
     let lines: Vec<String> = lines_of(text).iter().map(|line| brief(line, most)).collect();
     let mut left = most;
@@ -51,7 +51,15 @@ pub fn printable_json(json: &str) -> String {
     shown
 }
 
-/// The same as [`printable`], cut after so many characters: text from another machine may be of any length.
+/// A text in so many characters, the last of which is `…` where more is left out.
+pub fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    text.chars().take(columns.saturating_sub(1)).chain(['…']).take(columns).collect()
+}
+
+/// As [`printable`], and cut after so many characters: text from another machine may be of any length.
 pub fn brief(text: &str, most: usize) -> String {
     let mut brief: String = text.chars().take(most).collect();
     if brief.len() < text.len() {
@@ -78,7 +86,7 @@ pub fn steers(c: char) -> bool {
         )
 }
 
-/// A name in as many characters as a column has, with its middle left out where it is longer.
+/// A name in so many characters, with `…` in its middle where it is longer.
 pub fn shortened(name: &str, width: usize) -> String {
     let name: Vec<char> = printable(name).chars().collect();
     if name.len() <= width {

@@ -28,7 +28,8 @@ pub struct Slo {
 impl Slo {
     /// A year. No request takes longer, so a greater limit is a slip.
     const MOST_MS: f64 = 366.0 * 86_400_000.0;
-    const FIGURES: [&'static str; 7] = ["avg", "p50", "p90", "p95", "p99", "p99.9", "max"];
+    /// The figures that can be limited.
+    pub const FIGURES: [&'static str; 7] = ["avg", "p50", "p90", "p95", "p99", "p99.9", "max"];
 
     /// Reads `FIGURE<LIMIT` or `FIGURE<=LIMIT`, where the limit has the unit `us`, `ms` or `s`.
     ///
@@ -95,5 +96,20 @@ impl Slo {
 impl std::fmt::Display for Slo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}{} {} ms", self.figure, if self.inclusive { " ≤" } else { " <" }, self.limit_ms)
+    }
+}
+
+/// As the text that [`Slo::parse`] reads.
+impl serde::Serialize for Slo {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let sign = if self.inclusive { "<=" } else { "<" };
+        serializer.collect_str(&format_args!("{}{sign}{}ms", self.figure, self.limit_ms))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Slo {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }

@@ -29,10 +29,12 @@ pub struct SessionOptions {
 }
 
 /// Isolation levels that PostgreSQL tells apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
+    #[value(aliases = ["read committed", "read_committed"])]
     ReadCommitted,
+    #[value(aliases = ["repeatable read", "repeatable_read"])]
     RepeatableRead,
     Serializable,
 }

@@ -1,10 +1,10 @@
-//! The command line of `coordinator merge`, as typed.
+//! The options of `coordinator merge`.
 
 use std::path::PathBuf;
 
 use clap::Parser;
 
-use super::CriteriaOptions;
+use super::{CriteriaOptions, EXIT_CODES};
 
 /// Merges the JSON results of load_test --share 1/N ... N/N into one, exactly
 #[derive(Parser, Clone, Debug)]
@@ -14,17 +14,17 @@ use super::CriteriaOptions;
     max_term_width = 100,
     args_override_self = true,
     allow_negative_numbers = true,
-    after_help = "Exit codes: 0 PASSED; 1 DEGRADED, FAILED, INVALID or LOST WRITES; 2 wrong use; \
-                  3 it could not be merged; 130 INTERRUPTED."
+    after_help = EXIT_CODES
 )]
 pub struct MergeOptions {
-    /// Files with the JSON results of the single machines, as load_test --json-output or --output wrote them; - for
-    /// standard input. A file may hold several, one after another
+    /// Files with the JSON results of the single VMs, as load_test --json-output or --output wrote them; - is standard
+    /// input
+    ///
+    /// A file may hold several, one after another.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub criteria: CriteriaOptions,
 
     /// Print one JSON document on stdout instead of the report
@@ -32,6 +32,6 @@ pub struct MergeOptions {
     pub json_output: bool,
 
     /// Also write the JSON document to this file; - is stdout, as with --json-output
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
 }

@@ -66,9 +66,14 @@ impl Keys {
 
 /// What `pg_stat_activity` shows of the mark's session, to every role. At most 63 bytes, which is what the server keeps.
 pub(super) fn application_name() -> String {
-    let host = gethostname::gethostname();
-    let host: String =
-        host.to_string_lossy().chars().filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c)).take(14).collect();
+    let system = rustix::system::uname();
+    let host: String = system
+        .nodename()
+        .to_string_lossy()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c))
+        .take(14)
+        .collect();
     let since: String = crate::text::words::rfc3339(crate::clock::unix_ns()).chars().take(19).collect();
     format!("load_test {host} pid {} since {since}Z", std::process::id())
 }

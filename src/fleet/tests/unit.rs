@@ -3,7 +3,6 @@
 use clap::Parser;
 
 use super::super::*;
-use crate::cli::handover::Secrets;
 use crate::cli::options::CoordinatorOptions;
 use crate::fleet::listen::TICK;
 use crate::postgres::conninfo::Environment;
@@ -12,8 +11,7 @@ use crate::postgres::conninfo::Environment;
 async fn a_machine_that_never_gets_ready_is_lost() {
     let options = ["coordinator", "--vms", "a,b", "--deploy", "never", "--on-host-loss", "continue"];
     let options = CoordinatorOptions::try_parse_from(options).unwrap();
-    let plan =
-        FleetPlan::resolve(&options, &Secrets::default(), &Environment::of_user("me"), 0, &|_| unreachable!()).unwrap();
+    let plan = FleetPlan::resolve(&options, &Environment::of_user("me"), 0, &|_| unreachable!()).unwrap();
     let mut fleet = Fleet::new(plan).unwrap();
     let is_first = |vm: &Vm| vm.host.name == "a";
     fleet.until_all_in_time(&[0, 1], TICK / 2, "set up the tables", is_first).await;

@@ -86,12 +86,13 @@ impl Environment {
         self
     }
 
-    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+    /// The value of one of the `PG…` variables.
+    pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }
 
     /// Whether a variable is set to something that is not UTF-8.
-    pub fn is_unreadable(&self, name: &str) -> bool {
+    pub(super) fn is_unreadable(&self, name: &str) -> bool {
         self.unreadable.contains(name)
     }
 

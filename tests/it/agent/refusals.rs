@@ -57,9 +57,9 @@ fn all_faults_of_a_plan_are_told_at_once() {
     let server = TestServer::with_tables();
     let arguments = [
         "--rps",
-        "fast",
-        "--workers",
-        "0",
+        "max",
+        "--max-lag",
+        "1s",
         "--share",
         "1/2",
         "--start-at",
@@ -69,7 +69,7 @@ fn all_faults_of_a_plan_are_told_at_once() {
         "db",
     ];
     let order = Order::Plan(Box::new(share_of(&server, &arguments, Share { index: 2, of: 2 })));
-    let parts = ["--rps", "--workers", "--share", "--start-at", "--ephemeral", "--docker-container", "a share that"];
+    let parts = ["--max-lag", "--share", "--start-at", "--ephemeral", "--docker-container", "a share that"];
     refused(Agent::start(), &order, &parts);
     let order = Order::Plan(Box::new(plan(&server, &["--setup", "--duration", "0"])));
     refused(Agent::start(), &order, &["--duration"]);

@@ -24,7 +24,7 @@ fn the_report_has_the_seeds_sections_and_a_row_for_every_vm() {
         "\nTHROUGHPUT:\n  Total Requests:     360\n",
         "\nLATENCY (ms):",
         "\nDATA WRITTEN:\n  Estimated: ",
-        "\nHOSTS:\n",
+        "\nVMS:\n",
         "\n  127.0.1.1 ",
         "\n  127.0.1.2 ",
         "\n  127.0.1.3 ",

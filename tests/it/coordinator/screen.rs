@@ -44,7 +44,7 @@ fn tables_and_live_lines_fit_terminals_of_any_size_and_survive_resizes() {
         let screen = terminal.wait_for_exit();
         let (headline, code) = last_words(&screen);
         assert!(code == "130" && headline.contains(" RPS ") && headline.contains(", p99 "), "{screen:#?}");
-        assert!(terminal.history().contains("\nHOSTS:\n"));
+        assert!(terminal.history().contains("\nVMS:\n"));
     }
     fleet.assert_nothing_left();
 }

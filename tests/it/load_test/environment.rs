@@ -99,7 +99,7 @@ fn what_is_empty_or_unreadable_is_refused_by_name() {
     let ran = load_test(&["--postgres-url", "", "--duration", "1"]).run();
     ran.expect_refusal(2, &["error: --postgres-url: is set but empty"]);
     let ran = load_test(&["--rps"]).arg(not_utf8).run();
-    let ran = ran.expect_refusal(2, &["the value of --rps is not UTF-8"]);
+    let ran = ran.expect_refusal(2, &["--rps: is not UTF-8"]);
     assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
 }
 

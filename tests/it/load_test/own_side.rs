@@ -124,13 +124,12 @@ fn the_limit_of_a_control_group_counts() {
     write("memory.current", "157286400\n");
     write("memory.stat", "inactive_file 10485760\nactive_file 10485760\n");
     // As a process in /box of a machine with control groups of version 2 sees it.
-    let (groups, mounts) = (folder.path().join("cgroup"), folder.path().join("mountinfo"));
+    let groups = folder.path().join("cgroup");
     std::fs::write(&groups, "0::/box\n").unwrap();
-    std::fs::write(&mounts, format!("30 22 0:27 / {} rw - cgroup2 cgroup2 rw\n", tree.display())).unwrap();
     let script = format!(
-        "mount --bind '{}' /proc/$$/cgroup; mount --bind '{}' /proc/$$/mountinfo",
+        "mount --bind '{}' /proc/$$/cgroup; mount --bind '{}' /sys/fs/cgroup",
         groups.display(),
-        mounts.display()
+        tree.display()
     );
     let server = TestServer::with_tables();
     let load = server.load(&["--workers", "1000", "--threads", "2", "--duration", "60"]);

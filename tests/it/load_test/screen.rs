@@ -144,3 +144,11 @@ fn errors_have_the_times_of_the_first_and_the_last() {
     let told = format!("check violation [23514], {first:.2} s to {last:.2} s\n");
     assert!(ran.stdout.contains(&told), "{told} is missing from\n{}", ran.stdout);
 }
+
+#[test]
+fn quiet_leaves_the_report_alone() {
+    let server = TestServer::with_tables();
+    let ran = on_terminal(&server, &["-q", "--rps", "max", "-d", "6", "-w", "2"]).run().expect(0);
+    assert_eq!(ran.stderr, "");
+    assert!(ran.stdout.contains("STATUS: PASSED") && !ran.stdout.contains("Starting workers"), "{}", ran.stdout);
+}

@@ -11,7 +11,7 @@ fn help_is_grouped_and_names_units_and_defaults() {
         "Data:",
         "Verdict:",
         "Output:",
-        "One of several machines:",
+        "One of several VMs:",
         "[default: 100]",
         "[default: 60]",
         "[default: 8]",

@@ -1,78 +1,29 @@
-//! What a report says beside where several machines ran the test: the header, and the table of hosts.
+//! What a report says of the VMs of a test, in a table and below it.
 //!
 //! Names and reasons come from other machines, so nothing of them reaches the terminal unfiltered.
 
 use std::io::{self, Write};
 
-use super::text::{Header, marked, section, title, wrapped};
-use crate::result::{Bounded, ClockComparison, ClockReference, Config, Fleet, ServerInfo, Summary, VmResult};
-use crate::schedule::Share;
+use super::layout::{marked, section, wrapped};
+use crate::result::{Bounded, ClockComparison, ClockReference, Fleet, Summary, VmResult};
 use crate::text::grouped;
 use crate::text::terminal::shortened;
-use crate::text::words::name_list;
-use crate::text::words::number;
 use crate::verdict::fleet::{at_fault, clock_errors, differing};
 
-/// Characters of a host's name in the table.
+/// Characters of a VM's name in the table.
 const NAME: usize = 15;
 /// Characters of a clock in the table.
 const CLOCK: usize = 10;
-/// Hosts that the header names.
-const NAMED: usize = 8;
 /// Reasons and notes below the table.
 const MAX_NOTES: usize = 20;
-/// Rows of the table; hosts with something to say come first where there are more.
+/// Rows of the table; VMs with something to say come first where there are more.
 const MAX_ROWS: usize = 100;
 
-/// What the coordinator is about to run.
-#[derive(Clone, Debug)]
-pub struct FleetHeader<'a> {
-    /// What was asked for; `target_rps` is the rate, and `workers` the connections, of all VMs together.
-    pub config: &'a Config,
-    /// What the database said of itself.
-    pub server: &'a ServerInfo,
-    /// Their names, as given.
-    pub vms: &'a [String],
-    /// Requests per second of each VM; absent with `--rps max`.
-    pub per_vm_rps: Option<f64>,
-    /// Where the connection string came from, to be said behind the database; may be empty.
-    pub target_note: &'a str,
-}
-
-/// Prints the header of a test on several machines.
-///
-/// # Errors
-/// The writer's.
-pub fn fleet_header(out: &mut impl Write, header: &FleetHeader<'_>) -> io::Result<()> {
-    let FleetHeader { config, server, vms, per_vm_rps, target_note } = *header;
-    let names: Vec<&str> = vms.iter().map(String::as_str).collect();
-    let mut lines = vec![("VMs", format!("{} ({})", vms.len(), name_list(&names, NAMED)))];
-    for (name, mut value) in
-        (Header { config, server, share: Share::WHOLE, container: None, target_from: None }).lines()
-    {
-        match (name, per_vm_rps, config.workers_per_vm) {
-            ("Target RPS", Some(rps), _) => value = format!("{value} ({} per VM)", number((rps * 1e3).round() / 1e3)),
-            ("Connections", _, Some(workers)) => {
-                lines.push(("Workers", format!("{workers} per VM, {value} in all")));
-                continue;
-            }
-            ("Connections", _, None) => {
-                lines.push(("Workers", format!("{value} in all")));
-                continue;
-            }
-            ("Database", ..) if !target_note.is_empty() => value = format!("{value} ({target_note})"),
-            _ => {}
-        }
-        lines.push((name, value));
-    }
-    title(out, "DISTRIBUTED POSTGRES LOAD TEST FOR TENSORZERO", &lines)
-}
-
-/// The table of hosts, and below it why some are missing, lost or unlike the others.
-pub(super) fn hosts(out: &mut impl Write, fleet: &Fleet) -> io::Result<()> {
-    section(out, "HOSTS")?;
+/// The table of VMs, and below it why some are missing, lost or unlike the others.
+pub(super) fn table(out: &mut dyn Write, fleet: &Fleet) -> io::Result<()> {
+    section(out, "VMS")?;
     let columns = ["Status", "RPS", "OK %", "P50 ms", "P99 ms", "Late99", "Skew", "Clock"].map(str::to_owned);
-    row(out, "  ", "Host", &columns)?;
+    row(out, "  ", "VM", &columns)?;
     let differing = differing(fleet);
     let clock_errors = clock_errors(fleet);
     let marks: Vec<&str> = fleet
@@ -91,7 +42,7 @@ pub(super) fn hosts(out: &mut impl Write, fleet: &Fleet) -> io::Result<()> {
         row(out, "  ", &vm.hostname, &figures(vm, marks[*index]))?;
     }
     if shown.len() < marks.len() {
-        writeln!(out, "  ({} more hosts, all ok)", marks.len() - shown.len())?;
+        writeln!(out, "  ({} more VMs, all ok)", marks.len() - shown.len())?;
     }
     let dashes = ["MISSING", "-", "-", "-", "-", "-", "-", "-"].map(str::to_owned);
     for failed in missing.iter().take(MAX_ROWS) {
@@ -134,7 +85,7 @@ pub(super) fn hosts(out: &mut impl Write, fleet: &Fleet) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a host that failed has a row of its own, because something of it is left.
+/// Whether a VM that failed has a row of its own, because something of it is left.
 fn is_present(fleet: &Fleet, hostname: &str) -> bool {
     fleet.per_vm_results.iter().any(|vm| vm.lost.is_some() && vm.hostname == hostname)
 }
@@ -150,7 +101,7 @@ fn rows_to_show(marks: &[&str], missing: usize) -> Vec<usize> {
 
 const OK: &str = "ok";
 
-/// How a host fared, in a word.
+/// How a VM fared, in a word.
 fn mark(vm: &VmResult, has_wrong_clock: bool, differs: bool) -> &'static str {
     if vm.lost.is_some() {
         "LOST"
@@ -211,7 +162,7 @@ fn clock(clock: ClockComparison) -> String {
     format!("{offset_ms:+.decimals$}±{bound_ms:.decimals$}")
 }
 
-/// As many decimals as fit beside the size of the number.
+/// Fewer decimals for larger numbers.
 fn compact(value: f64) -> String {
     match value {
         value if value < 100.0 => format!("{value:.2}"),
@@ -220,11 +171,11 @@ fn compact(value: f64) -> String {
     }
 }
 
-fn row(out: &mut impl Write, indent: &str, name: &str, cells: &[String; 8]) -> io::Result<()> {
+fn row(out: &mut dyn Write, indent: &str, name: &str, cells: &[String; 8]) -> io::Result<()> {
     const WIDTHS: [usize; 8] = [7, 7, 5, 7, 7, 6, 6, CLOCK];
     let mut text = format!("{indent}{:<NAME$}", shortened(name, NAME));
     for (at, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
-        // A figure beyond all measure must not push the others out of the line.
+        // A huge figure must not push the others out of the line.
         let cell = if cell.chars().count() > width { "…" } else { cell };
         text += &if at == 0 { format!(" {cell:<width$}") } else { format!(" {cell:>width$}") };
     }
@@ -278,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn every_host_has_a_row() {
+    fn every_vm_has_a_row() {
         let mut lost = vm("h2");
         lost.lost = Some("connection reset".to_owned());
         let mut late = vm("worker-in-a-very-far-away-region-7");
@@ -291,7 +242,7 @@ mod tests {
             vec![failed("h2", "connection reset"), failed("h5", "no route to host")],
         );
         for line in [
-            "\nHOSTS:\n  Host            Status      RPS  OK %  P50 ms  P99 ms Late99   Skew      Clock\n",
+            "\nVMS:\n  VM              Status      RPS  OK %  P50 ms  P99 ms Late99   Skew      Clock\n",
             "\n  h1              ok        100.0 100.0    8.00   15.01   0.00   +0.1  -12.3±0.2\n",
             "\n  h2              LOST      100.0",
             "\n  worker-…egion-7 LATE      100.0 100.0    8.00   15.01  77.00   +0.1  -12.3±0.2\n",
@@ -303,7 +254,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line:?} is missing from\n{text}");
         }
-        assert!(text.find("HOSTS:") < text.find("THROUGHPUT:"));
+        assert!(text.find("VMS:") < text.find("THROUGHPUT:"));
     }
 
     #[test]
@@ -340,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_cannot_steer_the_terminal_nor_break_the_table() {
+    fn vms_cannot_steer_the_terminal_nor_break_the_table() {
         let mut wild = vm("\u{1b}[2Jh1");
         wild.result.throughput.actual_rps = 1e200;
         wild.start_skew_ms = Some(-1e9);
@@ -350,38 +301,10 @@ mod tests {
     }
 
     #[test]
-    fn of_many_hosts_the_odd_ones_are_shown() {
+    fn of_many_vms_the_odd_ones_are_shown() {
         let mut vms: Vec<VmResult> = (0..500).map(|i| vm(&format!("h{i}"))).collect();
         vms[444].result.lateness_ms.p99 = Some(77.0);
         let text = reported(vms, Vec::new());
-        assert!(text.contains("  h444 ") && text.contains("(400 more hosts, all ok)"), "{text}");
-    }
-
-    #[test]
-    fn the_header_tells_the_whole_and_the_part() {
-        let mut result = sample();
-        result.config.workers_per_vm = Some(4);
-        result.config.workers = 12;
-        let vms: Vec<String> = (1..=10).map(|i| format!("user@host-{i}.example.com")).collect();
-        let header = FleetHeader {
-            config: &result.config,
-            server: &result.server,
-            vms: &vms,
-            per_vm_rps: Some(100.0 / 3.0),
-            target_note: "from POSTGRES_URL",
-        };
-        let mut out = Vec::new();
-        fleet_header(&mut out, &header).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        for part in [
-            "\nVMs:                 10 (user@host-1.example.com,",
-            "and 2\n                     more)",
-            "\nTarget RPS:          100 (33.333 per VM)\n",
-            "\nWorkers:             4 per VM, 12 in all\n",
-            "tensorzero_loadtest (from\n                     POSTGRES_URL)",
-        ] {
-            assert!(text.contains(part), "{part:?} is missing from\n{text}");
-        }
-        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("  h444 ") && text.contains("(400 more VMs, all ok)"), "{text}");
     }
 }
