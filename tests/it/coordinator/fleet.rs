@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::harness::processes::naming;
 use crate::harness::sshd::TestSshd;
 use crate::harness::{
-    PASSWORD, Program, Ran, SMALL, Started, TestServer, coordinator, entries, small_binary, wait_until,
+    PASSWORD, Program, Ran, SMALL, Started, TestServer, coordinator, entries, public_folder, small_binary, wait_until,
 };
 
 /// One sshd that answers on every 127.x.y.z, and a database on TCP with a password.
@@ -28,7 +28,7 @@ impl TestFleet {
 
     /// With this server.
     pub fn of(sshd: TestSshd, server: TestServer) -> Self {
-        Self { sshd, server, tmp: tempfile::Builder::new().prefix("c-").tempdir().unwrap() }
+        Self { sshd, server, tmp: public_folder() }
     }
 
     /// The coordinator with this fleet's SSH configuration, and the connection string in its environment.

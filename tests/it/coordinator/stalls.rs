@@ -23,14 +23,16 @@ fn a_vm_whose_program_was_frozen_is_named_and_the_database_is_not_blamed() {
         "{}",
         json["reason"]
     );
-    let reason = json["reason"].as_str().unwrap();
-    assert!(reason.starts_with(&format!("On {name}: The generator stood still for ")), "{reason}");
+    // On a busy machine another VM may have been late as well, and is named first.
+    let (reason, own) = (json["reason"].as_str().unwrap(), &json["per_vm_results"][2]["result"]);
+    let blamed = [format!("On {name}: The generator stood still for "), "On 127.0.1.".to_owned()];
+    assert!(blamed.iter().any(|begin| reason.starts_with(begin)), "{reason}");
+    assert!(own["reason"].as_str().unwrap().starts_with("The generator stood still for "), "{}", own["reason"]);
     let stalls = json["generator"]["stalls"].as_array().unwrap();
     let frozen = stalls.iter().find(|stall| stall["seconds"].as_f64().unwrap() > 2.3).unwrap();
     assert_eq!(frozen["hostname"], name, "{stalls:?}");
     assert_eq!(json["outages"], Value::Array(Vec::new()), "{stalls:?}");
-    let own = &json["per_vm_results"][2]["result"]["generator"];
-    assert!(own["stalled_requests"].as_u64().unwrap() >= 45, "{own}");
+    assert!(own["generator"]["stalled_requests"].as_u64().unwrap() >= 45, "{}", own["generator"]);
     assert!(ran.stdout.contains("Stood still:") && !ran.stdout.contains("OUTAGES"), "{}", ran.stdout);
     trio.assert_nothing_left();
 }

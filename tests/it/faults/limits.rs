@@ -203,6 +203,7 @@ fn a_server_that_takes_one_connection_at_a_time_is_enough_for_one_worker() {
         // To look, to set up, for the mark (which is reset, and tried twice), to see what is there, the worker's, to verify.
         let opened = proxy.connections() - before;
         assert!((4..=8).contains(&opened), "{more:?}: {opened}");
+        proxy.wait_until_idle();
     }
     let two = ["--rps", "20", "--workers", "2", "--duration", "1"];
     load_at(&proxy.url(), &two).run().expect_refusal(3, &["Connecting to 127.0.0.1"]);

@@ -4,10 +4,13 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::processes::{is_alive, naming, send};
 use super::skipped;
 
 /// A path as an argument.
@@ -30,11 +33,30 @@ pub fn entries(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A folder in `/tmp` that every user can reach. Short, because sockets in it have a limit on their path.
+const PREFIX: &str = "plt-";
+
+/// A folder in `/tmp` that every user can reach. Its name is short, because paths of sockets are limited.
 pub fn public_folder() -> TempDir {
-    let folder = tempfile::Builder::new().prefix("plt-").tempdir_in("/tmp").unwrap();
+    static SWEPT: Once = Once::new();
+    SWEPT.call_once(sweep);
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in("/tmp").unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     folder
+}
+
+/// Ends the servers, and removes the folders, of test programs that were killed.
+fn sweep() {
+    for name in entries(Path::new("/tmp")) {
+        let Some(owner) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok()) else {
+            continue;
+        };
+        if !is_alive(owner) {
+            let folder = format!("/tmp/{name}");
+            naming(&folder).into_iter().for_each(|(pid, _)| send(pid, Signal::KILL));
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
 }
 
 /// Writes a program for `/bin/sh`, and its folder.

@@ -9,15 +9,13 @@ fn all() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The arguments of a process, separated by blanks; empty where it is gone.
-fn command_line(pid: u32) -> String {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&line).replace('\0', " ")
-}
-
-/// The processes whose command line contains `text`, with that line.
+/// The processes whose command line contains `text`, with that line, whose arguments are separated by blanks.
 pub fn naming(text: &str) -> Vec<(u32, String)> {
-    all().map(|pid| (pid, command_line(pid))).filter(|(_, line)| line.contains(text)).collect()
+    let lines = all().filter_map(|pid| Some((pid, fs::read(format!("/proc/{pid}/cmdline")).ok()?)));
+    // Threads of the kernel have none.
+    let lines = lines.filter(|(_, line)| !line.is_empty());
+    let lines = lines.map(|(pid, line)| (pid, String::from_utf8_lossy(&line).replace('\0', " ")));
+    lines.filter(|(_, line)| line.contains(text)).collect()
 }
 
 /// The programs that run from a folder, by name.
@@ -37,9 +35,13 @@ pub fn children(parent: u32) -> Vec<u32> {
 
 /// Those, and theirs, and so on.
 pub fn descendants(of: u32) -> Vec<u32> {
-    let children = children(of);
-    let further: Vec<u32> = children.iter().flat_map(|&child| descendants(child)).collect();
-    [children, further].concat()
+    let parents: Vec<(u32, u32)> = all().filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
+    let (mut found, mut looked_at) = (vec![of], 0);
+    while let Some(&parent) = found.get(looked_at) {
+        found.extend(parents.iter().filter(|(_, other)| *other == parent).map(|(pid, _)| *pid));
+        looked_at += 1;
+    }
+    found.split_off(1)
 }
 
 /// From `/proc/PID/stat`, whose second field, the name in parentheses, can hold anything. Zombies have none.

@@ -344,7 +344,7 @@ impl Started {
                 let _ = child.wait();
                 panic!("it does not end: {}", self.stderr());
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(10));
         };
         let empty = || Reader::new(None::<std::io::Empty>);
         let stdout = std::mem::replace(&mut self.stdout, empty()).all();

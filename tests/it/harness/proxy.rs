@@ -12,6 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::wait_until;
+
 /// What happens to the bytes. May be changed at any time, also for connections that are open.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
@@ -91,6 +93,8 @@ pub struct Proxy {
     rules: watch::Sender<Rules>,
     /// How many connections were accepted.
     accepted: Arc<AtomicU64>,
+    /// Shared by all connections that are open.
+    open: Arc<()>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -106,13 +110,13 @@ impl Proxy {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (rules, watched) = watch::channel(Rules::default());
-        let accepted = Arc::<AtomicU64>::default();
-        let counted = Arc::clone(&accepted);
+        let (accepted, open) = (Arc::<AtomicU64>::default(), Arc::new(()));
+        let (counted, shared) = (Arc::clone(&accepted), Arc::clone(&open));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(listen(listener, server, watched, counted));
+            runtime.block_on(listen(listener, server, watched, counted, shared));
         });
-        Self { address, rules, accepted, thread: Some(thread) }
+        Self { address, rules, accepted, open, thread: Some(thread) }
     }
 
     /// For the user and database `postgres`, without TLS.
@@ -146,6 +150,12 @@ impl Proxy {
         self.accepted.load(Ordering::Relaxed)
     }
 
+    /// Waits until no connection is open.
+    pub fn wait_until_idle(&self) {
+        // One is the proxy's own, and one the listener's.
+        wait_until("the proxy has no connection", || Arc::strong_count(&self.open) == 2);
+    }
+
     /// Resets all connections that are open.
     pub fn reset_all(&self) {
         self.set(|rules| rules.resets += 1);
@@ -167,10 +177,9 @@ async fn listen(
     server: u16,
     mut rules: watch::Receiver<Rules>,
     accepted: Arc<AtomicU64>,
+    open: Arc<()>,
 ) {
     let listener = TcpListener::from_std(listener).unwrap();
-    // Shared by all connections that are open.
-    let open = Arc::new(());
     loop {
         tokio::select! {
             connection = listener.accept() => {
@@ -178,7 +187,7 @@ async fn listen(
                 accepted.fetch_add(1, Ordering::Relaxed);
                 let mut rules = rules.clone();
                 let now = rules.borrow_and_update().clone();
-                if now.one_at_a_time && Arc::strong_count(&open) > 1 {
+                if now.one_at_a_time && Arc::strong_count(&open) > 2 {
                     reset(client);
                     continue;
                 }

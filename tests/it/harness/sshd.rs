@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::processes::{children, descendants, send};
-use super::{PATIENCE, free_port, take_part, user};
+use super::{PATIENCE, free_port, public_folder, take_part, user};
 
 /// A running sshd. Gone when dropped, with its sessions and what runs in them.
 pub struct TestSshd {
@@ -33,7 +33,7 @@ impl TestSshd {
     /// With further lines of `sshd_config`, such as `MaxStartups 3:50:6`. They come first, and so win.
     pub fn start_with(extra: &str) -> Self {
         take_part();
-        let folder = tempfile::Builder::new().prefix("sshd-").tempdir().unwrap();
+        let folder = public_folder();
         // Privilege separation needs it, and a package that has never started sshd has not made it.
         let _ = fs::create_dir_all("/run/sshd");
         fs::create_dir(folder.path().join("home")).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, Program, take_part};
+use super::{PATIENCE, Program, public_folder, take_part};
 
 /// A terminal in which a program runs; gone when dropped.
 pub struct Terminal {
@@ -15,7 +15,7 @@ impl Terminal {
     /// Runs the program in a terminal of so many columns and rows. When it ends, the screen says `EXIT` and its code.
     pub fn run((columns, rows): (usize, usize), program: &Program) -> Self {
         take_part();
-        let terminal = Self { folder: tempfile::Builder::new().prefix("tmux-").tempdir_in("/tmp").unwrap() };
+        let terminal = Self { folder: public_folder() };
         let (script, config) = (terminal.folder.path().join("run.sh"), terminal.folder.path().join("conf"));
         // Ctrl-C goes to the shell too.
         fs::write(&script, format!("trap : INT\n{}\necho EXIT $?\nexec sleep 600\n", program.shell_line())).unwrap();

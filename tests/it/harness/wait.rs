@@ -14,10 +14,12 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// Waits until `done`; `what` completes the sentence "waited in vain until".
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let (begun, mut pause) = (Instant::now(), Duration::from_millis(10));
     while !done() {
         assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
-        sleep(Duration::from_millis(25));
+        sleep(pause);
+        // To ask takes more of the processor than to wait, and many tests wait at the same time.
+        pause = (pause * 2).min(Duration::from_millis(100));
     }
 }
 

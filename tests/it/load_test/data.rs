@@ -1,25 +1,13 @@
 //! What the rows contain: sizes, compressibility, ids; client-side and server-side.
 
-use crate::harness::{TestServer, load_test};
+use crate::harness::{TestServer, count};
 
-fn write(server: &TestServer, kb: &str, more: &[&str]) {
-    let arguments = [
-        "--rps",
-        "10",
-        "--duration",
-        "1",
-        "--workers",
-        "8",
-        "--output-size-kb",
-        kb,
-        "--raw-response-size-kb",
-        kb,
-        "--input-size-kb",
-        "1",
-        "--postgres-url",
-        &server.url(),
-    ];
-    load_test(&[&arguments[..], more].concat()).run();
+/// A run with documents of this size. Returns how many requests were written.
+fn write(server: &TestServer, kb: &str, more: &[&str]) -> u64 {
+    let arguments =
+        ["--rps", "10", "--duration", "1", "--workers", "8", "--input-size-kb", "1", "--output-size-kb", kb];
+    let arguments = [&arguments[..], &["--raw-response-size-kb", kb], more].concat();
+    count(&server.load(&arguments).run().expect_measured().json(), "ok")
 }
 
 /// The mean of an expression over the rows.
@@ -76,11 +64,11 @@ fn data_made_in_sql_is_the_data_that_the_client_would_send() {
 #[test]
 fn server_side_data_sends_little() {
     let server = TestServer::with_tables();
-    write(&server, "1024", &["--server-side-data", "--rps", "20"]);
+    let ok = write(&server, "1024", &["--server-side-data", "--rps", "20"]);
     // 20 requests of 2 MB would be 40 MB; the pool is uploaded once and is 2 MB.
     let pool: u64 = server.sql("SELECT sum(length(body)) FROM loadtest_payload_pool").parse().unwrap();
     assert!(pool < 3 << 20, "{pool}");
-    assert_eq!(server.sql("SELECT count(*) FROM chat_inference"), "20");
+    assert_eq!(server.rows("chat_inference"), ok);
     assert_eq!(server.sql("SELECT count(*) FROM loadtest_payload_pool"), "1");
     // A second run finds it there.
     write(&server, "1024", &["--server-side-data"]);
@@ -91,7 +79,8 @@ fn server_side_data_sends_little() {
 fn columns_hold_what_the_workload_says() {
     let server = TestServer::with_tables();
     for more in [&[][..], &["--server-side-data"]] {
-        write(&server, "2", &[&["--rps", "300"], more].concat());
+        // A busy machine may not write all of them.
+        let ok = &write(&server, "2", &[&["--rps", "300"], more].concat()).to_string();
         for (expected, sql) in [
             (
                 "7",
@@ -103,16 +92,16 @@ fn columns_hold_what_the_workload_says() {
             ("6", "SELECT count(DISTINCT model_name) FROM model_inference"),
             ("3", "SELECT count(DISTINCT model_provider_name) FROM model_inference"),
             ("10", "SELECT count(*) FROM resource_bucket WHERE key LIKE 'rate\\_limit:function\\_%'"),
-            ("300", "SELECT count(*) FROM chat_inference c JOIN model_inference m ON m.inference_id = c.id"),
+            (ok, "SELECT count(*) FROM chat_inference c JOIN model_inference m ON m.inference_id = c.id"),
             (
-                "300",
+                ok,
                 "SELECT count(*) FROM chat_inference JOIN variant_by_episode USING (function_name, episode_id, variant_name)",
             ),
             (
-                "300",
+                ok,
                 "SELECT count(*) FROM chat_inference WHERE tags ?& '{env,user_id,request_id}' AND inference_params ?& '{temperature,max_tokens}'",
             ),
-            ("300", "SELECT count(*) FROM chat_inference WHERE abs(extract(epoch FROM now() - timestamp)) < 600"),
+            (ok, "SELECT count(*) FROM chat_inference WHERE abs(extract(epoch FROM now() - timestamp)) < 600"),
         ] {
             assert_eq!(server.sql(sql), expected, "{more:?}: {sql}");
         }

@@ -50,7 +50,8 @@ fn terminate_all(more: &[&str]) {
     assert!(count(&json, "failed") + count(&json, "unknown") <= 4);
     assert_eq!(count(&json, "unfinished"), 0, "{more:?}: {}", json["accounting"]);
     assert!(json["errors"].to_string().contains("57P01"), "{}", json["errors"]);
-    assert!(count(&json, "ok") >= 700, "{}", json["accounting"]);
+    // A busy machine may not begin all of them.
+    assert!(count(&json, "ok") >= 300 && count(&json, "scheduled") == 800, "{}", json["accounting"]);
 }
 
 #[test]

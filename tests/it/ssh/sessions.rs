@@ -186,7 +186,8 @@ async fn holds_sessions_until_it_is_killed() {
 async fn a_killed_process_leaves_nothing_running() {
     let sshd = TestSshd::start();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "sessions::holds_sessions_until_it_is_killed", "--nocapture"]);
+    let name = module_path!().split_once("::").unwrap().1.to_owned() + "::holds_sessions_until_it_is_killed";
+    command.args(["--exact", &name, "--nocapture"]);
     let mut holder = command.env(HOLD, sshd.config()).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(holder.stdout.take().unwrap()).lines().map_while(Result::ok);
     let folder = lines.into_iter().find_map(|line| line.strip_prefix("folder=").map(PathBuf::from)).unwrap();
