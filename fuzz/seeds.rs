@@ -7,10 +7,10 @@ use std::path::Path;
 use base64::Engine;
 // The counters of the coverage are in it.
 use libfuzzer_sys as _;
-use postgres_load_test::agent::protocol::{AgentEvent, Order, PlanOrder};
-use postgres_load_test::fleet::tests::hostile::{honest, lines, spoken};
-use postgres_load_test::cli::options::LoadTestOptions;
-use postgres_load_test::schedule::Share;
+use postgres_load_test::testing::protocol::{AgentEvent, Order, PlanOrder};
+use postgres_load_test::testing::hostile::{honest, lines, spoken};
+use postgres_load_test::testing::LoadTestOptions;
+use postgres_load_test::testing::Share;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args_os().nth(1).ok_or("usage: seeds FOLDER")?;

@@ -20,7 +20,6 @@ mod unreported;
 
 pub(crate) use belonging::{comparable, differences};
 pub(crate) use bounds::out_of_bounds;
-pub use check::CLAIMS;
 pub(crate) use check::{check_whole, errors_disagree, figures_disagree};
 pub(crate) use clocks::comparison;
 

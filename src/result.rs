@@ -24,7 +24,7 @@ pub use run_info::{ClockVsDatabase, RunInfo, WarmupCounts};
 pub use summary::{Bounded, Summary};
 pub use verification::{TableRows, Verification};
 
-pub use crate::measure::encoded::{EncodedHistogram, HistogramError};
+pub use crate::measure::encoded::HistogramError;
 pub use crate::measure::figures::Histograms;
 
 use serde::{Deserialize, Serialize};

@@ -6,7 +6,7 @@
 
 mod open;
 
-pub use open::{Database, Reached, reach, set_up};
+pub use open::{Database, reach, set_up};
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;

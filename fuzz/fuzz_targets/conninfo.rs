@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::database::conninfo::{ConnectionSpec, Environment};
+use postgres_load_test::testing::{ConnectionSpec, Environment};
 
 fuzz_target!(|texts: (&str, &str)| {
     let (text, variable) = texts;

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::fleet::tests::hostile::{hear, honest, lines, spoken, told};
+use postgres_load_test::testing::hostile::{hear, honest, lines, spoken, told};
 
 static HONEST: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| lines(&honest()).iter().map(|line| spoken(std::slice::from_ref(line))).collect());

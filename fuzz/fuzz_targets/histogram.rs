@@ -5,8 +5,8 @@ use std::io::Write;
 
 use base64::Engine;
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::measure::durations::Durations;
-use postgres_load_test::measure::encoded::EncodedHistogram;
+use postgres_load_test::testing::Durations;
+use postgres_load_test::testing::EncodedHistogram;
 
 fuzz_target!(|input: (u64, &[u8])| {
     let (past_range, inner) = input;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::fleet::hosts::{MOST_HOSTS, parse};
+use postgres_load_test::testing::hosts::{MOST_HOSTS, parse};
 
 fuzz_target!(|texts: (&str, &str)| {
     let (list, file) = texts;

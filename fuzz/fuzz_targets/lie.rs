@@ -4,9 +4,9 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::agent::protocol::AgentEvent;
-use postgres_load_test::fleet::tests::hostile::{hear, honest, lines, spoil, spoken, told};
-use postgres_load_test::merge::{files, merge};
+use postgres_load_test::testing::protocol::AgentEvent;
+use postgres_load_test::testing::hostile::{hear, honest, lines, spoil, spoken, told};
+use postgres_load_test::testing::{files, merge};
 use serde_json::Value;
 
 /// The lines of a conversation, and the result in it.

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::fleet::tests::hostile::told;
-use postgres_load_test::merge::{files, merge};
+use postgres_load_test::testing::hostile::told;
+use postgres_load_test::testing::{files, merge};
 
 fuzz_target!(|content: &[u8]| {
     match files::read(&["-".into()], &mut &content[..]) {

@@ -5,12 +5,12 @@ use std::ffi::OsString;
 
 use clap::CommandFactory;
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::cli::options::{CoordinatorOptions, LoadTestOptions};
-use postgres_load_test::cli::plan::Plan;
-use postgres_load_test::cli::values::Fault;
-use postgres_load_test::cli::{all_or_faults, read};
-use postgres_load_test::fleet::plan::FleetPlan;
-use postgres_load_test::postgres::conninfo::Environment;
+use postgres_load_test::testing::{CoordinatorOptions, LoadTestOptions};
+use postgres_load_test::testing::Plan;
+use postgres_load_test::testing::Fault;
+use postgres_load_test::testing::{all_or_faults, read};
+use postgres_load_test::testing::FleetPlan;
+use postgres_load_test::testing::Environment;
 
 const NOW: u64 = 1_800_000_000_000_000_000;
 

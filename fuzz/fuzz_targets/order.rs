@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::agent::protocol::Order;
-use postgres_load_test::database::conninfo::Environment;
-use postgres_load_test::plan::Plan;
+use postgres_load_test::testing::protocol::Order;
+use postgres_load_test::testing::Environment;
+use postgres_load_test::testing::Plan;
 
 fuzz_target!(|line: &[u8]| {
     if let Ok(Order::Plan(order)) = serde_json::from_slice::<Order>(line) {

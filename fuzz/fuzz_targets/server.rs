@@ -5,10 +5,10 @@ use std::cell::RefCell;
 use std::io::Write;
 
 use libfuzzer_sys::fuzz_target;
-use postgres_load_test::database::connect::Stream;
-use postgres_load_test::engine::batch::Outgoing;
-use postgres_load_test::engine::wire::Wire;
-use postgres_load_test::outcome::Failure;
+use postgres_load_test::testing::Stream;
+use postgres_load_test::testing::Outgoing;
+use postgres_load_test::testing::Wire;
+use postgres_load_test::testing::Failure;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 

@@ -3,13 +3,10 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use postgres_load_test::cli::options::CoordinatorOptions;
-use postgres_load_test::cli::{self, handover};
-use postgres_load_test::console::{self, BUG, COULD_NOT_RUN, INTERRUPTED, Stopped, code_of_output, note};
-use postgres_load_test::fleet::plan::FleetPlan;
-use postgres_load_test::fleet::{FleetError, hosts};
-use postgres_load_test::postgres::conninfo::Environment;
-use postgres_load_test::{clock, machine};
+use postgres_load_test::program::{
+    self, BUG, COULD_NOT_RUN, CoordinatorOptions, Environment, FleetError, FleetPlan, INTERRUPTED, Stopped,
+    code_of_output, note,
+};
 
 const PROGRAM: &str = "coordinator";
 const MERGE: &str = "merge";
@@ -17,33 +14,33 @@ const MERGE: &str = "merge";
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     ExitCode::from(match arguments.get(1) {
-        Some(first) if first == MERGE => console::merge::run(arguments.into_iter().skip(1)),
+        Some(first) if first == MERGE => program::merge(arguments.into_iter().skip(1)),
         _ => coordinator(arguments),
     })
 }
 
 fn coordinator(arguments: Vec<OsString>) -> u8 {
-    if let Err(error) = handover::hide_connection_string(&arguments) {
+    if let Err(error) = program::hide_connection_string(&arguments) {
         note(&format!("error: the connection string could not be hidden: {error}"));
         return COULD_NOT_RUN;
     }
     // Some descriptors for each VM.
-    machine::raise_open_files();
+    program::raise_open_files();
     let (mut options, faults) = match CoordinatorOptions::parse_from_arguments(arguments) {
         Ok(read) => read,
-        Err(error) => return console::wrong_use(&error, PROGRAM),
+        Err(error) => return program::wrong_use(&error, PROGRAM),
     };
-    options.target.is_url_from_variable = handover::url_name() == handover::URL_VARIABLE;
-    let plan = FleetPlan::resolve(&options, &Environment::of_process(), clock::unix_ns(), &hosts::read_list);
-    let plan = match cli::all_or_faults(faults, plan) {
+    options.target.is_url_from_variable = program::url_name() == program::URL_VARIABLE;
+    let plan = FleetPlan::resolve(&options, &Environment::of_process(), program::unix_ns(), &program::read_list);
+    let plan = match program::all_or_faults(faults, plan) {
         Ok(plan) => plan,
-        Err(faults) => return console::refuse(&faults, PROGRAM),
+        Err(faults) => return program::refuse(&faults, PROGRAM),
     };
     let hint = plan.plan.database.hint;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(console::fleet::coordinate(plan)));
+    let outcome = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(program::coordinate(plan)));
     outcome.unwrap_or_else(|error| {
-        console::say_error(&error);
+        program::say_error(&error);
         hint.into_iter().for_each(note);
         code_of_error(&error)
     })

@@ -7,14 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use postgres_load_test::agent::{self, Ending};
-use postgres_load_test::cli::options::LoadTestOptions;
-use postgres_load_test::cli::plan::Plan;
-use postgres_load_test::cli::{self, handover};
-use postgres_load_test::console::{self, BUG, COULD_NOT_RUN, INTERRUPTED, Stopped, code_of_output, note};
-use postgres_load_test::postgres::conninfo::Environment;
-use postgres_load_test::run::RunError;
-use postgres_load_test::{clock, machine};
+use postgres_load_test::program::{
+    self, BUG, COULD_NOT_RUN, Ending, Environment, INTERRUPTED, LoadTestOptions, Plan, RunError, Stopped,
+    code_of_output, note,
+};
 
 const PROGRAM: &str = "load_test";
 const AGENT: &str = "--agent";
@@ -24,21 +20,21 @@ fn main() -> ExitCode {
     if arguments.iter().any(|argument| argument == AGENT) {
         return agent();
     }
-    if let Err(error) = handover::hide_connection_string(&arguments) {
+    if let Err(error) = program::hide_connection_string(&arguments) {
         return failure(&anyhow::Error::new(error).context("the connection string could not be hidden"));
     }
-    let (mut options, faults) = match cli::read::<LoadTestOptions>(&LoadTestOptions::command(), arguments) {
+    let (mut options, faults) = match program::read::<LoadTestOptions>(&LoadTestOptions::command(), arguments) {
         Ok(read) => read,
-        Err(error) => return ExitCode::from(console::wrong_use(&error, PROGRAM)),
+        Err(error) => return ExitCode::from(program::wrong_use(&error, PROGRAM)),
     };
-    options.target.is_url_from_variable = handover::url_name() == handover::URL_VARIABLE;
+    options.target.is_url_from_variable = program::url_name() == program::URL_VARIABLE;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let plan = Plan::resolve(&options, &Environment::of_process(), clock::unix_ns(), processors);
-    let plan = match cli::all_or_faults(faults, plan) {
+    let plan = Plan::resolve(&options, &Environment::of_process(), program::unix_ns(), processors);
+    let plan = match program::all_or_faults(faults, plan) {
         Ok(plan) => plan,
-        Err(faults) => return ExitCode::from(console::refuse(&faults, PROGRAM)),
+        Err(faults) => return ExitCode::from(program::refuse(&faults, PROGRAM)),
     };
-    if let Err(lack) = machine::check(&plan, &machine::Room::of_process()) {
+    if let Err(lack) = program::check_machine(&plan, &program::Room::of_process()) {
         return failure(&anyhow::Error::msg(lack));
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -46,7 +42,7 @@ fn main() -> ExitCode {
         Err(error) => return failure(&error.into()),
     };
     let hint = plan.database.hint;
-    let code = match runtime.block_on(console::load_test::load_test(plan)) {
+    let code = match runtime.block_on(program::load_test(plan)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let code = failure(&error);
@@ -72,7 +68,7 @@ fn agent() -> ExitCode {
         (Err(error), _) | (_, Err(error)) => return failure(&error.into()),
     };
     let on_hang = || std::process::exit(i32::from(COULD_NOT_RUN));
-    let ending = runtime.block_on(agent::serve(input, output, on_hang));
+    let ending = runtime.block_on(program::serve_coordinator(input, output, on_hang));
     // A name that is being looked up is not waited for.
     runtime.shutdown_background();
     match ending {
@@ -86,7 +82,7 @@ fn agent() -> ExitCode {
 }
 
 fn failure(error: &anyhow::Error) -> ExitCode {
-    console::say_error(error);
+    program::say_error(error);
     ExitCode::from(match error.downcast_ref::<RunError>() {
         Some(error) if error.is_bug() => BUG,
         None if error.is::<Stopped>() => INTERRUPTED,

@@ -17,48 +17,6 @@ use crate::result::{FORMAT, RunResult, Summary, VERSION, Verification, WarmupCou
 use crate::schedule::{Arrival, Rate};
 use crate::workload::script;
 
-/// What nothing in a document can prove or refute: the VM's own words and measurements. `merge` hands them on, and computes
-/// none of its other figures from them. Everything else is refused if it was changed.
-pub const CLAIMS: [&str; 31] = [
-    // Who and where.
-    "hostname",
-    "config.workers",
-    "config.threads",
-    "server",
-    // What the VM measured of itself.
-    "run.start_delay_ms",
-    "run.warmup.skipped",
-    "run.warmup.unfinished",
-    "run.aborted",
-    // Of a whole window: that it was stopped while it waited for its last answers.
-    "run.interrupted",
-    "reconnects",
-    "retried",
-    "outages",
-    "generator.busiest_thread_pct",
-    "generator.run_queue_wait_pct",
-    "generator.occupied_pct",
-    "generator.stalls",
-    "generator.stall_count",
-    "generator.stalled_seconds",
-    "generator.stalled_requests",
-    "run.clock_vs_database",
-    "container",
-    // What it found in the database.
-    "verification",
-    // Of errors the words, and how many there were between requests.
-    "errors.class",
-    "errors.sqlstate",
-    "errors.example",
-    "errors.first_s",
-    "errors.last_s",
-    // Its verdict on its own share.
-    "warnings",
-    "advice",
-    "status",
-    "reason",
-];
-
 /// Into how many shares a test can be divided.
 const MAX_SHARES: u64 = 100_000;
 /// No clock is off by more: some thirty years, milliseconds.

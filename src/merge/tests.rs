@@ -8,13 +8,12 @@ mod trust;
 use proptest::prelude::*;
 
 use super::*;
+use crate::measure::encoded::EncodedHistogram;
 use crate::measure::figures::Figures;
 use crate::measure::outcome::{ErrorCount, ErrorOrigin};
 use crate::measure::timeline::Timeline;
 use crate::result::tests::sample;
-use crate::result::{
-    Accounting, ClockReference, ClockVsDatabase, Config, EncodedHistogram, Histograms, Status, Summary,
-};
+use crate::result::{Accounting, ClockReference, ClockVsDatabase, Config, Histograms, Status, Summary};
 use crate::schedule::{Arrival, Share};
 use crate::verdict::{Criteria, judge};
 

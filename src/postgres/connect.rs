@@ -30,7 +30,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use cancel::Canceller;
 pub use error::{ConnectError, ConnectErrorKind};
-pub use stream::{Encrypted, Stream};
+pub use stream::Stream;
 
 use super::conninfo::{
     ChannelBinding, ConnectionSpec, Host, HostSpec, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs,

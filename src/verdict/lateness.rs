@@ -70,8 +70,9 @@ pub(super) fn warning(result: &RunResult) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::encoded::EncodedHistogram;
     use crate::result::tests::{durations, sample};
-    use crate::result::{EncodedHistogram, Status, Summary};
+    use crate::result::{Status, Summary};
     use crate::verdict::{Criteria, judge};
 
     /// `count` requests, of which `late` were sent 7 ms after they were due.

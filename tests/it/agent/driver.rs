@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{PATIENCE, Program, TestServer, load_test};
 use crate::library::{
-    Event, Hello, Line, LoadTestOptions, Order, PlanOrder, Preflight, Ready, RunResult, Share, Snapshot, VERSION, clock,
+    Event, Hello, Line, LoadTestOptions, Order, PlanOrder, Preflight, Ready, RunResult, Share, Snapshot, VERSION,
+    wall_clock_ns,
 };
 
 /// The name of the agents' connections.
@@ -204,7 +205,7 @@ impl Agent {
             assert!(begun.elapsed() < PATIENCE, "the agent says nothing that matters");
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(Line { event, .. }) => match event {
-                    Event::Pong { number, unix_ns } => self.pongs.push((number, unix_ns, clock::unix_ns())),
+                    Event::Pong { number, unix_ns } => self.pongs.push((number, unix_ns, wall_clock_ns())),
                     Event::Alive => {}
                     Event::Second(second) => self.seconds.push(*second),
                     Event::Incident { .. } => self.incidents += 1,
@@ -220,7 +221,7 @@ impl Agent {
     pub fn drain(&mut self) {
         while let Ok(Line { event, .. }) = self.lines.try_recv() {
             if let Event::Pong { number, unix_ns } = event {
-                self.pongs.push((number, unix_ns, clock::unix_ns()));
+                self.pongs.push((number, unix_ns, wall_clock_ns()));
             }
         }
     }
@@ -258,7 +259,7 @@ impl Agent {
     /// Starts after `delay`; returns T0.
     #[track_caller]
     pub fn begin(&mut self, delay: Duration) -> u64 {
-        let at_unix_ns = clock::unix_ns() + clock::duration_ns(delay);
+        let at_unix_ns = wall_clock_ns() + delay.as_nanos() as u64;
         self.begin_at(at_unix_ns);
         at_unix_ns
     }

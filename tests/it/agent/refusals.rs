@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::driver::{Agent, options, plan, share_of};
 use crate::harness::{PASSWORD, TestServer, free_port};
-use crate::library::{Event, Order, Share, clock};
+use crate::library::{Event, Order, Share, wall_clock_ns};
 
 #[track_caller]
 fn refused(agent: Agent, order: &Order, parts: &[&str]) {
@@ -18,7 +18,7 @@ fn refused(agent: Agent, order: &Order, parts: &[&str]) {
 #[test]
 fn orders_out_of_turn_are_refused() {
     let server = TestServer::with_tables();
-    let start = Order::Start { at_unix_ns: clock::unix_ns() + 100_000_000_000 };
+    let start = Order::Start { at_unix_ns: wall_clock_ns() + 100_000_000_000 };
     let planned = || Order::Plan(Box::new(plan(&server, &[])));
     for (phase, order, parts) in [
         ("hello", Order::SetUp, ["set_up", "plan"]),
@@ -144,7 +144,7 @@ fn the_limit_of_open_files_is_raised() {
 #[test]
 fn t0_has_to_be_near_and_yet_to_come() {
     let server = TestServer::with_tables();
-    let now_ns = clock::unix_ns();
+    let now_ns = wall_clock_ns();
     for (at_unix_ns, part) in
         [(now_ns - 1, "had passed"), (0, "had passed"), (now_ns + 90_000_000_000_000, "away"), (u64::MAX, "away")]
     {

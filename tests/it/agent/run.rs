@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::driver::{Agent, connections, plan};
 use crate::harness::{TestServer, wait_until};
-use crate::library::{BUILD, Counts, Figures, Order, Recorder, RunResult, Snapshot, clock};
+use crate::library::{BUILD, Counts, Figures, Order, Recorder, RunResult, Snapshot, wall_clock_ns};
 
 /// The sum of the seconds is the result: counts, and histograms bit for bit.
 #[track_caller]
@@ -50,12 +50,12 @@ fn a_whole_conversation() {
     assert_eq!(ready.server.tables.as_deref(), Some("logged"));
     assert_eq!(ready.phases.len(), 5);
     // Read off the pings whenever something else is read, so they come with the answers.
-    let at_unix_ns = clock::unix_ns() + 1_500_000_000;
+    let at_unix_ns = wall_clock_ns() + 1_500_000_000;
     let ahead_ms = agent.begin_at(at_unix_ns);
     assert!(ahead_ms > 0.0 && ahead_ms <= 1_500.0, "{ahead_ms}");
     assert_eq!(server.rows("chat_inference"), 0);
     let result = agent.result();
-    assert!(clock::unix_ns() >= at_unix_ns + 4_000_000_000);
+    assert!(wall_clock_ns() >= at_unix_ns + 4_000_000_000);
     assert_eq!(result.run.started_unix_ns, at_unix_ns);
     assert!(!result.run.interrupted);
     // A busy machine may not begin all of them.
@@ -71,7 +71,7 @@ fn a_whole_conversation() {
     assert!(!result.reason.is_empty(), "it is judged");
     assert_seconds_make_up(&agent.seconds, &result);
     // Clocks are compared once more when all is over.
-    let before = clock::unix_ns();
+    let before = wall_clock_ns();
     agent.send(&Order::Ping { number: 1_000_000 });
     wait_until("the last ping is answered", || {
         std::thread::sleep(Duration::from_millis(100));
@@ -79,7 +79,7 @@ fn a_whole_conversation() {
         agent.pongs.iter().any(|(number, ..)| *number == 1_000_000)
     });
     let (_, unix_ns, _) = agent.pongs.iter().find(|(number, ..)| *number == 1_000_000).unwrap();
-    assert!((before..=clock::unix_ns()).contains(unix_ns));
+    assert!((before..=wall_clock_ns()).contains(unix_ns));
     assert!(agent.pongs.len() > 5);
     agent.part();
     assert_eq!(connections(&server), 0);

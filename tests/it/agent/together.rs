@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::driver::{Agent, options, share_of};
 use crate::harness::{TestServer, wait_until};
-use crate::library::{Order, Share, clock};
+use crate::library::{Order, Share, wall_clock_ns};
 
 fn shares(of: u64) -> impl Iterator<Item = Share> {
     (0..of).map(move |index| Share { index, of })
@@ -26,7 +26,7 @@ fn two_shares_are_one_schedule_on_emptied_tables() {
     for agent in &mut agents {
         assert_eq!(agent.connect().warnings, Vec::<String>::new());
     }
-    let at_unix_ns = clock::unix_ns() + 500_000_000;
+    let at_unix_ns = wall_clock_ns() + 500_000_000;
     agents.iter_mut().for_each(|agent| _ = agent.begin_at(at_unix_ns));
     let results: Vec<_> = agents.iter_mut().map(Agent::result).collect();
     assert_eq!(results.iter().map(|result| result.accounting.scheduled).collect::<Vec<_>>(), [152, 151]);
@@ -59,7 +59,7 @@ fn eight_set_up(first_alone: bool, arguments: &[&str]) {
     for agent in &mut agents {
         assert!(agent.connect().server.version.is_some());
     }
-    let at_unix_ns = clock::unix_ns() + 500_000_000;
+    let at_unix_ns = wall_clock_ns() + 500_000_000;
     agents.iter_mut().for_each(|agent| _ = agent.begin_at(at_unix_ns));
     let accounts: Vec<_> = agents.iter_mut().map(|agent| agent.result().accounting).collect();
     let ok: u64 = accounts.iter().map(|account| account.ok).sum();

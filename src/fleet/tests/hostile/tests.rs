@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::result::EncodedHistogram;
+use crate::measure::encoded::EncodedHistogram;
 
 const SECOND: usize = 10;
 
