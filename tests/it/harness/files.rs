@@ -35,24 +35,40 @@ pub fn entries(folder: &Path) -> Vec<String> {
 
 const PREFIX: &str = "plt-";
 
+const ON_DISK: &str = "/tmp";
+const IN_MEMORY: &str = "/dev/shm";
+
 /// A folder in `/tmp` that every user can reach. Its name is short, because paths of sockets are limited.
 pub fn public_folder() -> TempDir {
+    public_folder_in(Path::new(ON_DISK))
+}
+
+/// The same in memory, where there is room: to make and remove the thousand files of a server takes ext4 as much of a
+/// processor as all else that a test does.
+pub fn fast_folder() -> TempDir {
+    const ROOM: u64 = 1 << 30;
+    let has_room = rustix::fs::statvfs(IN_MEMORY).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > ROOM);
+    public_folder_in(Path::new(if has_room { IN_MEMORY } else { ON_DISK }))
+}
+
+/// The same in a folder.
+pub fn public_folder_in(root: &Path) -> TempDir {
     static SWEPT: Once = Once::new();
-    SWEPT.call_once(sweep);
+    SWEPT.call_once(|| [ON_DISK, IN_MEMORY].into_iter().for_each(sweep));
     let prefix = format!("{PREFIX}{}-", std::process::id());
-    let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in("/tmp").unwrap();
+    let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(root).unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     folder
 }
 
 /// Ends the servers, and removes the folders, of test programs that were killed.
-fn sweep() {
-    for name in entries(Path::new("/tmp")) {
+fn sweep(root: &str) {
+    for name in entries(Path::new(root)) {
         let Some(owner) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok()) else {
             continue;
         };
         if !is_alive(owner) {
-            let folder = format!("/tmp/{name}");
+            let folder = format!("{root}/{name}");
             naming(&folder).into_iter().for_each(|(pid, _)| send(pid, Signal::KILL));
             let _ = fs::remove_dir_all(folder);
         }

@@ -15,8 +15,9 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio_postgres::SimpleQueryMessage;
 
+use super::files::{fast_folder, public_folder_in};
 use super::processes::{children, is_alive, send};
-use super::{PATIENCE, Program, Ran, Started, free_port, public_folder, wait_until};
+use super::{PATIENCE, Program, Ran, Started, free_port, wait_until};
 
 mod account;
 mod setup;
@@ -47,8 +48,8 @@ impl TestServer {
     /// Fills the data directory by `fill`, and starts the server on it.
     fn new(setup: Setup, fill: impl FnOnce(&Setup, &Path)) -> Self {
         let folder = match &setup.folder {
-            None => public_folder(),
-            Some(folder) => tempfile::Builder::new().permissions(public_mode()).tempdir_in(folder).unwrap(),
+            None => fast_folder(),
+            Some(folder) => public_folder_in(folder),
         };
         for name in ["data", "socket"] {
             let path = folder.path().join(name);
@@ -306,10 +307,6 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn public_mode() -> fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o755)
 }
 
 fn private_mode() -> fs::Permissions {
