@@ -132,7 +132,7 @@ if [ -z "$quick" ]; then
 
     section documentation
     # With the example, the dependencies have the same features as for the lint, so none is checked again.
-    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked --lib --bins --examples
+    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --locked --lib --bins --examples
 fi
 
 section build

@@ -1,7 +1,7 @@
 //! What was asked for: the command lines, and what they mean.
 //!
 //! - [`options`]: options with their types and help texts. [`values`]: what may be typed for one option.
-//! - [`read`]: a command line → options, and all that is wrong with it. [`plan`]: options → the plan of a run.
+//! - [`mod@read`]: a command line → options, and all that is wrong with it. [`plan`]: options → the plan of a run.
 //! - [`handover`]: takes the connection string out of the arguments of the process.
 
 pub mod handover;

@@ -3,6 +3,11 @@
 //! Groups are structs of their own, which the programs share. They travel to the agents as JSON. The first paragraph of a
 //! field's comment is what `-h` shows; `--help` and docs/options.md have all of it.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the comments of fields are help texts, in which [default: …] is no link"
+)]
+
 mod coordinator;
 mod merge;
 #[cfg(test)]

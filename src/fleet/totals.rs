@@ -107,6 +107,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn the_sum_of_the_seconds_is_the_run(requests in prop::collection::vec((0u64..60_000_000_000, 0u8..4, 0u64..5), 0..60)) {
             let mut whole = Recorder::new(2);

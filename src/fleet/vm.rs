@@ -416,7 +416,7 @@ impl Load {
             warnings: ready.warnings.clone(),
         };
         let known_ns = totals.seconds().saturating_mul(1_000_000_000);
-        assemble_lost(&totals.recorder(), totals.timeline(), t0_there_ns, known_ns, context)
+        assemble_lost(totals.recorder(), totals.timeline(), t0_there_ns, known_ns, context)
     }
 }
 

@@ -317,6 +317,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn merging_threads_equals_recording_on_one(values in prop::collection::vec((0u64..100_000_000_000, 0usize..3), 1..200)) {
             let together = &mut Recorder::new(0);

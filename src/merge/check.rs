@@ -175,7 +175,7 @@ fn times_disagree(part: &Part) -> Option<String> {
     ))
 }
 
-/// What a VM found or measured and what cannot be so. Whether it is so nobody can tell: see [`CLAIMS`].
+/// What a VM found or measured and what cannot be so. Whether it is so nobody can tell: see `CLAIMS` in its tests.
 fn claims_disagree(result: &RunResult) -> Option<String> {
     if let Some(wrong) = result.verification.as_ref().and_then(|found| verification_disagrees(found, result)) {
         return Some(wrong);

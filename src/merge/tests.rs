@@ -145,6 +145,7 @@ fn together(all: &[Went]) -> Figures {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn merging_is_addition(all in prop::collection::vec(went(), 1..6)) {
         let of = all.len() as u64;

@@ -133,6 +133,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn a_document_is_valid_json_of_exactly_the_asked_size(size in MIN_BYTES..20_000usize, seed: u64, slot: u64) {
             let pool = Pool::generate(seed, 20_000);

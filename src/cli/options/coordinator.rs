@@ -1,5 +1,10 @@
 //! The options of `coordinator`. Those that `load_test` has, too, are defined once.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the comments of fields are help texts, in which [default: …] is no link"
+)]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -153,9 +153,9 @@ fn long_texts_are_refused_before_they_are_multiplied() {
 
 #[test]
 fn of_many_faults_some_are_told() {
-    let faults = faults(&"host:0,".repeat(1_000_000));
+    let faults = faults(&"host:0,".repeat(100_000));
     assert_eq!(faults.len(), MOST_FAULTS + 1);
-    assert!(faults[MOST_FAULTS].contains("999980 more"), "{faults:?}");
+    assert!(faults[MOST_FAULTS].contains("99980 more"), "{faults:?}");
 }
 
 #[test]

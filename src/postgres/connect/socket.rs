@@ -1,5 +1,5 @@
 //! Sockets: where a host's servers can be reached, and the connected socket with its options. Knows nothing of the
-//! Postgres protocol. Times are [`Duration`](std::time::Duration)s.
+//! Postgres protocol. Times are [`Duration`]s.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;

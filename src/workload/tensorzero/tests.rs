@@ -141,6 +141,7 @@ fn joined(outgoing: &Outgoing<'_>, sent: usize) -> Vec<u8> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn the_messages_are_those_of_the_other_encoder(
         prepared: bool,

@@ -136,7 +136,7 @@ fn a_histogram_of_endless_counts_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn no_lie_does_harm(lies in prop::collection::vec((0usize..20, any::<usize>(), any::<usize>()), 1..4)) {
