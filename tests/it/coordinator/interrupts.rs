@@ -19,7 +19,7 @@ const ALL_OVER_WITHIN: Duration = Duration::from_secs(20);
 
 fn in_the_middle(fleet: &TestFleet, arguments: &[&str]) -> Started {
     let started = fleet.start_run(VMS, &[&LONG[..], arguments].concat());
-    started.wait_for_stderr("Starting 3 machines");
+    started.wait_for_stderr("Starting 3 VMs");
     fleet.wait_for_rows();
     std::thread::sleep(Duration::from_millis(2_500));
     started

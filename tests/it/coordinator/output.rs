@@ -33,7 +33,7 @@ fn the_report_has_the_seeds_sections_and_a_row_for_every_vm() {
         assert!(ran.stdout.contains(part), "{part:?} is missing from\n{}", ran.stdout);
     }
     assert!(ran.stdout.lines().all(|line| line.chars().count() <= 80), "{}", ran.stdout);
-    for part in ["Machine ", "max_connections", "Starting 3 machines", "Progress: 5s elapsed, ", "p50 "] {
+    for part in ["VM  ", "max_connections", "Starting 3 VMs", "Progress: 5s elapsed, ", "p50 "] {
         assert!(ran.stderr.contains(part), "{part:?} is missing from\n{}", ran.stderr);
     }
     let written: serde_json::Value = document(&json);

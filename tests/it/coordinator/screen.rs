@@ -4,7 +4,7 @@ use super::fleet::TestFleet;
 use crate::harness::terminal::{Terminal, last_words, position, rows_below};
 
 const VMS: &str = "127.0.1.[1-3]";
-const ABOVE: &str = "Starting 3 machines";
+const ABOVE: &str = "Starting 3 VMs";
 
 /// Every VM has its row before the test and its line during it, whatever the width, and after every change of it.
 #[test]

@@ -58,7 +58,7 @@ impl Trio {
         let mut command = self.fleet.command(vms, &[&["--output", output.to_str().unwrap()], arguments].concat());
         change(&mut command);
         let started = command.start();
-        started.wait_for_stderr("Starting 3 machines");
+        started.wait_for_stderr("Starting 3 VMs");
         started
     }
 

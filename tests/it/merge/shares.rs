@@ -60,7 +60,7 @@ fn two_shares_make_the_whole() {
     for part in [
         "LOAD TEST RESULTS",
         "\n  Scheduled:          153\n",
-        "\nHOSTS:\n",
+        "\nVMS:\n",
         "two significant digits",
         "(share 1/2)",
         "\nSTATUS: ",
