@@ -1,11 +1,14 @@
 //! VMs on the loopback addresses of one sshd, and a coordinator that runs a test on them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::harness::processes::naming;
 use crate::harness::sshd::TestSshd;
 use crate::harness::{
     PASSWORD, Program, Ran, SMALL, Started, TestServer, coordinator, entries, public_folder, small_binary, wait_until,
+    wait_until_gone,
 };
 
 /// One sshd that answers on every 127.x.y.z, and a database on TCP with a password.
@@ -17,11 +20,19 @@ pub struct TestFleet {
 }
 
 impl TestFleet {
+    /// The program is on the VMs already, where the coordinator would send it.
     pub fn start() -> Self {
+        let fleet = Self::start_empty();
+        put_program(&fleet.sshd);
+        fleet
+    }
+
+    /// The program has yet to be sent.
+    pub fn start_empty() -> Self {
         Self::start_with("")
     }
 
-    /// With further lines of `sshd_config`.
+    /// The same with further lines of `sshd_config`.
     pub fn start_with(extra: &str) -> Self {
         Self::of(TestSshd::start_with(extra), TestServer::setup().tables().tcp(PASSWORD).start())
     }
@@ -78,20 +89,36 @@ impl TestFleet {
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         let tmp = self.tmp.path().to_str().unwrap();
-        wait_until("all processes and connections are gone", || {
-            self.agents().is_empty() && processes_naming(tmp).is_empty() && self.connections() == 0
-        });
-        wait_until("the coordinator's temporary folder is empty", || entries(self.tmp.path()).is_empty());
+        wait_until_gone("agents are", || processes_of(self.sshd.home().to_str().unwrap()));
+        wait_until_gone("processes of the coordinator are", || processes_of(tmp));
+        wait_until("no connection is left", || self.connections() == 0);
+        wait_until_gone("temporary files of the coordinator are", || entries(self.tmp.path()));
         let mut left = walk(&self.sshd.home());
         left.retain(|path| !path.file_name().unwrap().to_string_lossy().starts_with("load_test"));
         assert!(left.is_empty(), "left on the VMs: {left:?}");
     }
 }
 
+/// Puts the program into a VM's home, where the coordinator looks for it.
+pub fn put_program(sshd: &TestSshd) {
+    static NAME: OnceLock<String> = OnceLock::new();
+    let name = NAME.get_or_init(|| {
+        let sum = Program::new("sha256sum").arg(small_binary()).run().expect(0).stdout;
+        format!("load_test-{}", &sum[..16])
+    });
+    let folder = sshd.home().join("postgres_load_test");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(small_binary(), folder.join(name)).unwrap();
+}
+
 /// Processes whose command line names a path, apart from sshd, whose configuration is in the same folder.
 pub fn processes_naming(path: &str) -> Vec<u32> {
-    let processes = naming(path).into_iter().filter(|(_, line)| !line.contains("sshd_config"));
-    processes.map(|(pid, _)| pid).collect()
+    processes_of(path).into_iter().map(|(pid, _)| pid).collect()
+}
+
+/// The same with their command lines.
+fn processes_of(path: &str) -> Vec<(u32, String)> {
+    naming(path).into_iter().filter(|(_, line)| !line.contains("sshd_config")).collect()
 }
 
 /// All files below a folder.

@@ -134,7 +134,7 @@ fn setting_up_can_be_interrupted() {
 #[test]
 fn sending_the_program_can_be_interrupted() {
     for signal in [Signal::INT, Signal::KILL] {
-        let fleet = TestFleet::start();
+        let fleet = TestFleet::start_empty();
         let folder = fleet.sshd.home().join("postgres_load_test");
         let started = fleet.start_run(VMS, &LONG);
         let half_sent = || {

@@ -12,7 +12,7 @@ const VMS: &str = "127.0.1.[1-3]";
 
 #[test]
 fn three_vms_run_one_schedule_and_their_results_are_merged() {
-    let fleet = TestFleet::start();
+    let fleet = TestFleet::start_empty();
     let ran = fleet.run(VMS, &["--rps", "20", "--duration", "3", "--json-output"]).expect_measured();
     let json = ran.json();
     // 20 a second each, for 3 s.

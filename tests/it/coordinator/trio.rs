@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::fleet::{TestFleet, processes_naming};
+use super::fleet::{TestFleet, processes_naming, put_program};
 use crate::harness::processes::send;
 use crate::harness::sshd::TestSshd;
 use crate::harness::{Program, Ran, Started, assert_adds_up, count, wait_until};
@@ -25,6 +25,7 @@ impl Trio {
     pub fn start() -> Self {
         let (fleet, prey) = (TestFleet::start(), TestSshd::start());
         prey.let_in(&fleet.sshd);
+        put_program(&prey);
         Self { fleet, prey, out: tempfile::tempdir().unwrap() }
     }
 

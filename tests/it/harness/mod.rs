@@ -34,4 +34,4 @@ pub use postgres::{Setup, TestServer, Version, psql};
 pub use program::{PASSWORD, Program, Ran, SMALL, Started, coordinator, load_at, load_test, python, small_binary};
 pub use result::{all_written, assert_adds_up, assert_rows_match, count, ms};
 pub use turns::{alone, take_part};
-pub use wait::{PATIENCE, free_port, is_installed, skipped, start_at, user, wait_until};
+pub use wait::{PATIENCE, free_port, is_installed, skipped, start_at, user, wait_until, wait_until_gone};

@@ -13,17 +13,18 @@ use std::time::{Duration, Instant};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio_postgres::SimpleQueryMessage;
 
 use super::files::{fast_folder, public_folder_in};
 use super::processes::{children, is_alive, send};
 use super::{PATIENCE, Program, Ran, Started, free_port, wait_until};
 
 mod account;
+mod session;
 mod setup;
 mod template;
 
 use account::{as_server_user, give_to_server_user};
+use session::Sessions;
 pub use setup::{Setup, Version, psql};
 
 /// A running server.
@@ -32,6 +33,7 @@ pub struct TestServer {
     folder: TempDir,
     port: u16,
     main: Child,
+    sessions: Sessions,
 }
 
 impl TestServer {
@@ -61,7 +63,7 @@ impl TestServer {
         // The socket's folder is private, so the port in its name can be the usual one.
         let port = if setup.addresses.is_empty() { 5432 } else { free_port() };
         let main = Command::new("true").spawn().unwrap();
-        let mut server = Self { setup, folder, port, main };
+        let mut server = Self { setup, folder, port, main, sessions: Sessions::default() };
         server.configure();
         server.launch();
         if let Some(password) = &server.setup.password {
@@ -179,18 +181,29 @@ impl TestServer {
     /// The answer to `sql` in the database `postgres` as `psql -At` prints it, without the last line break.
     #[track_caller]
     pub fn sql(&self, sql: &str) -> String {
-        self.sql_in("postgres", sql)
+        let config = self.config("postgres");
+        // Of changes the server's statistics know for certain once the session has ended.
+        let is_question = ["SELECT", "SHOW"].iter().any(|word| sql.starts_with(word));
+        let answer = if is_question { self.sessions.ask(&config, sql) } else { session::ask_once(&config, sql) };
+        answer.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
     /// The same in another database.
     #[track_caller]
     pub fn sql_in(&self, database: &str, sql: &str) -> String {
+        session::ask_once(&self.config(database), sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+    }
+
+    fn config(&self, database: &str) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config.host_path(self.socket_dir()).port(self.port).user("postgres").dbname(database);
         config.application_name("test");
-        // A thread of its own, because a test may have a runtime already.
-        let answer = std::thread::scope(|scope| scope.spawn(|| ask(&config, sql)).join().unwrap());
-        answer.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+        config
+    }
+
+    /// Ends the session in which [`Self::sql`] asks, for tests in which each connection counts.
+    pub fn end_session(&self) {
+        self.sessions.close();
     }
 
     /// psql itself, which runs until its end; it may fail.
@@ -245,6 +258,7 @@ impl TestServer {
 
     /// Sends the main process a signal; TERM, INT and QUIT shut the server down in their own ways.
     pub fn signal_main(&self, signal: Signal) {
+        self.sessions.close();
         send(self.main.id(), signal);
     }
 
@@ -311,25 +325,6 @@ impl Drop for TestServer {
 
 fn private_mode() -> fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(0o700)
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn ask(config: &tokio_postgres::Config, sql: &str) -> Result<String, tokio_postgres::Error> {
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
-    let driver = tokio::spawn(connection);
-    let messages = client.simple_query(sql).await?;
-    let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => {
-            let values: Vec<&str> = (0..row.len()).map(|column| row.get(column).unwrap_or_default()).collect();
-            Some(values.join("|"))
-        }
-        _ => None,
-    });
-    let text = rows.collect::<Vec<_>>().join("\n");
-    drop(client);
-    // Until the server has closed the session, so that nobody counts it.
-    let _ = driver.await;
-    Ok(text)
 }
 
 const HOLDER: &str = "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE 'BEGIN; LOCK TABLE %'";

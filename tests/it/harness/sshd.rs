@@ -61,9 +61,11 @@ impl TestSshd {
              MaxSessions 100\n{startups}\nSetEnv HOME={folder}/home\n"
         );
         fs::write(self.path("sshd_config"), server).unwrap();
+        // The cipher and the key exchange that take the least of a processor.
         let client = format!(
             "Host *\n  Port {port}\n  User {user}\n  IdentityFile {folder}/key\n  IdentitiesOnly yes\n  IdentityAgent none\n  \
-             UserKnownHostsFile {folder}/known_hosts\n  GlobalKnownHostsFile /dev/null\n"
+             UserKnownHostsFile {folder}/known_hosts\n  GlobalKnownHostsFile /dev/null\n  \
+             Ciphers aes128-gcm@openssh.com\n  KexAlgorithms curve25519-sha256\n"
         );
         fs::write(self.path("ssh_config"), client).unwrap();
     }

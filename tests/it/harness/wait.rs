@@ -1,6 +1,6 @@
 //! Waiting, and facts about this machine.
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::Command;
@@ -20,6 +20,20 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         sleep(pause);
         // To ask takes more of the processor than to wait, and many tests wait at the same time.
         pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+/// Waits until nothing is left; what is left in the end is in the message.
+#[track_caller]
+pub fn wait_until_gone<T: Debug>(what: &str, mut left: impl FnMut() -> Vec<T>) {
+    let begun = Instant::now();
+    loop {
+        let left = left();
+        if left.is_empty() {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what} left: {left:?}");
+        sleep(Duration::from_millis(100));
     }
 }
 

@@ -26,7 +26,7 @@ fn run_as(server: &TestServer, role: &str, arguments: &[&str]) -> Ran {
 
 /// A server whose tables belong to `owner`, who may make roles but is no superuser.
 fn server_with_owner() -> TestServer {
-    let server = TestServer::start();
+    let server = TestServer::setup().set("max_connections", "50").start();
     server.sql("CREATE ROLE owner LOGIN CREATEROLE");
     server.sql("CREATE DATABASE load OWNER owner");
     run_as(&server, "owner", &["--setup", "--duration", "0"]).expect(0);
@@ -241,6 +241,7 @@ fn as_many_workers_as_the_server_has_connections_are_served() {
     grant(&server, &["role=runner"]);
     let free = server
         .sql("SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int");
+    server.end_session();
     let load = ["--rps", "20", "--duration", "1", "--verify", "--workers", &free];
     let json = run_as(&server, "runner", &load).expect_measured().json();
     all_written(&json, 20);
