@@ -57,7 +57,9 @@ fn a_machine_that_others_keep_busy_shows_in_the_lateness_and_makes_the_run_inval
     let starved = beside_others("19");
     drop(busy);
     let idle = load().run().expect_measured().json();
-    assert!(ms(&slowed, "lateness_ms", "p99") > ms(&idle, "lateness_ms", "p99"), "{}", slowed["lateness_ms"]);
+    // It may be starved too, where others keep the machine even busier.
+    let late = slowed["lateness_ms"]["p99"].as_f64();
+    assert!(late.is_none_or(|late| late > ms(&idle, "lateness_ms", "p99")), "{}", slowed["lateness_ms"]);
     for contended in [&slowed, &starved] {
         let [waited, usual] = [contended, &idle].map(|json| json["generator"]["run_queue_wait_pct"].as_f64().unwrap());
         assert!(waited > usual, "{waited} {usual}");
