@@ -19,7 +19,7 @@ fn tables_and_live_lines_fit_terminals_of_any_size_and_survive_resizes() {
         let begun = |screen: &[String]| screen.iter().any(|row| row.starts_with(ABOVE));
         terminal.wait_until("the load begins", begun);
         let history = terminal.history();
-        let table: Vec<&str> = history.lines().skip_while(|row| !row.starts_with("  Machine")).take(4).collect();
+        let table: Vec<&str> = history.lines().skip_while(|row| !row.starts_with("  VM ")).take(4).collect();
         assert!(table[1..].iter().all(|row| row.starts_with("  127.0.1.")), "a row is broken in two:\n{history}");
         assert!(table[0].contains(" SSH ") && table[0].contains("DB ms"), "{history}");
         assert_eq!(table[0].contains("max_connections"), first.0 >= 80, "{history}");
