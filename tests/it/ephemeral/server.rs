@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::{ROLE, be_the_owner, owner, paths, psql, start, start_in, told_by, try_psql};
 use crate::harness::processes::is_alive;
-use crate::harness::{PASSWORD, public_folder, skipped};
+use crate::harness::{PASSWORD, Program, public_folder, skipped};
 use crate::library::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
 
 #[test]
@@ -102,7 +102,7 @@ fn works_as_an_ordinary_user() {
     let place = public_folder();
     // The build's folder may be closed to other users.
     let program = place.path().join("copy");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    Program::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).run().expect(0);
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     let mut command = owner(&program, module_path!(), NAME, root.path());
     if rustix::process::geteuid().is_root() {
@@ -185,7 +185,9 @@ fn works_as_a_user_without_a_name() {
     let root = public_folder();
     let place = public_folder();
     let program = place.path().join("copy");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    // By another process: a child that a neighbouring test starts meanwhile would hold the copy open for writing, and then it
+    // cannot be run.
+    Program::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).run().expect(0);
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     std::os::unix::fs::chown(root.path(), Some(NAMELESS), Some(0)).unwrap();
     let mut child =
