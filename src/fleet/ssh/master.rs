@@ -217,6 +217,8 @@ impl Attempt<'_> {
         set("BatchMode=yes");
         // Ends the master when this program is gone, also by SIGKILL: the end of the program closes all channels.
         set(&format!("ControlPersist={IDLE_FOR_S}"));
+        // The program that is sent has some 8 MB, and less than half of that compressed.
+        set("Compression=yes");
         set("ServerAliveInterval=2");
         set("ServerAliveCountMax=5");
         set(&format!("ConnectTimeout={}", self.whole_timeout().as_secs()));
