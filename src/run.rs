@@ -10,7 +10,7 @@ pub use open::{Database, reach, set_up};
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cli::plan::{Plan, Target};
 use crate::clock::Epoch;
@@ -127,7 +127,8 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
         mark.release().await;
         database.warnings.push(mark::impossible("all connections that can be had are needed for --workers"));
         // Other processes of the test give theirs up at the same time.
-        for _ in 0..GIVEN_UP_TRIES {
+        let given_up = Instant::now();
+        while given_up.elapsed() < GIVEN_UP_WITHIN {
             tokio::time::sleep(GIVEN_UP_PAUSE).await;
             prepared = engine::prepare(options.clone(), database.connector.clone(), maker.clone()).await;
             if !prepared.as_ref().is_err_and(|error| is_for_want_of_connections(error, is_pooled)) {
@@ -151,8 +152,9 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
     Ok(Ready { plan, database, config, maker, prepared, monitors })
 }
 
-/// How often the load's connections are tried once the mark has been given up for them, and the pause before.
-const GIVEN_UP_TRIES: usize = 4;
+/// For how long the load's connections are tried again once the mark has been given up for them, and the pause before
+/// each attempt.
+const GIVEN_UP_WITHIN: Duration = Duration::from_millis(1_200);
 const GIVEN_UP_PAUSE: Duration = Duration::from_millis(300);
 
 /// Whether there may be too few connections; a pooler in session mode does not answer then.

@@ -55,8 +55,9 @@ impl Session {
         if let Some(messages) = script.preparation() {
             let preparing = wire.exchange(Outgoing::plain(messages), |_, _| {});
             let limit = Duration::from_secs(PREPARE_SECONDS);
+            // Not cancelled: PgBouncer 1.18 dies of a request to cancel for a client that gets its turn at that moment, and
+            // a server ends a session that waits for a lock when it finds the client gone.
             let Ok(answer) = tokio::time::timeout(limit, preparing).await else {
-                canceller.cancel().await;
                 return Err(OpenError::PrepareTimeout);
             };
             if let Some(failure) = answer.failure {
