@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the coordinator itself costs, and how closely its machines start together: hosts on loopback behind one sshd.
+"""What the coordinator itself costs, and how closely its VMs start together: hosts on loopback behind one sshd.
 
 See README.md beside it; it measures and never judges.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long `coordinator merge` takes for the results of many machines, and how much memory. See README.md beside it."""
+"""How long `coordinator merge` takes for the results of many VMs, and how much memory. See README.md beside it."""
 
 import argparse
 import json
@@ -105,7 +105,7 @@ def kinds(template, requests):
 
 
 def write_documents(folder, template, options):
-    """Returns the files, their size, and the latencies of all machines as Python's library adds them."""
+    """Returns the files, their size, and the latencies of all VMs as Python's library adds them."""
     made, latency, files = list(kinds(template, options.requests)), HdrHistogram(1, RANGE_US, 3), []
     for index in range(options.hosts):
         document, own_latency = made[index % KINDS]

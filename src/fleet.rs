@@ -365,7 +365,7 @@ impl Fleet {
         let lost = |vm: &Vm| Some(FailedVm { hostname: vm.host.name.clone(), error: vm.lost()?.to_owned() });
         let failures: Vec<FailedVm> = self.vms.iter().filter_map(lost).collect();
         let go_on = self.plan.on_host_loss == Some(OnHostLoss::Continue) && failures.len() < self.vms.len();
-        if failures.is_empty() || go_on { Ok(()) } else { Err(FleetError::Machines { phase, failures }) }
+        if failures.is_empty() || go_on { Ok(()) } else { Err(FleetError::Vms { phase, failures }) }
     }
 }
 
@@ -376,7 +376,7 @@ fn most_common<T: PartialEq>(known: &[(usize, T)]) -> Option<(usize, &T)> {
     known.iter().rev().max_by_key(|(_, like)| how_often(like)).map(|(index, like)| (*index, like))
 }
 
-const SAME_URL: &str = "give a --postgres-url that means the same on all machines";
+const SAME_URL: &str = "give a --postgres-url that means the same on all VMs";
 
 fn other_server(first: &str) -> String {
     format!(

@@ -50,14 +50,14 @@ impl Rate {
         self.micro_per_s as f64 / MICRO as f64
     }
 
-    /// The rate of `machines` machines of which each has this one.
+    /// The rate of `vms` VMs of which each has this one.
     ///
     /// # Errors
     /// The product is too large.
-    pub fn times(self, machines: u64) -> Result<Self, String> {
-        let micro_per_s = self.micro_per_s.checked_mul(machines);
+    pub fn times(self, vms: u64) -> Result<Self, String> {
+        let micro_per_s = self.micro_per_s.checked_mul(vms);
         let within = micro_per_s.filter(|micro| *micro as f64 / MICRO as f64 <= Self::MAX_PER_S);
-        within.map(|micro_per_s| Self { micro_per_s }).ok_or_else(|| "is above ten million for all machines".to_owned())
+        within.map(|micro_per_s| Self { micro_per_s }).ok_or_else(|| "is above ten million for all VMs".to_owned())
     }
 
     /// The instant at which slot `k` is due with constant spacing: `k / rate`, in nanoseconds, rounded down.

@@ -39,7 +39,7 @@ pub fn judge(result: &mut RunResult, criteria: &Criteria) {
     result.status = status;
     result.reason = reason;
     for warning in warnings {
-        // A merged result may have it from its machines, with a name before it.
+        // A merged result may have it from its VMs, with a name before it.
         if !result.warnings.iter().any(|known| known.ends_with(&warning)) {
             result.warnings.push(warning);
         }
@@ -47,14 +47,14 @@ pub fn judge(result: &mut RunResult, criteria: &Criteria) {
     result.advice = advice;
 }
 
-/// In which way the database does not hold what was acknowledged: of a machine's part, with its name, or of all together.
+/// In which way the database does not hold what was acknowledged: of a VM's part, with its name, or of all together.
 /// What one has too few another may have too many.
 fn lost_writes(result: &RunResult) -> Option<String> {
-    let machines = result.fleet.iter().flat_map(|fleet| &fleet.per_vm_results);
-    let by_machine = machines
+    let vms = result.fleet.iter().flat_map(|fleet| &fleet.per_vm_results);
+    let by_vm = vms
         .filter_map(|vm| Some(format!("{}: {}", vm.hostname, vm.result.verification.as_ref()?.difference()?)))
         .collect::<Vec<_>>();
-    match by_machine.split_first() {
+    match by_vm.split_first() {
         Some((first, [])) => Some(first.clone()),
         Some((first, more)) => Some(format!("{first}; and {} more", more.len())),
         None => result.verification.as_ref().and_then(Verification::difference),

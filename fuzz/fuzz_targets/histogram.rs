@@ -1,4 +1,4 @@
-//! Histograms from other machines: the bytes before they are compressed, which a fuzzer could not guess.
+//! Histograms from other VMs: the bytes before they are compressed, which a fuzzer could not guess.
 #![no_main]
 
 use std::io::Write;

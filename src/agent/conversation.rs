@@ -185,7 +185,7 @@ impl Conversation {
                 verification = &mut verifying => return Ok(verification),
                 turn = next(&mut self.coordinator, &mut self.stops) => turn?,
             };
-            // The window of this machine has closed already.
+            // The window of this VM has closed already.
             if !matches!(turn, Turn::Order(Order::Stop)) {
                 return Ok(live.unverified(record));
             }
@@ -291,15 +291,12 @@ fn resolve(order: PlanOrder) -> Result<Plan, End> {
             faults.push(fault.to_owned());
         }
     };
-    refuse(
-        options.local.ephemeral,
-        "--ephemeral: each machine would have a server of its own; give --postgres-url instead",
-    );
+    refuse(options.local.ephemeral, "--ephemeral: each VM would have a server of its own; give --postgres-url instead");
     refuse(
         options.local.docker_container.is_some(),
         "--docker-container: only load_test itself watches a container; leave it out",
     );
-    refuse(options.part.share.is_some(), "--share: the coordinator gives each machine its share; leave it out");
+    refuse(options.part.share.is_some(), "--share: the coordinator gives each VM its share; leave it out");
     refuse(options.part.start_at_unix_ns.is_some(), "--start-at: the coordinator says when to begin; leave it out");
     refuse(
         share.of == 0 || share.of > MOST_SHARES || share.index >= share.of,

@@ -66,7 +66,7 @@ pub enum Order {
     Stop,
     /// Abandon what is in flight, send the result.
     Abort,
-    /// With `--verify`, once all machines have delivered: read the workload's total of the whole test.
+    /// With `--verify`, once all VMs have delivered: read the workload's total of the whole test.
     CountTotal,
     Ping {
         number: u64,

@@ -22,7 +22,7 @@ pub struct Probe {
     pub libc: String,
     /// The absolute path of the binary there.
     pub path: String,
-    /// The same text for every name of one machine, and of another machine another; empty where it does not tell.
+    /// The same text for every name of one VM, and of another VM another; empty where it does not tell.
     pub identity: String,
     /// SHA-256 of what was there before; `None` where there was nothing, or nothing to compute it with.
     pub sha256: Option<String>,
@@ -63,10 +63,10 @@ pub enum Libc {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BinaryError {
-    #[error("--agent-binary: {path} cannot be read ({source}): give the file of a load_test built for the machines")]
+    #[error("--agent-binary: {path} cannot be read ({source}): give the file of a load_test built for the VMs")]
     Unreadable { path: String, source: std::io::Error },
     /// Not a program, or not one for Linux.
-    #[error("--agent-binary: {path} is no Linux program ({what}): give the file of a load_test built for the machines")]
+    #[error("--agent-binary: {path} is no Linux program ({what}): give the file of a load_test built for the VMs")]
     NotElf { path: String, what: String },
 }
 

@@ -90,7 +90,7 @@ impl Fleet {
     }
 }
 
-/// Names that are one machine, as a warning.
+/// Names that are one VM, as a warning.
 pub(super) fn same_machine_warnings(vms: &[Vm]) -> Vec<String> {
     let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for vm in vms {
@@ -104,7 +104,7 @@ pub(super) fn same_machine_warnings(vms: &[Vm]) -> Vec<String> {
         let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
         let names = names[..names.len().min(3)].join(", ");
         format!(
-            "{names}{more} are one machine under several names: it runs all of their shares with its one processor and \
+            "{names}{more} are one VM under several names: it runs all of their shares with its one processor and \
              network. Give each machine once"
         )
     });

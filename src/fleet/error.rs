@@ -21,7 +21,7 @@ pub enum FleetError {
     #[error("the load_test beside this program is not found ({0}); build both, or give --agent-binary")]
     NoBinary(std::io::Error),
     #[error("{}", told(.phase, .failures))]
-    Machines { phase: &'static str, failures: Vec<FailedVm> },
+    Vms { phase: &'static str, failures: Vec<FailedVm> },
     #[error(transparent)]
     Merge(#[from] MergeError),
 }
@@ -30,11 +30,11 @@ fn told(phase: &str, failures: &[FailedVm]) -> String {
     let said = failures.iter().map(|vm| (vm.hostname.as_str(), vm.error.as_str()));
     let line = |sentence: String| format!("\n{}", sentence.replace('\n', "\n  "));
     let lines: Vec<String> = grouped::sentences(said).into_iter().map(line).collect();
-    let machines = if failures.len() == 1 { "a machine".to_owned() } else { format!("{} machines", failures.len()) };
+    let vms = if failures.len() == 1 { "a VM".to_owned() } else { format!("{} VMs", failures.len()) };
     let outcome = match phase {
         STARTING => "all were stopped as the load began",
         RUNNING => "there is nothing to report",
         _ => "no load was started",
     };
-    format!("{machines} failed while {phase}, so {outcome}:{}", lines.concat())
+    format!("{vms} failed while {phase}, so {outcome}:{}", lines.concat())
 }

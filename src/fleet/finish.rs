@@ -53,7 +53,7 @@ impl Fleet {
             }
         }
         if parts.is_empty() {
-            return Err(FleetError::Machines { phase: RUNNING, failures: missing });
+            return Err(FleetError::Vms { phase: RUNNING, failures: missing });
         }
         let is_whole = missing.is_empty();
         let mut result = merge::merge_closed(parts, missing, self.course.closed_ns)?;

@@ -228,7 +228,7 @@ fn last_words(said: &str) -> Option<String> {
     let line = said.lines().map(str::trim).rev().find(|line| !is_noise(line))?;
     let wants_memory =
         ["(os error 11)", "(os error 12)", "memory allocation of"].iter().any(|part| line.contains(part));
-    let remedy = if wants_memory { "; check that machine's memory and its limits (ulimit -a)" } else { "" };
+    let remedy = if wants_memory { "; check that VM's memory and its limits (ulimit -a)" } else { "" };
     Some(printable(line.trim_start_matches("error: ")) + remedy)
 }
 
@@ -237,7 +237,7 @@ fn how_it_ended(status: i32) -> Option<String> {
     Some(match status {
         126 => "cannot be executed there (exit status 126)".to_owned(),
         127 => "was not found there, or lacks a library (exit status 127)".to_owned(),
-        137 => "was killed (SIGKILL), as systems do where memory runs out: see that machine's dmesg".to_owned(),
+        137 => "was killed (SIGKILL), as systems do where memory runs out: see that VM's dmesg".to_owned(),
         134 => "aborted (SIGABRT)".to_owned(),
         139 => "crashed (SIGSEGV)".to_owned(),
         143 => "was ended there (SIGTERM)".to_owned(),
@@ -288,11 +288,11 @@ mod tests {
             (b"\n@plt ended 1\n", "its load_test ended without a word"),
             (
                 b"memory allocation of 9 bytes failed\nAborted (core dumped)\n\n@plt ended 134\n",
-                "its load_test aborted (SIGABRT): memory allocation of 9 bytes failed; check that machine's memory",
+                "its load_test aborted (SIGABRT): memory allocation of 9 bytes failed; check that VM's memory",
             ),
             (
                 b"thread 'main' panicked at src/x.rs:1:\nno threads (os error 11)\nnote: run with `RUST_BACKTRACE=1`\n",
-                "its load_test ended: no threads (os error 11); check that machine's memory",
+                "its load_test ended: no threads (os error 11); check that VM's memory",
             ),
             (
                 b"x: error while loading shared libraries: libz.so\n\n@plt ended 127\n",

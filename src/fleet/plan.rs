@@ -1,4 +1,4 @@
-//! What a test on many machines is to be, resolved from the command line. All faults are found, and reported at once.
+//! What a test on many VMs is to be, resolved from the command line. All faults are found, and reported at once.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use crate::schedule::Share;
 use super::hosts::{self, Host};
 use super::ssh::SshOptions;
 
-/// Everything that a test on many machines needs to know. No `Debug`: the options hold the connection string.
+/// Everything that a test on many VMs needs to know. No `Debug`: the options hold the connection string.
 #[derive(Clone)]
 pub struct FleetPlan {
-    /// The machines; machine i of n runs share i of n.
+    /// The VMs; VM i of n runs share i of n.
     pub hosts: Vec<Host>,
     /// What each is told; the rate is that of all together.
     pub options: LoadTestOptions,
@@ -27,14 +27,14 @@ pub struct FleetPlan {
     pub pgpassword: Option<String>,
     /// Where the connection string came from: to be said in the header.
     pub url_from: String,
-    /// The rate of one machine where that was given.
+    /// The rate of one VM where that was given.
     pub rps_per_vm: Option<f64>,
     pub ssh: SshOptions,
     pub remote_path: String,
     pub deploy: DeployMode,
     /// Programs to send; the one beside this program where empty.
     pub agent_binaries: Vec<PathBuf>,
-    /// What to do when a machine is lost; absent: stop before the load, continue once it runs.
+    /// What to do when a VM is lost; absent: stop before the load, continue once it runs.
     pub on_host_loss: Option<OnHostLoss>,
 }
 
@@ -69,7 +69,7 @@ impl FleetPlan {
         }
         let rps_per_vm = total_rate(fleet, &mut options_of_one, hosts.len().max(1) as u64, &mut add);
         let plan = all_or_faults(faults, Plan::resolve(&options_of_one, environment, now_unix_ns, 1))?;
-        // The machines' own variables say nothing of this test. Files that are named are the machines' own.
+        // The VMs' own variables say nothing of this test. Files that are named are the VMs' own.
         let given = plan::given_target(&options_of_one, environment);
         let url_from = match given.from {
             None => "from --postgres-url".to_owned(),
@@ -102,7 +102,7 @@ impl FleetPlan {
     }
 }
 
-/// Machines that are the same once the options have filled in what `--vms` leaves out. What an SSH configuration says is
+/// VMs that are the same once the options have filled in what `--vms` leaves out. What an SSH configuration says is
 /// not known here.
 fn same_machine<'a>(hosts: &'a [Host], ssh: &SshOptions) -> Vec<(&'a str, &'a str)> {
     let mut seen = HashMap::new();
@@ -121,7 +121,7 @@ fn same_machine<'a>(hosts: &'a [Host], ssh: &SshOptions) -> Vec<(&'a str, &'a st
 fn total_rate(
     fleet: &FleetOptions,
     options: &mut LoadTestOptions,
-    machines: u64,
+    vms: u64,
     add: &mut impl FnMut(&str, String, &str),
 ) -> Option<f64> {
     if let Some(total) = fleet.total_rps {
@@ -129,7 +129,7 @@ fn total_rate(
         return None;
     }
     let TargetRate::PerSecond(rate) = options.load.rps else { return None };
-    match rate.times(machines) {
+    match rate.times(vms) {
         Ok(total) => options.load.rps = TargetRate::PerSecond(total),
         Err(problem) => add("--rps", format!("'{rate}' {problem}"), RATE_REMEDY),
     }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_that_of_all_machines() {
+    fn the_rate_is_that_of_all_vms() {
         let rate = |arguments: &[&str]| match resolve(arguments).ok().unwrap().options.load.rps {
             TargetRate::Max => "max".to_owned(),
             TargetRate::PerSecond(rate) => rate.to_string(),

@@ -112,7 +112,7 @@ pub(super) struct Connection {
     pub(super) took: Duration,
     /// Whether the program was sent.
     pub(super) deployed: bool,
-    /// The same for every name of one machine; empty where it is not known.
+    /// The same for every name of one VM; empty where it is not known.
     pub(super) identity: String,
     /// When something was last heard, on our monotonic clock.
     pub(super) heard_ns: u64,

@@ -277,7 +277,7 @@ impl ErrorTable {
         let is_new = !self.classes.contains_key(&key);
         let Class { count, example, times } = further;
         let class = self.classes.entry(key).or_insert(Class { count: 0, example, times: None });
-        // Counts of other machines may be anything.
+        // Counts of other VMs may be anything.
         class.count = class.count.saturating_add(count);
         class.times = class.times.into_iter().chain(times).reduce(Times::and);
         is_new

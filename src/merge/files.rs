@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn machines_of_one_name_are_told_apart_by_their_shares() {
+    fn vms_of_one_name_are_told_apart_by_their_shares() {
         let content = [document("h", 0), document("other", 1), document("h", 2)].concat();
         assert_eq!(read_stdin(content.as_bytes()).unwrap(), ["h (share 1/3)", "other", "h (share 3/3)"]);
     }

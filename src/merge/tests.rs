@@ -299,7 +299,7 @@ fn a_window_that_begins_within_a_second_loses_none_of_it() {
     // Both windows are [0.5, 10.5), and the second VM's begins a second later: [1.5, 11.5).
     parts[1].result.run.started_unix_ns += SECOND;
     rederive(&mut parts[1]);
-    // 20 in every bin, whose first is half as long. Of [1.5, 10.5) the first machine has half a bin, 8 bins, and an
+    // 20 in every bin, whose first is half as long. Of [1.5, 10.5) the first VM has half a bin, 8 bins, and an
     // empty one: 170. The second one has its first bin, 8 more, and half of one: 190.
     let result = merged(parts);
     assert_eq!(result.run.window_seconds, 9.0);

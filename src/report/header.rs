@@ -90,7 +90,7 @@ pub struct FleetHeader<'a> {
     pub target_note: &'a str,
 }
 
-/// Prints the header of a test on several machines.
+/// Prints the header of a test on several VMs.
 pub fn fleet_header(out: &mut dyn Write, header: &FleetHeader<'_>) -> io::Result<()> {
     let FleetHeader { config, server, vms, per_vm_rps, target_note } = *header;
     let names: Vec<&str> = vms.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! The table of machines before a test: what was found on each, and what is wrong.
+//! The table of VMs before a test: what was found on each, and what is wrong.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use crate::text::grouped;
 use crate::text::terminal::{printable, shortened};
 use crate::verdict::clocks;
 
-/// Characters of a machine's name in the table: at most, and where the terminal is narrow.
+/// Characters of a VM's name in the table: at most, and where the terminal is narrow.
 const NAME: usize = 18;
 const SHORT_NAME: usize = 12;
 
@@ -18,7 +18,7 @@ const SHORT_NAME: usize = 12;
 const COLUMNS: [(&str, usize); 7] =
     [("SSH", 0), ("load_test", 6), ("Cores", 5), ("Files", 4), ("Clock ms", 2), ("DB ms", 1), ("max_connections", 3)];
 
-/// Writes a row for each machine, and below it what should be known before load is started; why machines failed only
+/// Writes a row for each VM, and below it what should be known before load is started; why VMs failed only
 /// where it is not told elsewhere. No row is longer than `columns`.
 pub fn table(out: &mut impl Write, vms: &[Vm], with_failures: bool, columns: usize) -> io::Result<()> {
     let names = std::iter::once("VM").chain(vms.iter().map(|vm| vm.host.name.as_str()));
@@ -108,7 +108,7 @@ fn notes(vms: &[Vm]) -> Vec<String> {
     notes
 }
 
-/// Where the machines together open more connections than a server allows. A pooler between may make do with fewer, so
+/// Where the VMs together open more connections than a server allows. A pooler between may make do with fewer, so
 /// that only opening them shows it.
 fn too_many_connections(vms: &[Vm]) -> Vec<String> {
     let mut servers: BTreeMap<&str, (usize, usize, u64)> = BTreeMap::new();
@@ -120,9 +120,9 @@ fn too_many_connections(vms: &[Vm]) -> Vec<String> {
         entry.1 += preflight.workers;
     }
     let over = servers.into_values().filter(|(_, workers, limit)| *workers as u64 > *limit);
-    over.map(|(machines, workers, limit)| {
+    over.map(|(vms, workers, limit)| {
         format!(
-            "{machines} machines open {workers} connections together, and the server allows {limit}: unless a pooler \
+            "{vms} VMs open {workers} connections together, and the server allows {limit}: unless a pooler \
              stands between, lower --workers or raise max_connections."
         )
     })
@@ -137,7 +137,7 @@ mod tests {
     fn rows_fit_the_terminal_and_keep_what_matters_most() {
         let row = |name: &str, cells: [&str; 7]| (name.to_owned(), cells.map(str::to_owned));
         let rows = [
-            row("Machine", COLUMNS.map(|(head, _)| head)),
+            row("VM", COLUMNS.map(|(head, _)| head)),
             row("127.0.1.1", ["1.1 s", "there", "2", "20000", "+0.0 ± 0.1", "0.05", "200"]),
             row(
                 "loader-2.region.example.com",
@@ -156,10 +156,10 @@ mod tests {
             assert!(text.contains("FAILED"), "{text}");
         }
         let heads = |columns| written(columns).lines().next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(heads(199), "Machine SSH load_test Cores Files Clock ms DB ms max_connections");
-        assert_eq!(heads(79), "Machine SSH Cores Files Clock ms DB ms max_connections");
-        assert_eq!(heads(59), "Machine SSH Clock ms DB ms");
-        assert_eq!(heads(39), "Machine SSH DB ms");
+        assert_eq!(heads(199), "VM SSH load_test Cores Files Clock ms DB ms max_connections");
+        assert_eq!(heads(79), "VM SSH Cores Files Clock ms DB ms max_connections");
+        assert_eq!(heads(59), "VM SSH Clock ms DB ms");
+        assert_eq!(heads(39), "VM SSH DB ms");
         assert!(written(199).contains("\n  127.0.1.1          1.1 s  there "), "{}", written(199));
     }
 }

@@ -1,6 +1,6 @@
 //! What a report says of the VMs of a test, in a table and below it.
 //!
-//! Names and reasons come from other machines, so nothing of them reaches the terminal unfiltered.
+//! Names and reasons come from other VMs, so nothing of them reaches the terminal unfiltered.
 
 use std::io::{self, Write};
 

@@ -257,7 +257,7 @@ mod tests {
     const MS: u64 = 1_000_000;
     const SECOND: u64 = 1_000 * MS;
 
-    /// 100/s over two machines for 10 s after a warm-up of 1 s.
+    /// 100/s over two VMs for 10 s after a warm-up of 1 s.
     fn context(pace: Pace) -> Context {
         let share = Share { index: 1, of: 2 };
         // Documents of 1 MB in a request.

@@ -1,4 +1,4 @@
-//! The database before the load, in two steps between which other machines may catch up: [`reach`] changes nothing,
+//! The database before the load, in two steps between which other VMs may catch up: [`reach`] changes nothing,
 //! [`set_up`] makes everything ready.
 
 use std::sync::Arc;

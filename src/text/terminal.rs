@@ -10,7 +10,7 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// Lines of a text from another machine that are kept.
+/// Lines of a text from another VM that are kept.
 const MAX_LINES: usize = 30;
 
 /// The lines of a text, such as a log or a server's DETAIL and HINT, each as [`printable`] shows it.
@@ -59,7 +59,7 @@ pub fn cut(text: &str, columns: usize) -> String {
     text.chars().take(columns.saturating_sub(1)).chain(['…']).take(columns).collect()
 }
 
-/// As [`printable`], and cut after so many characters: text from another machine may be of any length.
+/// As [`printable`], and cut after so many characters: text from another VM may be of any length.
 pub fn brief(text: &str, most: usize) -> String {
     let mut brief: String = text.chars().take(most).collect();
     if brief.len() < text.len() {

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_at_the_limit_and_machines_without_slots_are_no_fault() {
+    fn clocks_at_the_limit_and_vms_without_slots_are_no_fault() {
         let mut fleet = fleet(3);
         fleet.per_vm_results[0].clock.as_mut().unwrap().offset_ms = 100.0;
         fleet.per_vm_results[2].result.accounting = Default::default();

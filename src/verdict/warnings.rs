@@ -5,7 +5,7 @@ use crate::result::{RunResult, ServerInfo};
 use crate::text::words::thousands;
 
 /// What the reader of the figures should know, and can be told from the figures themselves: of a merged result, it says
-/// what the same warnings of its machines say, in sum.
+/// what the same warnings of its VMs say, in sum.
 pub(crate) fn of_figures(result: &RunResult) -> Vec<String> {
     let mut warnings = Vec::new();
     let accounting = &result.accounting;

@@ -119,13 +119,13 @@ impl Cause {
                 short(words)
             ),
             Self::Silent(limit, words) => format!(
-                "its shell did not answer within {} s{}: check that machine's load, and that its login shell runs commands \
+                "its shell did not answer within {} s{}: check that VM's load, and that its login shell runs commands \
                  with /bin/sh",
                 limit.as_secs(),
                 said(words)
             ),
             Self::Stalled(limit) => format!(
-                "the upload of load_test did not get on for {} s: check the network and that machine's disk",
+                "the upload of load_test did not get on for {} s: check the network and that VM's disk",
                 limit.as_secs()
             ),
             Self::Nonsense(answer) => format!(
@@ -167,7 +167,7 @@ impl Cause {
                  --agent-binary"
             ),
             DeployErrorKind::Damaged => format!(
-                "what arrived is not the load_test that was sent ({words}): try again, and check that machine's disk"
+                "what arrived is not the load_test that was sent ({words}): try again, and check that VM's disk"
             ),
             _ => format!("the script there failed ({words}): check what its login shell reads from standard input"),
         }
@@ -185,7 +185,7 @@ fn ended(stage: Stage, code: Option<i32>, words: &str) -> String {
              is /bin/sh, that no ForceCommand replaces it, and that nothing kills it"
         ),
         Stage::Upload => format!(
-            "the connection or the command there ended while load_test was sent{why}: check the network, and that machine's \
+            "the connection or the command there ended while load_test was sent{why}: check the network, and that VM's \
              memory, limits and disk; then try again"
         ),
         Stage::Trial => format!(

@@ -118,7 +118,7 @@ impl SshError {
     pub(super) fn login_timeout(host: &Host, limit: Duration) -> Self {
         let seconds = limit.as_secs();
         let what = format!(
-            "{host}: the login was not complete within {seconds} s: check that machine's load, its name service, jump hosts \
+            "{host}: the login was not complete within {seconds} s: check that VM's load, its name service, jump hosts \
              on the way, and whether ssh's agent waits for a key to be confirmed; or raise --connect-timeout."
         );
         Self::new(SshErrorKind::Timeout, what)
@@ -220,7 +220,7 @@ impl Facts<'_> {
                  sshd_config or lower --ssh-concurrency; or it bans this machine after failed logins."
             ),
             Kind::Closed => format!(
-                "{host}: the connection ended during the login ({words}): read that machine's sshd log (journalctl -u ssh), and \
+                "{host}: the connection ended during the login ({words}): read that VM's sshd log (journalctl -u ssh), and \
                  check the network."
             ),
             _ => format!("{host}: ssh could not connect ({words}): try ssh by hand with the same options."),

@@ -183,7 +183,7 @@ fn replace(value: &mut Value, left: &mut usize, lie: &Value) -> bool {
     }
 }
 
-/// Lets a machine say `lines`, all of them after T0 was ordered. Returns what of it would be merged, or why nothing.
+/// Lets a VM say `lines`, all of them after T0 was ordered. Returns what of it would be merged, or why nothing.
 ///
 /// # Errors
 /// Why the machine is lost with all that it said.

@@ -123,7 +123,7 @@ fn verified(part: &mut Part) -> &mut Verification {
 }
 
 #[test]
-fn rows_of_several_machines_are_added() {
+fn rows_of_several_vms_are_added() {
     let mut parts = two();
     parts.iter_mut().for_each(|part| _ = verified(part));
     let sum = merged(parts.clone()).verification.unwrap();

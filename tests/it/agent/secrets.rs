@@ -71,9 +71,9 @@ fn a_wrong_password_is_not_repeated() {
     }
 }
 
-/// `POSTGRES_URL` is for runs by hand; a machine's own setting must not lead its part of a test elsewhere.
+/// `POSTGRES_URL` is for runs by hand; a VM's own setting must not lead its part of a test elsewhere.
 #[test]
-fn the_machines_own_postgres_url_does_not_count() {
+fn the_vms_own_postgres_url_does_not_count() {
     let server = server();
     let mut agent = Agent::start_program(program().env("POSTGRES_URL", server.url()).env("PGPASSWORD", "hunter2"));
     let mut order = plan(&server, &[]);

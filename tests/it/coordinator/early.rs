@@ -57,12 +57,12 @@ fn folders_that_cannot_take_the_program_are_named() {
 fn vms_that_cannot_be_reached_are_named_and_none_of_the_others_begins() {
     let mut fleet = TestFleet::start();
     let down = format!("127.0.2.1:{}", free_port());
-    assert_run_refused(&fleet, &format!("127.0.1.[1-9],{down}"), &[], &["a machine failed", &down, "refused"]);
+    assert_run_refused(&fleet, &format!("127.0.1.[1-9],{down}"), &[], &["a VM failed", &down, "refused"]);
     let unknown = "no-such-machine.invalid";
     // The reasons of all come together.
     let vms = format!("127.0.1.1,{unknown},{down}");
     let told = format!("\n  {down}: nothing listens there");
-    assert_run_refused(&fleet, &vms, &[], &["2 machines failed", unknown, "--vms", &told, "refused"]);
+    assert_run_refused(&fleet, &vms, &[], &["2 VMs failed", unknown, "--vms", &told, "refused"]);
     let keys = tempfile::tempdir().unwrap();
     let key = keys.path().join("other");
     generate_key(&key);
@@ -127,7 +127,7 @@ fn an_installed_program_of_another_build_is_turned_away_and_hears_no_secret() {
         let heard = trio.prey.home().with_file_name("heard");
         install_script(&trio.prey.home(), &format!("echo '{line}'\nexec cat > '{}'", heard.display()));
         let arguments = ["--deploy", "never", "--remote-path", "~/installed"];
-        assert_run_refused(&trio.fleet, &trio.vms(), &arguments, &["a machine failed", &name, word, "--deploy never"]);
+        assert_run_refused(&trio.fleet, &trio.vms(), &arguments, &["a VM failed", &name, word, "--deploy never"]);
         let heard = fs::read_to_string(heard).unwrap();
         assert!(!heard.contains("secret") && !heard.contains("postgres"), "{heard}");
         trio.assert_nothing_left();

@@ -78,7 +78,7 @@ fn what_cannot_be_before_the_load_keeps_it_from_beginning() {
         (r#"/"event":"preflight"/s/.*/{"agent":4,"event":"set_up"}/"#, r#"said "set_up" out of turn"#),
     ] {
         install_liar(&trio, lie);
-        let ran = trio.fleet.run(&trio.vms(), &ARGUMENTS).expect_refusal(3, &["a machine failed", &name, reason]);
+        let ran = trio.fleet.run(&trio.vms(), &ARGUMENTS).expect_refusal(3, &["a VM failed", &name, reason]);
         assert_tame(&ran);
         assert_eq!(trio.fleet.rows("chat_inference"), 0);
         trio.assert_nothing_left();
@@ -102,7 +102,7 @@ fn the_liar_is_named_also_where_it_is_the_first_of_all() {
         (r#"/"event":"ready"/s/"phases":\[[^]]*/"phases":["commit"/"#, "other round trips than were asked for"),
     ] {
         install_liar(&trio, lie);
-        let ran = trio.fleet.run(&vms.join(","), &ARGUMENTS).expect_refusal(3, &["a machine failed", reason]);
+        let ran = trio.fleet.run(&vms.join(","), &ARGUMENTS).expect_refusal(3, &["a VM failed", reason]);
         assert!(ran.stderr.contains(&format!("{name}: ")) && !ran.stderr.contains("127.0.1.1: "), "{}", ran.stderr);
         trio.assert_nothing_left();
     }
@@ -127,7 +127,7 @@ fn floods_and_megabytes_end_the_conversation() {
         (format!("{much} >&2; exit 1"), "xxxxx"),
     ] {
         install_script(&trio.prey.home(), &body);
-        let ran = trio.fleet.run(&trio.vms(), &ARGUMENTS).expect_refusal(3, &["a machine failed", &name, reason]);
+        let ran = trio.fleet.run(&trio.vms(), &ARGUMENTS).expect_refusal(3, &["a VM failed", &name, reason]);
         assert_tame(&ran);
         trio.assert_nothing_left();
     }

@@ -79,7 +79,7 @@ fn connecting_can_be_interrupted() {
     mute.freeze();
     let vms = format!("127.0.1.[1-2],127.0.1.3:{}", mute.port());
     let started = fleet.start_run(&vms, &LONG);
-    wait_until("two machines are there", || fleet.agents().len() == 2);
+    wait_until("two VMs are there", || fleet.agents().len() == 2);
     std::thread::sleep(Duration::from_millis(500));
     assert_interrupted_early(&fleet, started, || ());
     mute.thaw();
@@ -110,7 +110,7 @@ fn a_coordinator_that_is_killed_while_it_connects_leaves_nothing() {
     mute.freeze();
     let vms = format!("127.0.1.[1-2],127.0.1.3:{}", mute.port());
     let started = fleet.start_run(&vms, &LONG);
-    wait_until("two machines are there", || fleet.agents().len() == 2);
+    wait_until("two VMs are there", || fleet.agents().len() == 2);
     started.signal(Signal::KILL);
     let killed = Instant::now();
     drop(started);
@@ -176,7 +176,7 @@ fn looking_at_a_database_that_does_not_answer_can_be_interrupted() {
     let fleet = TestFleet::start();
     fleet.server.freeze();
     let started = fleet.start_run(VMS, &LONG);
-    wait_until("three machines are there", || fleet.agents().len() == 3);
+    wait_until("three VMs are there", || fleet.agents().len() == 3);
     std::thread::sleep(Duration::from_millis(1_500));
     assert_interrupted_early(&fleet, started, || fleet.server.thaw());
 }

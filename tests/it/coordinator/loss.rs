@@ -144,12 +144,12 @@ fn a_vm_that_is_lost_before_the_load_begins_ends_the_test() {
         let trio = Trio::start();
         trio.fleet.server.freeze();
         let started = trio.fleet.start_run(&trio.vms(), &[&["--rps", "20", "--duration", "5"], arguments].concat());
-        wait_until("three machines are there", || trio.agents().len() + trio.fleet.agents().len() == 3);
+        wait_until("three VMs are there", || trio.agents().len() + trio.fleet.agents().len() == 3);
         std::thread::sleep(Duration::from_millis(1_500));
         trio.signal_agent(signal);
         std::thread::sleep(Duration::from_secs(6));
         trio.fleet.server.thaw();
-        let ran = started.finish().expect_refusal(3, &["a machine failed", &trio.name(), "no load was started"]);
+        let ran = started.finish().expect_refusal(3, &["a VM failed", &trio.name(), "no load was started"]);
         assert_no_secret(&ran);
         trio.assert_nothing_left();
         assert_eq!(trio.fleet.rows("chat_inference"), 0);

@@ -19,7 +19,7 @@ fn run_through(shell: &str) {
     let ran = fleet.run("127.0.1.[1-2]", &["--rps", "10", "--duration", "1", "--json-output"]);
     let ran = ran.expect_measured();
     ran.json();
-    let warning = "warning: 127.0.1.1, 127.0.1.2 are one machine under several names";
+    let warning = "warning: 127.0.1.1, 127.0.1.2 are one VM under several names";
     assert_eq!(ran.stderr.matches(warning).count(), 1, "{}", ran.stderr);
     fleet.assert_nothing_left();
 }

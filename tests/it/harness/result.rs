@@ -22,13 +22,13 @@ pub fn assert_sound(json: &Value) {
     assert_adds_up(json);
 }
 
-/// Every slot came to one end, and all figures are of those that were answered. In a document of several machines this
+/// Every slot came to one end, and all figures are of those that were answered. In a document of several VMs this
 /// holds for each of them, and the whole is their sum and what no machine reported.
 #[track_caller]
 pub fn assert_adds_up(json: &Value) {
     assert_counts(json);
-    let Some(machines) = json["per_vm_results"].as_array() else { return };
-    let results = machines.iter().map(|machine| &machine["result"]);
+    let Some(vms) = json["per_vm_results"].as_array() else { return };
+    let results = vms.iter().map(|vm| &vm["result"]);
     results.clone().for_each(assert_counts);
     for name in &ENDS[..6] {
         let sum: u64 = results.clone().map(|result| count(result, name)).sum();
@@ -36,8 +36,8 @@ pub fn assert_adds_up(json: &Value) {
     }
     let scheduled: u64 = results.map(|result| count(result, "scheduled")).sum();
     assert_eq!(count(json, "scheduled"), scheduled + count(json, "unreported"), "{}", json["accounting"]);
-    if machines.len() as u64 == json["num_vms"].as_u64().unwrap() {
-        let lost: u64 = machines.iter().map(|machine| machine["slots_lost"].as_u64().unwrap_or(0)).sum();
+    if vms.len() as u64 == json["num_vms"].as_u64().unwrap() {
+        let lost: u64 = vms.iter().map(|vm| vm["slots_lost"].as_u64().unwrap_or(0)).sum();
         assert_eq!(count(json, "unreported"), lost);
     }
 }

@@ -65,7 +65,7 @@ fn two_shares_make_the_whole() {
         "(share 1/2)",
         "\nSTATUS: ",
     ] {
-        // Long names of machines are shortened in the middle, but not their shares.
+        // Long names of VMs are shortened in the middle, but not their shares.
         let part = if part.starts_with('(') { "re 1/2)" } else { part };
         assert!(report.contains(part), "{part:?} is missing from\n{report}");
     }

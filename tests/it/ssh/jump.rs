@@ -21,7 +21,7 @@ impl Behind {
         Self::start_with("", "ProxyJump bastion")
     }
 
-    /// With lines of the jump host's `sshd_config`, and what the configuration says of the machines.
+    /// With lines of the jump host's `sshd_config`, and what the configuration says of the VMs.
     fn start_with(sshd: &str, way: &str) -> Self {
         let (bastion, vm) = (TestSshd::start_with(sshd), TestSshd::start());
         let config = vm.config().with_file_name("config");
@@ -44,7 +44,7 @@ impl Behind {
         SshOptions { config: Some(self.config.clone()), ..options(&self.vm) }
     }
 
-    /// Opens several machines at once with these options, none of which can be reached.
+    /// Opens several VMs at once with these options, none of which can be reached.
     async fn failures(&self, options: SshOptions) -> Vec<SshError> {
         let sessions = Sessions::new(options).unwrap();
         let hosts = [1, 2, 3].map(|number| host(&format!("127.0.1.{number}")));
@@ -70,7 +70,7 @@ impl Behind {
 }
 
 #[tokio::test]
-async fn a_new_jump_host_is_treated_as_the_machines_are() {
+async fn a_new_jump_host_is_treated_as_the_vms_are() {
     let behind = Behind::start();
     let sessions = Sessions::new(behind.options()).unwrap();
     let hosts = [1, 2, 3].map(|number| host(&format!("127.0.1.{number}")));
@@ -149,7 +149,7 @@ async fn a_jump_host_that_makes_no_connections_for_others() {
 }
 
 #[tokio::test]
-async fn machines_behind_a_jump_host_on_which_nothing_listens() {
+async fn vms_behind_a_jump_host_on_which_nothing_listens() {
     let mut behind = Behind::start();
     behind.vm.stop();
     // As without a jump host, it may just be starting.
