@@ -139,8 +139,7 @@ fn requests(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     }
     if accounting.unreported > 0 {
         let failed = result.fleet.iter().flat_map(|fleet| &fleet.failed_vms).map(|vm| printable(&vm.hostname));
-        let failed: Vec<String> = failed.collect();
-        let names = name_list(&failed.iter().map(String::as_str).collect::<Vec<_>>(), NAMED_VMS);
+        let names = name_list(&failed.collect::<Vec<_>>(), NAMED_VMS);
         let first = format!("{:<22}{} ", "  Unreported:", thousands(accounting.unreported));
         writeln!(out, "{}", wrapped(&format!("(lost or missing: {names})"), &first, &" ".repeat(22)))?;
     }
