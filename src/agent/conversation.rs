@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::coordinator::Coordinator;
-use super::protocol::{AgentEvent, Order, PlanOrder, Preflight, ReadyToRun, Snapshot};
-use crate::cli::plan::{Plan, Target};
+use super::protocol::{AgentEvent, Order, PlanOrder, Preflight, ReadyToRun, Snapshot, name_of};
+use crate::cli::plan::Plan;
 use crate::clock::{self, Epoch};
 use crate::engine::{self, Incident};
 use crate::machine::{self, Room};
@@ -268,18 +268,13 @@ async fn gone(news: &mut watch::Receiver<Option<String>>) -> String {
 
 /// What becomes of a conversation in which something else came than was due.
 fn out_of_turn(turn: &Turn, due: &str) -> End {
-    let order = match turn {
-        Turn::Signal | Turn::Order(Order::Stop | Order::Abort) => {
-            return End::Failed("stopped before the load began".to_owned());
-        }
-        Turn::Order(Order::Plan(_)) => "plan",
-        Turn::Order(Order::SetUp) => "set_up",
-        Turn::Order(Order::Connect) => "connect",
-        Turn::Order(Order::Start { .. }) => "start",
-        Turn::Order(Order::CountTotal) => "count_total",
-        Turn::Order(Order::Ping { .. }) => "ping",
-    };
-    End::Failed(format!("the order {order} came where {due} was due; are coordinator and agent of one version?"))
+    End::Failed(match turn {
+        Turn::Signal | Turn::Order(Order::Stop | Order::Abort) => "stopped before the load began".to_owned(),
+        Turn::Order(order) => format!(
+            "the order {} came where {due} was due; are coordinator and agent of one version?",
+            name_of(order, "order")
+        ),
+    })
 }
 
 /// What the options mean here, or all that is wrong with them.
@@ -311,25 +306,15 @@ fn resolve(order: PlanOrder) -> Result<Plan, End> {
         environment = environment.with("PGPASSWORD", password);
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let resolved = Plan::resolve(&options, &environment, clock::unix_ns(), processors);
-    let plan = match resolved {
+    match Plan::resolve(&options, &environment, clock::unix_ns(), processors) {
         Ok(plan) if plan.database.setup_only => {
             faults.push("--duration: 0 measures nothing; give a longer one".to_owned());
-            None
         }
-        Ok(plan) => Some(plan),
-        Err(wrong) => {
-            faults.extend(wrong.iter().map(ToString::to_string));
-            None
-        }
-    };
-    match plan.filter(|_| faults.is_empty()) {
-        Some(plan) => {
-            debug_assert!(matches!(plan.database.target, Target::Existing(_)));
-            Ok(plan.coordinated(test, share, options.target.no_reset))
-        }
-        None => Err(End::Failed(faults.join("; "))),
+        Ok(plan) if faults.is_empty() => return Ok(plan.coordinated(test, share, options.target.no_reset)),
+        Ok(_) => {}
+        Err(wrong) => faults.extend(wrong.iter().map(ToString::to_string)),
     }
+    Err(End::Failed(faults.join("; ")))
 }
 
 /// Draws the text from which documents are cut, beside everything else: it may be hundreds of megabytes.

@@ -141,26 +141,11 @@ fn listen(mut input: impl BufRead, orders: &mpsc::Sender<Order>, outbox: &Outbox
 /// Reads a line into `line`, without its end; `None` at the end of the input, also in the middle of a line.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<()>> {
     line.clear();
-    loop {
-        let available = match input.fill_buf() {
-            Ok(available) => available,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        if available.is_empty() {
-            return Ok(None);
-        }
-        let end = available.iter().position(|byte| *byte == b'\n');
-        let part = &available[..end.unwrap_or(available.len())];
-        if line.len() + part.len() > MAX_LINE_BYTES {
-            return Err(io::Error::other("a line is longer than any order"));
-        }
-        line.extend_from_slice(part);
-        let used = part.len() + usize::from(end.is_some());
-        input.consume(used);
-        if end.is_some() {
-            return Ok(Some(()));
-        }
+    input.take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', line)?;
+    match line.pop() {
+        Some(b'\n') => Ok(Some(())),
+        Some(_) if line.len() >= MAX_LINE_BYTES => Err(io::Error::other("a line is longer than any order")),
+        _ => Ok(None),
     }
 }
 

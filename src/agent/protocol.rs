@@ -137,24 +137,10 @@ pub enum AgentEvent {
     Alive,
 }
 
-impl AgentEvent {
-    /// As the field `event` has it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Hello(_) => "hello",
-            Self::Preflight(_) => "preflight",
-            Self::SetUp => "set_up",
-            Self::Ready(_) => "ready",
-            Self::Started { .. } => "started",
-            Self::Second(_) => "second",
-            Self::Incident { .. } => "incident",
-            Self::Result(_) => "result",
-            Self::Total { .. } => "total",
-            Self::Failed { .. } => "failed",
-            Self::Pong { .. } => "pong",
-            Self::Alive => "alive",
-        }
-    }
+/// Which message it is, as its field `event` or `order` has it.
+pub fn name_of(message: &impl Serialize, field: &str) -> String {
+    let message = serde_json::to_value(message).unwrap_or_default();
+    message[field].as_str().unwrap_or_default().to_owned()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

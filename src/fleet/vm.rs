@@ -15,7 +15,7 @@ use super::event::FleetEvent;
 use super::hosts::Host;
 use super::lines::Orders;
 use super::totals::Totals;
-use crate::agent::protocol::{AGENT_SILENCE, AgentEvent, Hello, Order, Preflight, ReadyToRun};
+use crate::agent::protocol::{AGENT_SILENCE, AgentEvent, Hello, Order, Preflight, ReadyToRun, name_of};
 use crate::clock::{duration_ns, now_ns};
 use crate::merge::Part;
 use crate::result::{ClockVsDatabase, Context, RunResult, assemble_lost};
@@ -194,7 +194,10 @@ impl Vm {
                 return Ok(None);
             }
             (_, event) => {
-                return Err(Loss::disbelieved(format!("its load_test said \"{}\" out of turn", event.name())));
+                return Err(Loss::disbelieved(format!(
+                    "its load_test said \"{}\" out of turn",
+                    name_of(&event, "event")
+                )));
             }
         };
         self.state = next;
@@ -415,8 +418,8 @@ impl Load {
             aborted: None,
             warnings: ready.warnings.clone(),
         };
-        let known_ns = totals.seconds().saturating_mul(1_000_000_000);
-        assemble_lost(totals.recorder(), totals.timeline(), t0_there_ns, known_ns, context)
+        let known_ns = totals.seconds.saturating_mul(1_000_000_000);
+        assemble_lost(&totals.recorder, &totals.timeline, t0_there_ns, known_ns, context)
     }
 }
 
