@@ -99,7 +99,10 @@ impl AgentBinary {
     /// # Errors
     /// What does not fit.
     pub fn fits(&self, probe: &Probe) -> Result<(), Mismatch> {
-        let mismatch = |kind| Err(Mismatch::new(kind, probe, self));
+        let mismatch = |kind| {
+            let (host, binary) = (probe.platform(), self.to_string());
+            Err(Mismatch { kind, host, binary, remedy: remedy(kind, probe) })
+        };
         if probe.system.is_empty() {
             return mismatch(MismatchKind::Unknown);
         }
@@ -156,10 +159,6 @@ pub struct Mismatch {
 }
 
 impl Mismatch {
-    fn new(kind: MismatchKind, probe: &Probe, binary: &AgentBinary) -> Self {
-        Self { kind, host: probe.platform(), binary: binary.to_string(), remedy: remedy(kind, probe) }
-    }
-
     pub fn kind(&self) -> MismatchKind {
         self.kind
     }

@@ -2,7 +2,7 @@
 //! its name. Pure.
 
 use super::hosts::Host;
-use crate::agent::protocol::{AgentEvent, Hello, ReadyToRun};
+use crate::agent::protocol::{AgentEvent, ReadyToRun};
 use crate::merge::{self, Part, out_of_bounds};
 use crate::result::RunResult;
 use crate::schedule::Schedule;
@@ -38,7 +38,8 @@ pub(super) fn unbelievable(
     expected: &Expected,
 ) -> Option<String> {
     match event {
-        AgentEvent::Hello(hello) => wrong_hello(hello),
+        // To kill process 0 means one's own group.
+        AgentEvent::Hello(hello) if hello.pid == 0 => Some("it is process number 0".to_owned()),
         AgentEvent::Second(snapshot) => {
             let latest = expected.since_t0_ns / 1_000_000_000 + SECONDS_AHEAD;
             let ahead = format!("it tells of second {}, and second {latest} cannot have been yet", snapshot.index);
@@ -50,11 +51,6 @@ pub(super) fn unbelievable(
         // Every other event is bounded as a whole, also one that is added later.
         _ => out_of_bounds(event),
     }
-}
-
-fn wrong_hello(hello: &Hello) -> Option<String> {
-    // To kill process 0 means one's own group.
-    out_of_bounds(hello).or_else(|| (hello.pid == 0).then(|| "it is process number 0".to_owned()))
 }
 
 fn wrong_result(ready: &ReadyToRun, host: &Host, result: &RunResult, expected: &Expected) -> Option<String> {

@@ -51,8 +51,8 @@ impl Fleet {
             });
         }
         loop {
-            tell(self.vms.iter().filter(|vm| vm.hello().is_some()).count());
-            let decided = self.vms.iter().all(|vm| vm.hello().is_some() || !vm.is_present());
+            tell(self.vms.iter().filter(|vm| vm.hello.is_some()).count());
+            let decided = self.vms.iter().all(|vm| vm.hello.is_some() || !vm.is_present());
             if self.connecting.is_empty() && decided {
                 break;
             }

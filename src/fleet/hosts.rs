@@ -11,7 +11,7 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::path::Path;
 
-use crate::text::terminal::printable;
+use crate::text::terminal::brief;
 pub use file::read_list;
 
 /// More VMs than this are taken for a slip of the keyboard.
@@ -198,11 +198,7 @@ impl From<String> for ItemFault {
 
 /// An item as part of a sentence: quoted, short, harmless for a terminal.
 fn shown(item: &str) -> String {
-    let mut short: String = item.chars().take(80).collect();
-    if short.len() < item.len() {
-        short.push('…');
-    }
-    format!("\"{}\"", printable(&short))
+    format!("\"{}\"", brief(item, 80))
 }
 
 fn hosts_of(item: &str, room: usize) -> Result<Vec<Host>, ItemFault> {

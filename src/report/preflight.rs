@@ -66,7 +66,7 @@ fn write_rows(out: &mut impl Write, rows: &[(String, [String; 7])], columns: usi
 
 fn cells(vm: &Vm) -> [String; 7] {
     let none = || "-".to_owned();
-    let Some(hello) = vm.hello() else {
+    let Some(hello) = &vm.hello else {
         return ["FAILED".to_owned(), none(), none(), none(), none(), none(), none()];
     };
     let (took, deployed) = vm.connected().unzip();
