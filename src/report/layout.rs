@@ -8,12 +8,10 @@ use crate::text::terminal::lines_of;
 pub(super) const RULE: &str = "============================================================";
 
 /// Names and values under a title.
-pub(super) fn title(out: &mut dyn Write, title: &str, lines: &[(&'static str, String)]) -> io::Result<()> {
-    writeln!(out, "{RULE}\n{title}\n{RULE}")?;
-    for (name, value) in lines {
-        writeln!(out, "{}", wrapped(value, &format!("{:<21}", format!("{name}:")), &" ".repeat(21)))?;
-    }
-    writeln!(out, "{RULE}\n")
+pub(super) fn title(title: &str, lines: &[(&'static str, String)]) -> String {
+    let line = |(name, value): &(&str, String)| wrapped(value, &format!("{:<21}", format!("{name}:")), &" ".repeat(21));
+    let lines = lines.iter().map(line).collect::<Vec<_>>().join("\n");
+    format!("{RULE}\n{title}\n{RULE}\n{lines}\n{RULE}\n\n")
 }
 
 /// Text from anywhere in lines that a terminal of eighty columns holds.

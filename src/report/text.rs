@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 
-use super::exporter::Exporter;
 use super::headline::headline;
 use super::layout::{RULE, line, marked, row, section, wrapped};
 use super::vms;
@@ -21,16 +20,6 @@ const MAX_OUTAGES: usize = 20;
 /// Times in which the generator stood still that are listed.
 const MAX_STALLS: usize = 10;
 
-/// The report of what was found.
-pub struct TextReport;
-
-impl Exporter for TextReport {
-    fn finish(&mut self, out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
-        report(out, result)
-    }
-}
-
-/// Writes the report.
 pub fn report(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     writeln!(out, "\n{RULE}\nLOAD TEST RESULTS\n{RULE}")?;
     // What a person acts on comes last, where it can be read without scrolling: first long tables, then the headline.
