@@ -1,6 +1,5 @@
 //! What both programs say on a terminal or to a script, and the codes that they exit with.
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -110,7 +109,6 @@ pub fn say_ready(ready: &str, json: bool) -> io::Result<()> {
     say(&format!("{ready}\n"))
 }
 
-/// All that could not be written at the end of a run, in one sentence.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct UnwrittenError(Vec<String>);
@@ -151,7 +149,6 @@ fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// The code for a result.
 pub fn code_of(result: &RunResult, was_stopped: bool) -> u8 {
     match result.status {
         _ if was_stopped => INTERRUPTED,
@@ -178,9 +175,8 @@ pub fn refuse(faults: &[Fault], program: &str) -> u8 {
 
 /// A command line that cannot be understood; also help and version, which are not errors. Returns the code.
 pub fn wrong_use(error: &clap::Error, program: &str) -> u8 {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
-    let looks_secret = |argument: &std::borrow::Cow<str>| argument.contains("://") || argument.contains("password=");
+    let arguments: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let looks_secret = |argument: &String| argument.contains("://") || argument.contains("password=");
     if error.use_stderr() && arguments.iter().any(looks_secret) {
         // clap repeats what it does not understand, and that may be a connection string with its password.
         let names = arguments.iter().filter(|argument| argument.starts_with("--"));

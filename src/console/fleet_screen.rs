@@ -26,7 +26,6 @@ pub(super) struct FleetScreen {
     pub(super) last_second: Instant,
     /// Lines that said what is waited for.
     waits: u64,
-    /// Whether the window was closed early.
     closed: bool,
 }
 

@@ -14,7 +14,6 @@ use crate::cli::plan::OutputPlan;
 use crate::measure::recorder::Interval;
 use crate::result::RunResult;
 
-/// The files of a run with their formats.
 pub struct Exporters {
     exports: Vec<Export>,
     failures: Vec<OutputError>,

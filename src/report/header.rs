@@ -70,7 +70,6 @@ pub struct FleetHeader<'a> {
     /// What was asked for; `target_rps` is the rate, and `workers` the connections, of all VMs together.
     pub config: &'a Config,
     pub server: &'a ServerInfo,
-    /// Their names, as given.
     pub vms: &'a [&'a str],
     /// Requests per second of each VM; absent with `--rps max`.
     pub per_vm_rps: Option<f64>,
@@ -78,7 +77,6 @@ pub struct FleetHeader<'a> {
     pub target_from: &'a str,
 }
 
-/// The header of a test on several VMs.
 pub fn fleet_header(header: &FleetHeader<'_>) -> String {
     let FleetHeader { config, server, vms, per_vm_rps, target_from } = *header;
     let mut lines = vec![("VMs", format!("{} ({})", vms.len(), name_list(vms, NAMED)))];

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::result::Summary;
+use crate::result::{Bounded, Summary};
 use crate::text::terminal::lines_of;
 
 pub(super) const RULE: &str = "============================================================";
@@ -37,6 +37,15 @@ pub(super) fn row(label: &str, values: &[String]) -> String {
     let values: Vec<String> = values.iter().map(|value| format!("{value:<11}")).collect();
     // A name as long as the column still needs a space behind it.
     format!("{}\n", format!("{label:<21} {}", values.concat()).trim_end())
+}
+
+/// A figure with `mark` before it where it is only a lower bound; `-` where there is none.
+pub(super) fn bounded(figure: Option<Bounded>, mark: &str, shown: impl Fn(f64) -> String) -> String {
+    match figure {
+        Some(Bounded { value: Some(value), is_lower_bound: true }) => mark.to_owned() + &shown(value),
+        Some(Bounded { value: Some(value), is_lower_bound: false }) => shown(value),
+        _ => "-".to_owned(),
+    }
 }
 
 /// A percentile, with a mark where it is the maximum because there are too few requests.

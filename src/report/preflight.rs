@@ -72,7 +72,6 @@ fn cells(vm: &Vm) -> [String; 7] {
     ]
 }
 
-/// What is wrong, or will be.
 fn notes(vms: &[Vm]) -> Vec<String> {
     let mut notes = Vec::new();
     let present: Vec<&Vm> = vms.iter().filter(|vm| vm.is_present()).collect();

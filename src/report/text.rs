@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use super::headline::headline;
-use super::layout::{RULE, line, marked, row, section, wrapped};
+use super::layout::{RULE, bounded, line, marked, row, section, wrapped};
 use super::vms;
 use crate::measure::outcome::{ErrorCount, ErrorOrigin};
 use crate::measure::stalls::Stalls;
@@ -201,7 +201,6 @@ fn errors(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     Ok(())
 }
 
-/// When errors of a class came.
 fn when(error: &ErrorCount) -> String {
     let (Some(first), Some(last)) = (error.first_s, error.last_s) else { return String::new() };
     let (first, last) = (format!("{first:.2} s"), format!("{last:.2} s"));
@@ -247,11 +246,10 @@ fn list(out: &mut dyn Write, title: &str, items: &[String]) -> io::Result<()> {
     items.iter().try_for_each(|item| writeln!(out, "{}", wrapped(item, "  - ", "    ")))
 }
 
-fn ms(bounded: Bounded) -> String {
-    match bounded.value {
-        None if bounded.is_lower_bound => "no answer".to_owned(),
-        None => "-".to_owned(),
-        Some(ms) => format!("{}{ms:.2}", if bounded.is_lower_bound { "> " } else { "" }),
+fn ms(figure: Bounded) -> String {
+    match figure {
+        Bounded { value: None, is_lower_bound: true } => "no answer".to_owned(),
+        figure => bounded(Some(figure), "> ", |ms| format!("{ms:.2}")),
     }
 }
 
