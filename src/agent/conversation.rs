@@ -40,7 +40,6 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) enum End {
-    /// The result has been delivered.
     Done,
     /// The agent cannot go on: a sentence, yet to be told.
     Failed(String),
@@ -61,7 +60,6 @@ pub(super) struct Conversation {
     total: Option<TotalCounter>,
 }
 
-/// What comes from outside.
 enum Turn {
     Order(Order),
     /// Somebody on this machine wants the agent to stop.
@@ -126,7 +124,7 @@ impl Conversation {
         loop {
             let event = tokio::select! {
                 event = live.next() => event?,
-                turn = next(&mut self.coordinator, &mut self.stops) => {
+                turn = self.next() => {
                     match turn? {
                         Turn::Order(Order::Stop) => live.stop(false),
                         Turn::Order(Order::Abort) => {
@@ -183,7 +181,7 @@ impl Conversation {
         loop {
             let turn = tokio::select! {
                 verification = &mut verifying => return Ok(verification),
-                turn = next(&mut self.coordinator, &mut self.stops) => turn?,
+                turn = self.next() => turn?,
             };
             // The window of this VM has closed already.
             if !matches!(turn, Turn::Order(Order::Stop)) {
@@ -229,10 +227,14 @@ impl Conversation {
     }
 
     async fn next(&mut self) -> Result<Turn, End> {
-        next(&mut self.coordinator, &mut self.stops).await
+        tokio::select! {
+            biased;
+            reason = gone(&mut self.coordinator.gone) => Err(End::Gone(reason)),
+            () = self.stops.next() => Ok(Turn::Signal),
+            Some(order) = self.coordinator.orders.recv() => Ok(Turn::Order(order)),
+        }
     }
 
-    /// Waits for the order that is due.
     async fn expect(&mut self, due: &str, is_due: impl Fn(&Order) -> bool) -> Result<(), End> {
         match self.next().await? {
             Turn::Order(order) if is_due(&order) => Ok(()),
@@ -247,15 +249,6 @@ impl Conversation {
             turn = self.next() => Err(out_of_turn(&turn?, "stop or abort")),
             output = work => Ok(output),
         }
-    }
-}
-
-async fn next(coordinator: &mut Coordinator, stops: &mut Stops) -> Result<Turn, End> {
-    tokio::select! {
-        biased;
-        reason = gone(&mut coordinator.gone) => Err(End::Gone(reason)),
-        () = stops.next() => Ok(Turn::Signal),
-        Some(order) = coordinator.orders.recv() => Ok(Turn::Order(order)),
     }
 }
 

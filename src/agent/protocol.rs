@@ -94,7 +94,6 @@ pub struct Line {
     pub event: AgentEvent,
 }
 
-/// What the agent says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum AgentEvent {
@@ -199,7 +198,6 @@ pub struct Snapshot {
     pub counters: Counters,
     /// The latest due time of a request that was started or skipped, nanoseconds after T0.
     pub last_started_due_ns: Option<u64>,
-    /// Errors by class.
     pub errors: Vec<ErrorCount>,
     /// Of the measured window.
     pub histograms: Histograms,
