@@ -69,7 +69,6 @@ const PHASE_WITHIN: Duration = Duration::from_secs(30 * 60);
 /// How many VMs set up the database at once, once one has done it alone.
 const SET_UP_AT_ONCE: usize = 8;
 
-/// All VMs of a test.
 pub struct Fleet {
     plan: FleetPlan,
     sessions: Arc<Sessions>,
@@ -84,11 +83,9 @@ pub struct Fleet {
 
 /// The instants of a test.
 struct Course {
-    /// Our wall clock.
     reference: Reference,
     /// T0 on it; 0 before it is set.
     t0_unix_ns: u64,
-    /// When all results have to be there.
     deadline: Option<Instant>,
     /// When the test was first stopped, nanoseconds after T0.
     closed_ns: Option<u64>,
@@ -262,7 +259,6 @@ impl Fleet {
         self.plan.plan.engine.drain.saturating_add(RESULT_WITHIN).saturating_add(verified_within)
     }
 
-    /// A VM's part of the schedule.
     fn schedule(&self, index: usize) -> Schedule {
         Schedule { share: self.plan.share(index), ..self.plan.plan.engine.schedule }
     }

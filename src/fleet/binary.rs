@@ -65,7 +65,6 @@ pub enum Libc {
 pub enum BinaryError {
     #[error("--agent-binary: {path} cannot be read ({source}): give the file of a load_test built for the VMs")]
     Unreadable { path: String, source: std::io::Error },
-    /// Not a program, or not one for Linux.
     #[error("--agent-binary: {path} is no Linux program ({what}): give the file of a load_test built for the VMs")]
     NotElf { path: String, what: String },
 }

@@ -17,15 +17,12 @@ const WINDOW_WITHIN_S: f64 = 0.001;
 /// What is known here of the test, to compare with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
-    /// The VM's part of the schedule.
     pub schedule: Schedule,
     /// Whether T0 has been ordered, and how it was told to this VM, nanoseconds since 1970.
     pub t0_there_ns: Option<u64>,
     /// Time since T0, nanoseconds; 0 before it.
     pub since_t0_ns: u64,
-    /// Whether all VMs have been told to stop.
     pub stopped: bool,
-    /// Whether the rows are to be verified.
     pub verify: bool,
 }
 

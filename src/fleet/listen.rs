@@ -23,7 +23,6 @@ const STALL: Duration = Duration::from_secs(1);
 /// How long a result may take after an abort.
 const ABORTED_WITHIN: Duration = Duration::from_secs(3);
 
-/// Where all VMs are heard.
 pub(super) struct Hearing {
     pub(super) speak: mpsc::Sender<Heard>,
     heard: mpsc::Receiver<Heard>,
@@ -150,7 +149,6 @@ impl Fleet {
         }
     }
 
-    /// What a VM's words are compared with.
     fn expected(&self, vm: usize) -> Expected {
         let t0_unix_ns = self.course.t0_unix_ns;
         Expected {

@@ -54,7 +54,6 @@ pub struct SshOptions {
     pub keyfile: Option<PathBuf>,
     /// Instead of `~/.ssh/config`.
     pub config: Option<PathBuf>,
-    /// Which host keys are accepted.
     pub host_keys: HostKeys,
     /// For TCP and the exchange of keys of one attempt; at least 1 s, in whole seconds.
     pub connect_timeout: Duration,

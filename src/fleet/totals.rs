@@ -6,7 +6,6 @@ use crate::measure::recorder::{Interval, Recorder};
 use crate::measure::timeline::Timeline;
 use crate::merge::{errors_disagree, figures_disagree, out_of_bounds};
 
-/// The sum of a VM's snapshots.
 #[derive(Clone, Debug)]
 pub struct Totals {
     /// The whole, as the VM itself would have recorded it.
@@ -15,12 +14,6 @@ pub struct Totals {
     pub timeline: Timeline,
     /// How many seconds since T0 are in it.
     pub seconds: u64,
-}
-
-impl Default for Totals {
-    fn default() -> Self {
-        Self::new(0)
-    }
 }
 
 impl Totals {

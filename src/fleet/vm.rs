@@ -33,7 +33,6 @@ const INCIDENT_CHARS: [usize; 2] = [100, 400];
 /// Characters of a reason that a VM gives: some sentences.
 pub(super) const REASON_CHARS: usize = 2_000;
 
-/// One VM.
 #[derive(Debug)]
 pub struct Vm {
     /// As it was given.
@@ -56,9 +55,7 @@ enum State {
     /// It has reached the database.
     Looked(Box<Preflight>),
     SetUp,
-    /// Its connections are open.
     Ready(Box<ReadyToRun>),
-    /// T0 is set.
     Running(Box<Load>),
     Delivered(Box<RunResult>, Counted),
     /// Nothing more is expected of it.
@@ -83,7 +80,6 @@ enum Counted {
     Told(Option<u64>),
 }
 
-/// Why a VM is lost.
 #[derive(Clone, Debug)]
 pub(super) struct Loss {
     pub(super) reason: String,
@@ -112,7 +108,6 @@ pub(super) struct Connection {
     pub(super) child: Child<Arc<Session>>,
     /// How long connecting took.
     pub(super) took: Duration,
-    /// Whether the program was sent.
     pub(super) deployed: bool,
     /// The same for every name of one VM; empty where it is not known.
     pub(super) identity: String,

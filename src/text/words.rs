@@ -22,7 +22,6 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// The text with a capital at its start.
 pub fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()

@@ -56,7 +56,6 @@ fn clocks_off(fleet: &Fleet) -> Option<String> {
     })
 }
 
-/// What is wrong with each VM's clock.
 pub fn clock_errors(fleet: &Fleet) -> Vec<Option<String>> {
     clocks::errors(&compared(fleet))
 }
@@ -109,7 +108,6 @@ pub(super) fn warnings(fleet: &Fleet) -> Vec<String> {
     warnings
 }
 
-/// A VM that is unlike the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Which one of [`Fleet::per_vm_results`].

@@ -35,7 +35,6 @@ const MOST_FACTS: usize = 20;
 pub(super) struct Facts {
     pub(super) probe: Probe,
     pub(super) present: bool,
-    /// Whether it can compute SHA-256.
     pub(super) can_hash: bool,
 }
 

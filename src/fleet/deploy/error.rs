@@ -49,7 +49,6 @@ impl DeployError {
     }
 }
 
-/// What went wrong, with what is known of it.
 #[derive(Debug)]
 pub(super) enum Cause {
     WrongPath(String),

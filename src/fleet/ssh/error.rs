@@ -156,7 +156,6 @@ pub(super) struct Facts<'a> {
     pub(super) locked_keys: &'a [PathBuf],
 }
 
-/// A jump host, for a sentence.
 #[derive(Debug, Clone)]
 pub(super) struct Jump {
     pub(super) name: String,
@@ -372,13 +371,10 @@ impl Facts<'_> {
     }
 }
 
-/// Where a failure on the way arose.
 enum Culprit<'a> {
-    /// At a jump host.
     At(&'a Jump),
     /// Between a jump host and the next one, or the host where there is none.
     Behind(&'a Jump, Option<&'a Jump>),
-    /// In a ProxyCommand.
     Command(&'a str),
 }
 

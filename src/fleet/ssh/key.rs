@@ -18,7 +18,6 @@ const LARGEST_KEY_BYTES: u64 = 1 << 20;
 /// What a file given as a key is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum KeyFile {
-    /// A private key that can be used.
     Private,
     /// One that wants a passphrase. ssh may still use it, if its agent has it.
     Locked,
@@ -26,7 +25,6 @@ pub(super) enum KeyFile {
     Public(Vec<u8>),
 }
 
-/// What the key given is.
 pub(super) fn check(path: &Path) -> Result<KeyFile, SshError> {
     let shown = path.display();
     let unusable = |what: String| SshError::new(SshErrorKind::KeyFile, what);
@@ -98,7 +96,6 @@ fn openssh_body(content: &[u8]) -> Option<Vec<u8>> {
     STANDARD.decode(body).ok()
 }
 
-/// Whether the configuration can be read.
 pub(super) fn check_config(path: &Path) -> Result<(), SshError> {
     // Nobody may write to a pipe, and what is read from it ssh would not find there any more.
     let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
