@@ -114,7 +114,9 @@ impl Sessions {
     /// # Errors
     /// After the last attempt, or at once where another cannot help; after [`Sessions::interrupt`].
     pub async fn open(&self, host: &Host) -> Result<Arc<Session>, SshError> {
-        let route = Arc::new(self.route(host).await?);
+        let permit = self.permit(host).await?;
+        let route = Arc::new(self.pool.ssh.route(host).await?);
+        drop(permit);
         if let Some(socket) = route.agent_socket().filter(|socket| self.pool.ssh.is_stuck(socket)) {
             return Err(SshError::stuck_agent(host, &socket));
         }
@@ -142,11 +144,6 @@ impl Sessions {
     /// Warnings about this machine's ssh, each once.
     pub fn notes(&self) -> Vec<String> {
         self.pool.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    async fn route(&self, host: &Host) -> Result<Route, SshError> {
-        let _permit = self.permit(host).await?;
-        self.pool.ssh.route(host).await
     }
 
     /// Waits for its turn, unless everything is being stopped.

@@ -299,25 +299,24 @@ impl Facts<'_> {
     fn of_command(&self, command: &str, log: &str, way: &str) -> SshError {
         let host = self.host;
         let words = last_words(way);
-        if words == SAID_NOTHING {
-            let words = last_words(log);
-            if kind_of(log) == Kind::Timeout {
-                let seconds = self.connect_timeout.as_secs();
-                let what = format!(
-                    "{host}: no answer within {seconds} s through the ProxyCommand of ssh's configuration ({words}): run it by \
-                     hand: {command}"
-                );
-                return SshError::new(Kind::Timeout, what);
-            }
-            let what = format!(
-                "{host}: the ProxyCommand of ssh's configuration ended before the login, and did not say why ({words}): run it \
-                 by hand, without -q: {command}"
-            );
-            return SshError::new(Kind::Other, what);
+        if words != SAID_NOTHING {
+            let what =
+                format!("{host}: the ProxyCommand of ssh's configuration failed ({words}): run it by hand: {command}");
+            return SshError::new(kind_of(way), what);
         }
-        let what =
-            format!("{host}: the ProxyCommand of ssh's configuration failed ({words}): run it by hand: {command}");
-        SshError::new(kind_of(way), what)
+        let (words, seconds) = (last_words(log), self.connect_timeout.as_secs());
+        if kind_of(log) == Kind::Timeout {
+            let what = format!(
+                "{host}: no answer within {seconds} s through the ProxyCommand of ssh's configuration ({words}): run it by \
+                 hand: {command}"
+            );
+            return SshError::new(Kind::Timeout, what);
+        }
+        let what = format!(
+            "{host}: the ProxyCommand of ssh's configuration ended before the login, and did not say why ({words}): run it \
+             by hand, without -q: {command}"
+        );
+        SshError::new(Kind::Other, what)
     }
 
     fn denied(&self, log: &str, words: &str) -> String {
