@@ -200,11 +200,10 @@ fn load_tls(spec: &ConnectionSpec, warnings: &mut Vec<String>) -> Result<Option<
         return Ok(None);
     }
     match tls::load(&spec.tls) {
-        Ok(None) => Ok(None),
-        Ok(Some(tls)) => {
-            warnings.extend(tls.warnings);
-            Ok(Some(tls.connector))
-        }
+        Ok(loaded) => Ok(loaded.map(|(connector, told)| {
+            warnings.extend(told);
+            connector
+        })),
         Err(error) if spec.tls.mode < SslMode::Require => {
             warnings.push(format!("TLS is not used. {error}"));
             Ok(None)

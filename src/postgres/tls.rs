@@ -16,28 +16,20 @@ use rustls::{ClientConfig, SupportedProtocolVersion, version};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::conninfo::{SslMode, SslNegotiation, TlsSpec, TlsVersion};
-use verifier::{Check, Verifier};
+use verifier::Verifier;
 
 /// The protocol name that direct TLS must offer.
 /// <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
 const ALPN: &[u8] = b"postgresql";
-
-/// A connector with everything loaded, and what the user should know about it.
-#[derive(Clone)]
-pub struct Tls {
-    /// For [`tokio_postgres::Config::connect_raw`].
-    pub connector: MakeRustlsConnect,
-    /// Sentences, for instance about a file that was named and is not there.
-    pub warnings: Vec<String>,
-}
 
 /// Why TLS cannot be set up: a sentence that names the parameter, the file and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TlsSetupError(String);
 
-/// Reads the certificates and keys that the specification asks for; `None` if it is `sslmode=disable`.
-pub fn load(spec: &TlsSpec) -> Result<Option<Tls>, TlsSetupError> {
+/// Reads the certificates and keys that the specification asks for; `None` if it is `sslmode=disable`. With it come
+/// warnings, for instance about a file that was named and is not there.
+pub fn load(spec: &TlsSpec) -> Result<Option<(MakeRustlsConnect, Vec<String>)>, TlsSetupError> {
     if spec.mode == SslMode::Disable {
         return Ok(None);
     }
@@ -45,7 +37,7 @@ pub fn load(spec: &TlsSpec) -> Result<Option<Tls>, TlsSetupError> {
     let roots = files::roots(spec, &mut warnings)?;
     let identity = files::identity(spec, &mut warnings)?;
     let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier::new(roots, check(spec.mode), &provider)?;
+    let verifier = Verifier::new(roots, spec.mode == SslMode::VerifyFull, &provider)?;
     let mut config = client_config(spec, provider, verifier, identity)?;
     config.enable_sni = spec.sni;
     // As with libpq, each connection is a full handshake: the load of connecting is not to depend on what came before.
@@ -53,11 +45,7 @@ pub fn load(spec: &TlsSpec) -> Result<Option<Tls>, TlsSetupError> {
     if spec.negotiation == SslNegotiation::Direct {
         config.alpn_protocols = vec![ALPN.to_vec()];
     }
-    Ok(Some(Tls { connector: MakeRustlsConnect::new(config), warnings }))
-}
-
-fn check(mode: SslMode) -> Check {
-    if mode == SslMode::VerifyFull { Check::ChainAndName } else { Check::Chain }
+    Ok(Some((MakeRustlsConnect::new(config), warnings)))
 }
 
 fn client_config(

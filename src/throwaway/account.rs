@@ -47,7 +47,6 @@ impl Account {
     /// From the text of /etc/passwd; from the program `id` where accounts come from a directory service.
     fn stand_in(name: &'static str, entries: &str, id: Option<&Path>) -> Option<Self> {
         let (uid, gid) = entry(entries, |fields| fields[0] == name)
-            .map(|entry| (entry.uid, entry.gid))
             .or_else(|| Some((ask_id(id?, "-u", name)?, ask_id(id?, "-g", name)?)))?;
         (uid != 0).then_some(Self { uid, gid, stand_in: Some(name) })
     }
@@ -89,23 +88,18 @@ impl Account {
 
 const PASSWD: &str = "/etc/passwd";
 
-struct Entry {
-    uid: u32,
-    gid: u32,
-}
-
-fn entry(entries: &str, is_wanted: impl Fn(&[&str]) -> bool) -> Option<Entry> {
+/// User and group ID of the first account that is wanted, by the fields of its line.
+fn entry(entries: &str, is_wanted: impl Fn(&[&str]) -> bool) -> Option<(u32, u32)> {
     let fields = entries.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let mut wanted = fields.filter(|fields| fields.len() >= 4 && is_wanted(fields));
-    wanted.find_map(|fields| Some(Entry { uid: fields[2].parse().ok()?, gid: fields[3].parse().ok()? }))
+    wanted.find_map(|fields| Some((fields[2].parse().ok()?, fields[3].parse().ok()?)))
 }
 
 /// An account other than root that has a name here: for a program that only has to look up its own.
 pub(super) fn some_named_account() -> Option<(u32, u32)> {
     let entries = std::fs::read_to_string(PASSWD).ok()?;
     let found = STAND_INS.into_iter().find_map(|name| entry(&entries, |fields| fields[0] == name));
-    let found = found.or_else(|| entry(&entries, |fields| fields[2] != "0"))?;
-    (found.uid != 0).then_some((found.uid, found.gid))
+    found.or_else(|| entry(&entries, |fields| fields[2] != "0")).filter(|(uid, _)| *uid != 0)
 }
 
 fn ask_id(id: &Path, flag: &str, name: &str) -> Option<u32> {

@@ -81,8 +81,7 @@ impl Site {
         }
         command.arg("-D").arg(self.data());
         let mut initdb = self.spawn(command, &log)?;
-        let status =
-            wait(&mut initdb, INITDB_LIMIT).map_err(|source| self.folder_fault("wait for initdb in", source))?;
+        let status = wait(&mut initdb, INITDB_LIMIT).map_err(|source| self.fault("wait for initdb in", source))?;
         if status.is_none() {
             processes::halt(&self.data());
             end(&mut initdb);
@@ -138,7 +137,7 @@ impl Site {
             let file = OpenOptions::new().append(true).create(true).open(log)?;
             Ok((file.try_clone()?, file))
         };
-        let (out, err) = open().map_err(|source| self.folder_fault("write the log in", source))?;
+        let (out, err) = open().map_err(|source| self.fault("write the log in", source))?;
         let program = PathBuf::from(command.get_program());
         command.stdout(out).stderr(err).spawn().map_err(|source| ThrowawayError::Spawn { program, source })
     }
@@ -166,7 +165,7 @@ impl Site {
         }
     }
 
-    fn folder_fault(&self, action: &'static str, source: std::io::Error) -> ThrowawayError {
+    pub(super) fn fault(&self, action: &'static str, source: std::io::Error) -> ThrowawayError {
         ThrowawayError::Folder { action, path: self.folder.clone(), source }
     }
 }

@@ -15,10 +15,8 @@ const GRACE: Duration = Duration::from_secs(8);
 const AFTER_KILL: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(3);
 
-/// Process ids of the server, its backends and of an initdb in `data_dir`, run by the owner of that folder.
-pub(super) fn members(data_dir: &Path) -> Vec<u32> {
-    platform::members(data_dir)
-}
+/// Process ids of the server, its backends and of an initdb in a data directory, run by the owner of that folder.
+pub(super) use platform::members;
 
 /// Sends `signal`; a process that is already gone is no fault.
 pub(super) fn send(pid: u32, signal: Signal) {
@@ -64,7 +62,7 @@ mod platform {
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
 
-    pub(super) fn members(data_dir: &Path) -> Vec<u32> {
+    pub(in crate::throwaway) fn members(data_dir: &Path) -> Vec<u32> {
         let (Ok(home), Ok(entries)) = (fs::metadata(data_dir), fs::read_dir("/proc")) else { return Vec::new() };
         let belongs = |proc: &Path| {
             let owned = fs::metadata(proc).is_ok_and(|process| process.uid() == home.uid());
@@ -93,7 +91,7 @@ mod platform {
     use std::path::Path;
     use std::process::{Command, Stdio};
 
-    pub(super) fn members(data_dir: &Path) -> Vec<u32> {
+    pub(in crate::throwaway) fn members(data_dir: &Path) -> Vec<u32> {
         let Ok(home) = std::fs::metadata(data_dir) else { return Vec::new() };
         let listing = Command::new("ps").args(super::PS_ARGUMENTS).stdin(Stdio::null()).output();
         listing.map_or(Vec::new(), |output| {
