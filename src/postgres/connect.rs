@@ -220,7 +220,7 @@ fn is_for_the_next(failure: &ConnectError) -> bool {
 
 impl Inner {
     async fn try_host(&self, host: &HostSpec, wanted: TargetSessionAttrs) -> Result<Opened, ConnectError> {
-        let mut attempt = self.attempt(host);
+        let mut attempt = Attempt { inner: self, host, server: host.to_string() };
         let resolved = self.limited(&attempt, async { Ok(socket::endpoints(host).await) }).await?;
         let mut endpoints = resolved.map_err(|error| attempt.dns(&error))?;
         if self.spec.load_balance_hosts == LoadBalanceHosts::Random {
@@ -231,7 +231,7 @@ impl Inner {
             if let Endpoint::Unix(path) = &endpoint {
                 attempt.server = path.display().to_string().replace('\0', "@");
             }
-            match self.limited(&attempt, self.try_endpoint(&endpoint, host, wanted, &attempt)).await {
+            match self.limited(&attempt, self.try_endpoint(&endpoint, wanted, &attempt)).await {
                 Ok(connected) => return Ok(connected),
                 Err(failure) if is_for_the_next(&failure) => last = Some(failure),
                 Err(failure) => return Err(failure),
@@ -242,7 +242,7 @@ impl Inner {
 
     async fn limited<T>(
         &self,
-        attempt: &Attempt,
+        attempt: &Attempt<'_>,
         work: impl Future<Output = Result<T, ConnectError>>,
     ) -> Result<T, ConnectError> {
         match self.spec.connect_timeout {
@@ -254,11 +254,10 @@ impl Inner {
     async fn try_endpoint(
         &self,
         endpoint: &Endpoint,
-        host: &HostSpec,
         wanted: TargetSessionAttrs,
-        attempt: &Attempt,
+        attempt: &Attempt<'_>,
     ) -> Result<Opened, ConnectError> {
-        let mut opened = self.open_by_mode(endpoint, host, attempt).await?;
+        let mut opened = self.open_by_mode(endpoint, attempt).await?;
         let Opened { client, driver, announced, tap, .. } = &mut opened;
         let wanted_and_ready = async {
             let is_wanted = session::is_wanted(wanted, *announced, client, driver).await?;
@@ -284,12 +283,7 @@ impl Inner {
     }
 
     /// One or two sockets, as `sslmode` has it.
-    async fn open_by_mode(
-        &self,
-        endpoint: &Endpoint,
-        host: &HostSpec,
-        attempt: &Attempt,
-    ) -> Result<Opened, ConnectError> {
+    async fn open_by_mode(&self, endpoint: &Endpoint, attempt: &Attempt<'_>) -> Result<Opened, ConnectError> {
         use Encryption::{Demanded, Offered, Plain};
         let (first, second) = match (endpoint, self.spec.tls.mode) {
             (Endpoint::Unix(_), _) | (_, SslMode::Disable) => (Plain, None),
@@ -298,12 +292,12 @@ impl Inner {
             (_, SslMode::Prefer) => (Offered, Some(Plain)),
             (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => (Demanded, None),
         };
-        let failure = match self.open(endpoint, host, first, attempt).await {
+        let failure = match self.open(endpoint, first, attempt).await {
             Ok(opened) => return Ok(opened),
             Err(failure) => failure,
         };
         let Some(second) = second.filter(|_| invites_other_encryption(failure.kind())) else { return Err(failure) };
-        self.open(endpoint, host, second, attempt).await.map_err(|other| {
+        self.open(endpoint, second, attempt).await.map_err(|other| {
             // The second attempt only explains more if it came further.
             if invites_other_encryption(other.kind()) { failure } else { other }
         })
@@ -312,11 +306,10 @@ impl Inner {
     async fn open(
         &self,
         endpoint: &Endpoint,
-        host: &HostSpec,
         encryption: Encryption,
-        attempt: &Attempt,
+        attempt: &Attempt<'_>,
     ) -> Result<Opened, ConnectError> {
-        let config = self.config(host, encryption);
+        let config = self.config(attempt.host, encryption);
         let unusable = |error| match error {
             SocketError::Connect(error) => attempt.socket(&error),
             SocketError::Option(parameter, error) => attempt.socket_option(parameter, &error),
@@ -331,10 +324,10 @@ impl Inner {
         let tap = Tap::new(stream, asks);
         let outcome = match tls.clone() {
             None => handshake(&tap, NoTls, &config).await,
-            Some(tls) => handshake(&tap, TapTls::new(tls, &attempt.host), &config).await,
+            Some(tls) => handshake(&tap, TapTls::new(tls, attempt.host.name()), &config).await,
         };
         let (client, driver, announced) = outcome.map_err(|error| attempt.postgres(&error))?;
-        let (endpoint, host, token) = (endpoint.clone(), attempt.host.clone(), client.cancel_token());
+        let (endpoint, host, token) = (endpoint.clone(), attempt.host.name().to_owned(), client.cancel_token());
         let canceller = Canceller { endpoint, host, tls, asks_for_tls: asks, token };
         Ok(Opened { client, driver, announced, tap, canceller })
     }
@@ -343,7 +336,7 @@ impl Inner {
         let spec = &self.spec;
         let mut config = tokio_postgres::Config::new();
         config.user(&spec.user).dbname(&spec.dbname).application_name(&self.application_name);
-        if let (Some(password), _) = self.password(host) {
+        if let Some(password) = self.password(host) {
             config.password(password.expose());
         }
         if let Some(options) = &spec.options {
@@ -364,24 +357,6 @@ impl Inner {
             ChannelBinding::Require => pg::ChannelBinding::Require,
         });
         config
-    }
-
-    fn attempt(&self, host: &HostSpec) -> Attempt {
-        let name = match &host.host {
-            Host::Default => "localhost",
-            Host::Tcp(name) | Host::Unix(name) => name,
-        };
-        let (password, origin) = self.password(host);
-        Attempt {
-            password_ends_blank: password.is_some_and(|text| text.expose().ends_with(char::is_whitespace)),
-            place: self.spec.place.clone(),
-            server: host.to_string(),
-            host: name.to_owned(),
-            user: self.spec.user.clone(),
-            dbname: self.spec.dbname.clone(),
-            mode: self.spec.tls.mode,
-            password: origin,
-        }
     }
 }
 
