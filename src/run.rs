@@ -116,9 +116,9 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
     let nonce = RandomState::new().hash_one(std::process::id());
     let maker = RequestMaker::new(plan.workload, plan.engine.schedule.seed, pool, nonce);
     let mut options = plan.engine.clone();
-    options.session.idle_in_transaction = database.idle_in_transaction;
+    options.session.idle_in_transaction = database.found.limits.idle_in_transaction;
     let mut prepared = engine::prepare(options.clone(), database.connector.clone(), maker.clone()).await;
-    let is_pooled = database.is_pooled;
+    let is_pooled = database.found.limits.is_pooled;
     if let Err(error) = &prepared
         && is_for_want_of_connections(error, is_pooled)
         && let Some(mark) = database.mark.take()
@@ -184,17 +184,17 @@ impl Ready {
 
     /// Version and settings that the server reports, and its tables.
     pub fn server(&self) -> &ServerInfo {
-        &self.database.info
+        &self.database.found.info
     }
 
     /// How this VM's clock compares with the database's.
     pub fn clock_vs_database(&self) -> Option<ClockVsDatabase> {
-        self.database.clock
+        self.database.found.clock
     }
 
     /// What to know of this VM's clock before the load, where `--start-at` depends on it. The result says it too.
     pub fn clock_warning(&self) -> Option<String> {
-        open::start_at_warning(&self.plan, self.database.clock)
+        open::start_at_warning(&self.plan, self.database.found.clock)
     }
 
     /// Names of the recorded round trips, in order.
@@ -394,8 +394,8 @@ impl Live {
         let context = Context {
             hostname: crate::machine::hostname(),
             config: self.config,
-            server: self.database.info,
-            clock_vs_database: self.database.clock,
+            server: self.database.found.info,
+            clock_vs_database: self.database.found.clock,
             schedule: self.plan.engine.schedule,
             container: self.monitors.into_findings().container,
             verification,
