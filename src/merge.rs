@@ -65,14 +65,12 @@ pub enum MergeError {
         crate::result::VERSION
     )]
     OtherFormat { host: String, found: String },
-    /// Different programs may measure differently.
     #[error(
         "{} ran {} and {} ran {}, and results of different builds do not compare; run the same load_test on every \
          VM",
         hosts[0], builds[0], hosts[1], builds[1]
     )]
     OtherBuild { hosts: [String; 2], builds: [String; 2] },
-    /// Parts of different tests.
     #[error(
         "{} and {} did not run the same test: {differences}; give every VM the same options (only --workers, \
          --threads and --share may differ), or merge them apart",
@@ -90,13 +88,10 @@ pub enum MergeError {
         hosts[0], hosts[1]
     )]
     ThrowawayServers { hosts: [String; 2] },
-    /// One document came twice.
     #[error("the same result was given twice: {} and {}; leave one of them out", hosts[0], hosts[1])]
     SameResultTwice { hosts: [String; 2] },
-    /// Two VMs ran the same slots.
     #[error("{}", same_share(hosts, share))]
     SameShareTwice { hosts: [String; 2], share: Share },
-    /// Shares of different divisions overlap.
     #[error(
         "{} ran a part of {} and {} a part of {}, and such parts overlap; give every VM the same N in --share I/N",
         hosts[0], of[0], hosts[1], of[1]
@@ -115,7 +110,6 @@ pub enum MergeError {
     Contradiction { host: String, what: String },
     #[error("{host}: its histogram of {histogram} cannot be used: {source}; use the file as load_test wrote it")]
     Histogram { host: String, histogram: String, source: HistogramError },
-    /// Not one test.
     #[error(
         "{} and {} ran at different times: {} had stopped measuring {apart_s:.1} s before {} began, so they never put \
          load on the database together; start all VMs at one time with --start-at",

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -17,7 +17,6 @@ use super::{ThrowawayError, processes, program};
 const STARTUP_LIMIT: Duration = Duration::from_secs(120);
 /// It takes a second or two; on a disk that hardly answers, longer.
 const INITDB_LIMIT: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(3);
 /// How much of a log an error carries.
 const TAIL_LINES: usize = 12;
 const TAIL_BYTES: u64 = 8 * 1024;
@@ -145,24 +144,18 @@ impl Site {
     /// Waits until the lines of `server`'s own postmaster.pid satisfy `met`. Fails with the exit status of a server
     /// that ended instead, or `None` when the limit passed.
     fn wait_for(&self, server: &mut Child, met: impl Fn(&[&str]) -> bool) -> Result<(), Option<ExitStatus>> {
-        let begin = Instant::now();
         let file = self.data().join("postmaster.pid");
-        loop {
+        let ended = processes::poll(STARTUP_LIMIT, || {
             let text = fs::read_to_string(&file).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             // The file of a killed predecessor says "ready" too.
             let own = lines.first().is_some_and(|line| line.trim().parse() == Ok(server.id()));
             if own && met(&lines) {
-                return Ok(());
+                return Some(Ok(()));
             }
-            if let Ok(Some(status)) = server.try_wait() {
-                return Err(Some(status));
-            }
-            if begin.elapsed() > STARTUP_LIMIT {
-                return Err(None);
-            }
-            std::thread::sleep(POLL);
-        }
+            server.try_wait().ok().flatten().map(|status| Err(Some(status)))
+        });
+        ended.unwrap_or(Err(None))
     }
 
     pub(super) fn fault(&self, action: &'static str, source: std::io::Error) -> ThrowawayError {
@@ -172,14 +165,7 @@ impl Site {
 
 /// Waits for the end of a process; `None` where it has not come within the limit.
 fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let begin = Instant::now();
-    loop {
-        let status = child.try_wait()?;
-        if status.is_some() || begin.elapsed() > limit {
-            return Ok(status);
-        }
-        std::thread::sleep(POLL);
-    }
+    processes::poll(limit, || child.try_wait().transpose()).transpose()
 }
 
 /// Takes the process away for good; it may have been halted already.

@@ -44,11 +44,21 @@ pub(super) fn noted_server(data_dir: &Path) -> Option<u32> {
 }
 
 fn wait_until_none(data_dir: &Path, limit: Duration) -> Vec<u32> {
+    let mut left = Vec::new();
+    poll(limit, || {
+        left = members(data_dir);
+        left.is_empty().then_some(())
+    });
+    left
+}
+
+/// Asks again and again until there is an answer; `None` where there is none within the limit.
+pub(super) fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
-        let left = members(data_dir);
-        if left.is_empty() || start.elapsed() > limit {
-            return left;
+        let answer = ask();
+        if answer.is_some() || start.elapsed() > limit {
+            return answer;
         }
         std::thread::sleep(POLL);
     }
