@@ -30,9 +30,9 @@ use crate::schedule::Share;
 use crate::text::words::thousands;
 use crate::throwaway::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
 use crate::verdict;
+use crate::workload::RequestMaker;
 use crate::workload::payload::Pool;
 use crate::workload::table::Total;
-use crate::workload::{RequestMaker, Workload};
 
 /// How far ahead of "now" T0 lies, so that every thread is waiting for it.
 const HEAD_START: Duration = Duration::from_millis(20);
@@ -111,7 +111,11 @@ pub fn start_server(plan: &Plan) -> Result<Option<ThrowawayServer>, RunError> {
 /// One could not be opened, or there is no such container.
 pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<'_>) -> Result<Ready, RunError> {
     let monitors = Monitors::attach(plan.docker_container.as_deref()).await?;
-    let before = if plan.database.verify { baseline(&database, &plan.workload).await? } else { None };
+    let mut before = None;
+    if plan.database.verify {
+        let tables = plan.workload.tables();
+        before = Link::once(&database.connector, async |link| Baseline::ask(link, tables).await).await??;
+    }
     tell(&format!("opening {} connections", plan.engine.workers));
     let nonce = RandomState::new().hash_one(std::process::id());
     let maker = RequestMaker::new(plan.workload, plan.engine.schedule.seed, pool, nonce);
@@ -165,12 +169,6 @@ fn is_for_want_of_connections(error: &PrepareError, is_pooled: bool) -> bool {
         PrepareError::Open(OpenError::PrepareTimeout) => is_pooled,
         _ => false,
     }
-}
-
-/// What the tables are when all processes of the test have emptied them.
-async fn baseline(database: &Database, workload: &Workload) -> Result<Option<Baseline>, RunError> {
-    let tables = workload.tables();
-    Ok(Link::once(&database.connector, async |link| Baseline::ask(link, tables).await).await??)
 }
 
 impl Ready {

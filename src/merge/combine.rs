@@ -71,15 +71,15 @@ pub(super) fn combine(
 fn run(parts: &[Part], time: &CommonTime, sums: &Sums) -> RunInfo {
     let started_unix_ns = u64::try_from(time.t0_ns).unwrap_or_default();
     let delays = parts.iter().filter_map(|part| part.result.run.start_delay_ms);
-    let share = match parts {
-        [part] => part.result.run.share,
-        _ => Share::WHOLE,
+    let (share, clock_vs_database) = match parts {
+        [only] => (only.result.run.share, only.result.run.clock_vs_database),
+        _ => (Share::WHOLE, None),
     };
     RunInfo {
         started_at: String::new(),
         started_unix_ns,
         share,
-        clock_vs_database: <&[Part; 1]>::try_from(parts).ok().and_then(|[only]| only.result.run.clock_vs_database),
+        clock_vs_database,
         start_delay_ms: delays.reduce(f64::max),
         interrupted: parts.iter().any(|part| part.result.run.interrupted),
         aborted: parts.iter().find_map(|part| part.result.run.aborted.clone()),
@@ -149,8 +149,12 @@ fn verification(parts: &[Part]) -> Option<Verification> {
     let found: Vec<(&str, Verification)> = parts
         .iter()
         .map(|part| {
-            let found = part.result.verification.clone();
-            (part.hostname.as_str(), found.unwrap_or_else(|| uncounted(&part.result)))
+            let lost = || {
+                let (acknowledged, unsettled) = part.result.acknowledged_and_unsettled();
+                let error = "it was lost before its rows were counted".to_owned();
+                Verification::failed(acknowledged, unsettled, error)
+            };
+            (part.hostname.as_str(), part.result.verification.clone().unwrap_or_else(lost))
         })
         .collect();
     let mut sum = Verification::default();
@@ -169,12 +173,6 @@ fn verification(parts: &[Part]) -> Option<Verification> {
         sum.total = only.result.verification.as_ref().and_then(|found| found.total);
     }
     Some(sum)
-}
-
-/// Of a VM that was lost before it could count its rows.
-fn uncounted(result: &RunResult) -> Verification {
-    let (acknowledged, unsettled) = result.acknowledged_and_unsettled();
-    Verification::failed(acknowledged, unsettled, "it was lost before its rows were counted".to_owned())
 }
 
 /// How long after the test's T0 a part's own T0 was, seconds.

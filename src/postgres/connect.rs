@@ -39,7 +39,7 @@ use super::passfile::Passfile;
 use super::tls;
 use error::Attempt;
 use session::Announced;
-use socket::{Endpoint, SocketError};
+use socket::Endpoint;
 use stream::{Tap, TapTls};
 
 /// The I/O half of a connection: whoever uses the client must poll it. Ends when the client is dropped or the
@@ -310,13 +310,9 @@ impl Inner {
         attempt: &Attempt<'_>,
     ) -> Result<Opened, ConnectError> {
         let config = self.config(attempt.host, encryption);
-        let unusable = |error| match error {
-            SocketError::Connect(error) => attempt.socket(&error),
-            SocketError::Option(parameter, error) => attempt.socket_option(parameter, &error),
-        };
         let stream = match endpoint {
             Endpoint::Unix(path) => Stream::Unix(socket::unix(path).await.map_err(|error| attempt.socket(&error))?),
-            Endpoint::Tcp(address) => Stream::Tcp(socket::tcp(*address, &self.spec).await.map_err(unusable)?),
+            Endpoint::Tcp(address) => Stream::Tcp(socket::tcp(*address, attempt).await?),
         };
         // On Unix sockets TLS is never used.
         let tls = self.tls.clone().filter(|_| encryption != Encryption::Plain && matches!(stream, Stream::Tcp(_)));
@@ -324,7 +320,7 @@ impl Inner {
         let tap = Tap::new(stream, asks);
         let outcome = match tls.clone() {
             None => handshake(&tap, NoTls, &config).await,
-            Some(tls) => handshake(&tap, TapTls::new(tls, attempt.host.name()), &config).await,
+            Some(tls) => handshake(&tap, TapTls { tls, host: attempt.host.name().to_owned() }, &config).await,
         };
         let (client, driver, announced) = outcome.map_err(|error| attempt.postgres(&error))?;
         let (endpoint, host, token) = (endpoint.clone(), attempt.host.name().to_owned(), client.cancel_token());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{ClientConfig, SupportedProtocolVersion, version};
+use rustls::{ClientConfig, version};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::conninfo::{SslMode, SslNegotiation, TlsSpec, TlsVersion};
@@ -54,8 +54,10 @@ fn client_config(
     verifier: Verifier,
     identity: Option<files::Identity>,
 ) -> Result<ClientConfig, TlsSetupError> {
+    let spoken = [(TlsVersion::V1_2, &version::TLS12), (TlsVersion::V1_3, &version::TLS13)];
+    let allowed = spoken.iter().filter(|(version, _)| (spec.min_version..=spec.max_version).contains(version));
     let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&versions(spec))
+        .with_protocol_versions(&allowed.map(|(_, version)| *version).collect::<Vec<_>>())
         .map_err(|error| TlsSetupError(format!("TLS cannot be set up: {error}.")))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
@@ -67,10 +69,4 @@ fn client_config(
         ))
     };
     builder.with_client_auth_cert(identity.chain, identity.key).map_err(unusable)
-}
-
-fn versions(spec: &TlsSpec) -> Vec<&'static SupportedProtocolVersion> {
-    let spoken = [(TlsVersion::V1_2, &version::TLS12), (TlsVersion::V1_3, &version::TLS13)];
-    let allowed = spec.min_version..=spec.max_version;
-    spoken.into_iter().filter(|(version, _)| allowed.contains(version)).map(|(_, version)| version).collect()
 }

@@ -61,7 +61,11 @@ pub struct Database {
 pub async fn reach(plan: &Plan, server: Option<ThrowawayServer>, tell: Tell<'_>) -> Result<Reached, RunError> {
     let spec = match (&plan.database.target, &server) {
         (Target::Existing(spec), _) => (**spec).clone(),
-        (Target::Ephemeral, Some(server)) => throwaway_spec(server)?,
+        // The process's PG… variables are meant for other servers than this one.
+        (Target::Ephemeral, Some(server)) => {
+            ConnectionSpec::parse(&server.connection_string(), &Environment::default())
+                .unwrap_or_else(|error| unreachable!("the throwaway server's own string: {error}"))
+        }
         (Target::Ephemeral, None) => unreachable!("start_server comes first"),
     };
     tell(&format!("connecting to {}", spec.describe()));
@@ -152,10 +156,8 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     }
     if plan.database.reset && pool.is_some() {
         tell("emptying the tables");
-        let within = match plan.start_at_unix_ns {
-            Some(unix_ns) => Some(left_until(unix_ns).ok_or(RunError::StartMissed)?),
-            None => None,
-        };
+        let left = |unix_ns| left_until(unix_ns).ok_or(RunError::StartMissed);
+        let within = plan.start_at_unix_ns.map(left).transpose()?;
         schema::reset(&mut link, &plan.workload, within, lock).await?;
     }
     let schedule = &plan.engine.schedule;
@@ -229,10 +231,4 @@ fn left_until(unix_ns: u64) -> Option<Duration> {
     const LEAST: Duration = Duration::from_millis(50);
     let left = Duration::from_nanos(unix_ns.checked_sub(crate::clock::unix_ns())?);
     left.checked_sub(LEAST).filter(|left| !left.is_zero())
-}
-
-fn throwaway_spec(server: &ThrowawayServer) -> Result<ConnectionSpec, RunError> {
-    // The process's PG… variables are meant for other servers than this one.
-    ConnectionSpec::parse(&server.connection_string(), &Environment::default())
-        .map_err(|error| unreachable!("the throwaway server's own string: {error}"))
 }

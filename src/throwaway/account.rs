@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::ThrowawayError;
-use super::program::{FOLDERS, find};
+use super::program::{self, FOLDERS, find};
 
 /// Accounts that root may lend to the server, best first: the one made for it, and the one that owns nothing.
 const STAND_INS: [&str; 2] = ["postgres", "nobody"];
@@ -46,8 +46,8 @@ impl Account {
 
     /// From the text of /etc/passwd; from the program `id` where accounts come from a directory service.
     fn stand_in(name: &'static str, entries: &str, id: Option<&Path>) -> Option<Self> {
-        let (uid, gid) = entry(entries, |fields| fields[0] == name)
-            .or_else(|| Some((ask_id(id?, "-u", name)?, ask_id(id?, "-g", name)?)))?;
+        let asked = |flag| program::ask(id?, &[flag, name])?.parse().ok();
+        let (uid, gid) = entry(entries, |fields| fields[0] == name).or_else(|| Some((asked("-u")?, asked("-g")?)))?;
         (uid != 0).then_some(Self { uid, gid, stand_in: Some(name) })
     }
 
@@ -100,14 +100,6 @@ pub(super) fn some_named_account() -> Option<(u32, u32)> {
     let entries = std::fs::read_to_string(PASSWD).ok()?;
     let found = STAND_INS.into_iter().find_map(|name| entry(&entries, |fields| fields[0] == name));
     found.or_else(|| entry(&entries, |fields| fields[2] != "0")).filter(|(uid, _)| *uid != 0)
-}
-
-fn ask_id(id: &Path, flag: &str, name: &str) -> Option<u32> {
-    let answer = Command::new(id).args([flag, name]).stdin(Stdio::null()).output().ok()?;
-    if !answer.status.success() {
-        return None;
-    }
-    String::from_utf8(answer.stdout).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

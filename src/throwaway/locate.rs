@@ -6,11 +6,10 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use super::ThrowawayError;
 use super::account::Account;
-use super::program::is_program;
+use super::program::{ask, is_program};
 
 /// Where distributions, Homebrew and the installers for macOS put the server's programs; `*` stands for any text
 /// within one component.
@@ -157,15 +156,9 @@ fn system_candidates(path: Option<&OsStr>) -> Vec<PathBuf> {
         path.map(|path| std::env::split_paths(path).filter(|dir| dir.is_absolute()).collect()).unwrap_or_default();
     let configured = on_path.iter().map(|dir| dir.join("pg_config")).find(|program| is_program(program));
     let mut dirs = on_path;
-    dirs.extend(configured.and_then(|program| ask_pg_config(&program)));
+    dirs.extend(configured.and_then(|program| ask(&program, &["--bindir"])).map(PathBuf::from));
     dirs.extend(USUAL_PLACES.iter().flat_map(|pattern| expand(Path::new("/"), pattern)));
     dirs
-}
-
-fn ask_pg_config(program: &Path) -> Option<PathBuf> {
-    let output = Command::new(program).arg("--bindir").stdin(Stdio::null()).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| PathBuf::from(text.trim()))
 }
 
 /// The existing folders below `root` that match `pattern`, in the order of their names.
@@ -240,6 +233,7 @@ fn families(os_release: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
 
     fn version(major: u32, minor: Option<u32>) -> ServerVersion {
         ServerVersion { major, minor }

@@ -50,7 +50,7 @@ impl Canceller {
         let tap = Tap::kept_open(stream, self.asks_for_tls);
         let asked = match self.tls.clone() {
             None => self.token.cancel_query_raw(tap.clone(), NoTls).await,
-            Some(tls) => self.token.cancel_query_raw(tap.clone(), TapTls::new(tls, &self.host)).await,
+            Some(tls) => self.token.cancel_query_raw(tap.clone(), TapTls { tls, host: self.host.clone() }).await,
         };
         asked.map_err(io::Error::other)?;
         // The server hangs up once it has passed the request on.

@@ -157,15 +157,9 @@ impl AsyncWrite for Tap {
 
 /// TLS for a tap: the tap's stream is replaced by the encrypted one.
 pub(super) struct TapTls {
-    tls: MakeRustlsConnect,
-    host: String,
-}
-
-impl TapTls {
-    /// `host` is what the certificate has to name.
-    pub(super) fn new(tls: MakeRustlsConnect, host: &str) -> Self {
-        Self { tls, host: host.to_owned() }
-    }
+    pub(super) tls: MakeRustlsConnect,
+    /// What the certificate has to name.
+    pub(super) host: String,
 }
 
 impl TlsConnect<Tap> for TapTls {
