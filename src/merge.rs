@@ -23,7 +23,7 @@ pub(crate) use bounds::out_of_bounds;
 pub(crate) use check::{check_whole, errors_disagree, figures_disagree};
 pub(crate) use clocks::comparison;
 
-use crate::result::{ClockComparison, FailedVm, HistogramError, RunResult};
+use crate::result::{Accounting, ClockComparison, FailedVm, HistogramError, RunResult};
 use crate::schedule::Share;
 
 /// One VM's result, with what is known about it from outside.
@@ -160,9 +160,6 @@ pub fn merge(parts: Vec<Part>, missing: Vec<FailedVm>) -> Result<RunResult, Merg
 
 /// The same where the test was stopped `closed_ns` nanoseconds after T0, which counts where no VM is left to tell when its
 /// window closed.
-///
-/// # Errors
-/// As of [`merge`].
 pub fn merge_closed(
     mut parts: Vec<Part>,
     missing: Vec<FailedVm>,
@@ -196,7 +193,8 @@ pub fn merge_closed(
     let time = rates::common_time(&parts, window_ns.clone())?;
     let unreported = unreported::Unreported::of(&parts, &window_ns);
     let mut sums = sums.ok_or(MergeError::Nothing)?;
-    sums.add_unreported(unreported.total());
+    let slots = unreported.total();
+    sums.accounting.add(&Accounting { scheduled: slots, unreported: slots, ..Accounting::default() });
     if !sums.accounting.holds() {
         return Err(MergeError::DoesNotAddUp);
     }

@@ -218,10 +218,8 @@ impl Drop for ThrowawayServer {
 }
 
 fn sweep(roots: &[PathBuf], programs: &Programs, account: &Account) -> Vec<PathBuf> {
-    let release = |folder: &Path| {
-        let site = Site { programs: programs.clone(), account: account.clone(), folder: folder.to_path_buf() };
-        site.release_shared_memory();
-    };
+    let site = |folder: &Path| Site { programs: programs.clone(), account: account.clone(), folder: folder.into() };
+    let release = |folder: &Path| site(folder).release_shared_memory();
     roots.iter().flat_map(|root| folder::sweep(root, release)).collect()
 }
 

@@ -87,9 +87,6 @@ pub fn read(paths: &[PathBuf], stdin: &mut dyn Read) -> Result<Vec<Part>, ReadEr
 
 /// Refuses files that the result would overwrite: the one of `--output`, and the one that standard output was sent to,
 /// which the shell may have emptied already. Files are the same where device and inode are.
-///
-/// # Errors
-/// The first such file.
 pub fn check_output(paths: &[PathBuf], output: Option<&Path>) -> Result<(), ReadError> {
     let regular = |stat: rustix::io::Result<Stat>| {
         stat.ok().filter(|stat| FileType::from_raw_mode(stat.st_mode).is_file()).map(|stat| (stat.st_dev, stat.st_ino))

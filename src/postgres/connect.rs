@@ -65,14 +65,6 @@ struct Inner {
     session_settings: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encryption {
-    Plain,
-    /// TLS unless the server says that it has none.
-    Offered,
-    Demanded,
-}
-
 /// A connection, and what the server said about itself while it was opened.
 struct Opened {
     client: Client,
@@ -284,7 +276,8 @@ impl Inner {
 
     /// One or two sockets, as `sslmode` has it.
     async fn open_by_mode(&self, endpoint: &Endpoint, attempt: &Attempt<'_>) -> Result<Opened, ConnectError> {
-        use Encryption::{Demanded, Offered, Plain};
+        // `Prefer` is TLS unless the server says that it has none.
+        use pg::SslMode::{Disable as Plain, Prefer as Offered, Require as Demanded};
         let (first, second) = match (endpoint, self.spec.tls.mode) {
             (Endpoint::Unix(_), _) | (_, SslMode::Disable) => (Plain, None),
             (_, SslMode::Allow | SslMode::Prefer) if self.tls.is_none() => (Plain, None),
@@ -306,7 +299,7 @@ impl Inner {
     async fn open(
         &self,
         endpoint: &Endpoint,
-        encryption: Encryption,
+        encryption: pg::SslMode,
         attempt: &Attempt<'_>,
     ) -> Result<Opened, ConnectError> {
         let config = self.config(attempt.host, encryption);
@@ -315,9 +308,9 @@ impl Inner {
             Endpoint::Tcp(address) => Stream::Tcp(socket::tcp(*address, attempt).await?),
         };
         // On Unix sockets TLS is never used.
-        let tls = self.tls.clone().filter(|_| encryption != Encryption::Plain && matches!(stream, Stream::Tcp(_)));
+        let tls = self.tls.clone().filter(|_| encryption != pg::SslMode::Disable && matches!(stream, Stream::Tcp(_)));
         let asks = tls.is_some() && self.spec.tls.negotiation == SslNegotiation::Postgres;
-        let tap = Tap::new(stream, asks);
+        let tap = Tap::new(stream, asks, true);
         let outcome = match tls.clone() {
             None => handshake(&tap, NoTls, &config).await,
             Some(tls) => handshake(&tap, TapTls { tls, host: attempt.host.name().to_owned() }, &config).await,
@@ -328,7 +321,7 @@ impl Inner {
         Ok(Opened { client, driver, announced, tap, canceller })
     }
 
-    fn config(&self, host: &HostSpec, encryption: Encryption) -> tokio_postgres::Config {
+    fn config(&self, host: &HostSpec, encryption: pg::SslMode) -> tokio_postgres::Config {
         let spec = &self.spec;
         let mut config = tokio_postgres::Config::new();
         config.user(&spec.user).dbname(&spec.dbname).application_name(&self.application_name);
@@ -338,11 +331,7 @@ impl Inner {
         if let Some(options) = &spec.options {
             config.options(options);
         }
-        config.ssl_mode(match encryption {
-            Encryption::Plain => pg::SslMode::Disable,
-            Encryption::Offered => pg::SslMode::Prefer,
-            Encryption::Demanded => pg::SslMode::Require,
-        });
+        config.ssl_mode(encryption);
         config.ssl_negotiation(match spec.tls.negotiation {
             SslNegotiation::Postgres => pg::SslNegotiation::Postgres,
             SslNegotiation::Direct => pg::SslNegotiation::Direct,

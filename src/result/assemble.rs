@@ -35,9 +35,6 @@ pub struct Context {
 /// Counts what became of every slot of the measured window.
 ///
 /// The terms come from independent sources: the schedule's arithmetic, the cursor, and the workers' counts.
-///
-/// # Errors
-/// They do not add up.
 pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, AccountingError> {
     let counters = &record.recorder.counters;
     let measured = &counters.measured;
@@ -67,9 +64,6 @@ fn accounting(counts: &Counts, scheduled: u64, not_started: u64) -> Accounting {
 }
 
 /// The document of a run, without a verdict: `status` and `reason` are for [`crate::verdict`] to fill in.
-///
-/// # Errors
-/// The counts do not add up.
 pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, AccountingError> {
     let accounting = account(record, &context.schedule)?;
     let mut result = document(&record.recorder, &record.completed, record.epoch.unix_ns, accounting, context);

@@ -104,7 +104,9 @@ pub(super) fn locate(dirs: Option<&[PathBuf]>, account: &Account) -> Result<Prog
 /// Where the programs were looked for, and where one of them is without the other.
 fn looked(dirs: &[PathBuf], on_system: bool) -> String {
     let mut looked = match (on_system, std::env::var_os("PATH").filter(|path| !path.is_empty())) {
-        (false, _) => format!("in {}", listed(dirs)),
+        (false, _) => {
+            format!("in {}", dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", "))
+        }
         (true, Some(path)) => {
             format!("on PATH ({}) and in the usual places ({})", path.display(), USUAL_PLACES.join(", "))
         }
@@ -116,10 +118,6 @@ fn looked(dirs: &[PathBuf], on_system: bool) -> String {
         }
     }
     looked
-}
-
-fn listed(dirs: &[PathBuf]) -> String {
-    dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The folder that the programs in `dir` really lie in, which has the rest of the installation beside them; `None`

@@ -31,7 +31,11 @@ fn is_missing(error: &std::io::Error) -> bool {
 /// Whom to trust. libpq verifies with a root file whenever there is one, and insists on it in the verify modes alone.
 pub(super) fn roots(spec: &TlsSpec, warnings: &mut Vec<String>) -> Result<Roots, TlsSetupError> {
     let path = match &spec.root {
-        RootCert::System => return Ok(system_roots()),
+        RootCert::System => {
+            // The list that Mozilla keeps, where the system has none.
+            let native = rustls_native_certs::load_native_certs().certs;
+            return Ok(if native.is_empty() { Roots::Mozilla } else { Roots::System(native) });
+        }
         RootCert::File(path) => Some(path.clone()),
         RootCert::Default => default_file(spec, "root.crt"),
     };
@@ -82,12 +86,6 @@ fn certificates(path: &Path, parameter: &str, text: &[u8]) -> Result<Vec<Certifi
     };
     let path = path.display();
     Err(TlsSetupError(format!("The file {path} ({parameter}) holds no usable certificate in PEM form: {why}.")))
-}
-
-/// The system's authorities; the list that Mozilla keeps, where the system has none.
-fn system_roots() -> Roots {
-    let native = rustls_native_certs::load_native_certs().certs;
-    if native.is_empty() { Roots::Mozilla } else { Roots::System(native) }
 }
 
 /// The client's certificate and key; `None` if there is no certificate, which only the server can object to.
