@@ -11,8 +11,7 @@ use super::sums::Sums;
 use super::unreported::Unreported;
 use super::{MergeError, Part, short};
 use crate::result::{
-    Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Summary, Throughput, VERSION,
-    Verification, VmResult,
+    Config, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Throughput, Verification, VmResult,
 };
 use crate::schedule::Share;
 use crate::text::grouped;
@@ -40,57 +39,47 @@ pub(super) fn combine(
     let container = containers.next().filter(|_| containers.next().is_none()).cloned();
     let (server, server_differs) = server(&parts);
     let mut result = RunResult {
-        format: FORMAT.to_owned(),
-        version: VERSION,
-        tool_version: first.tool_version.clone(),
-        tool_build: first.tool_build.clone(),
         hostname: name_list(&names, NAMED),
         run: run(&parts, time, sums),
         config: config(&parts),
         server,
         accounting: sums.accounting,
         throughput: Throughput { timeline: timeline(&parts, time), ..Throughput::default() },
-        latency_ms: Summary::default(),
-        service_time_ms: Summary::default(),
-        lateness_ms: Summary::default(),
-        wait_for_connection_ms: Summary::default(),
-        phases_ms: Vec::new(),
-        data_written_mb: 0.0,
         errors: sums.errors.counts(),
         recoveries: sums.recoveries,
         outages: outages(&parts, |part| later_s(part, time)),
         verification: verification(&parts),
-        generator: Generator::default(),
         container,
         histograms: sums.figures.encode(),
         warnings: warnings(&parts, time, server_differs),
         advice: Vec::new(),
         status: Status::Invalid,
         reason: String::new(),
-        fleet: None,
+        // The program is the same, and all else is computed from these fields.
+        ..first.clone()
     };
-    // The fields left empty above.
     result.derive(&sums.figures);
     // Two things do not follow from the sums alone: rates are over the time that all VMs have in common, and the CPU of a
     // VM that was lost is not known.
     let (actual_rps, offered_rps) = rates(&parts, time, unreported);
     result.throughput = Throughput::new(&sums.accounting, actual_rps, offered_rps, result.throughput.timeline);
     result.generator = generator(&parts, time);
-    Ok(RunResult { fleet: Some(fleet(parts, missing, unreported)), ..result })
+    result.fleet = Some(fleet(parts, missing, unreported));
+    Ok(result)
 }
 
 fn run(parts: &[Part], time: &CommonTime, sums: &Sums) -> RunInfo {
     let started_unix_ns = u64::try_from(time.t0_ns).unwrap_or_default();
     let delays = parts.iter().filter_map(|part| part.result.run.start_delay_ms);
-    let share = match parts {
-        [part] => part.result.run.share,
-        _ => Share::WHOLE,
+    let (share, clock_vs_database) = match parts {
+        [only] => (only.result.run.share, only.result.run.clock_vs_database),
+        _ => (Share::WHOLE, None),
     };
     RunInfo {
         started_at: String::new(),
         started_unix_ns,
         share,
-        clock_vs_database: <&[Part; 1]>::try_from(parts).ok().and_then(|[only]| only.result.run.clock_vs_database),
+        clock_vs_database,
         start_delay_ms: delays.reduce(f64::max),
         interrupted: parts.iter().any(|part| part.result.run.interrupted),
         aborted: parts.iter().find_map(|part| part.result.run.aborted.clone()),
@@ -160,8 +149,12 @@ fn verification(parts: &[Part]) -> Option<Verification> {
     let found: Vec<(&str, Verification)> = parts
         .iter()
         .map(|part| {
-            let found = part.result.verification.clone();
-            (part.hostname.as_str(), found.unwrap_or_else(|| uncounted(&part.result)))
+            let lost = || {
+                let (acknowledged, unsettled) = part.result.acknowledged_and_unsettled();
+                let error = "it was lost before its rows were counted".to_owned();
+                Verification::failed(acknowledged, unsettled, error)
+            };
+            (part.hostname.as_str(), part.result.verification.clone().unwrap_or_else(lost))
         })
         .collect();
     let mut sum = Verification::default();
@@ -180,12 +173,6 @@ fn verification(parts: &[Part]) -> Option<Verification> {
         sum.total = only.result.verification.as_ref().and_then(|found| found.total);
     }
     Some(sum)
-}
-
-/// Of a VM that was lost before it could count its rows.
-fn uncounted(result: &RunResult) -> Verification {
-    let (acknowledged, unsettled) = result.acknowledged_and_unsettled();
-    Verification::failed(acknowledged, unsettled, "it was lost before its rows were counted".to_owned())
 }
 
 /// How long after the test's T0 a part's own T0 was, seconds.

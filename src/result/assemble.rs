@@ -4,6 +4,7 @@ use super::{
     Accounting, ClockVsDatabase, Config, FORMAT, Generator, RunInfo, RunResult, ServerInfo, Status, Summary,
     Throughput, VERSION, Verification,
 };
+use crate::measure::counters::Counts;
 use crate::measure::record::{RunRecord, ThreadTime};
 use crate::measure::recorder::Recorder;
 use crate::measure::stalls::{self, Stall, Stalls};
@@ -34,9 +35,6 @@ pub struct Context {
 /// Counts what became of every slot of the measured window.
 ///
 /// The terms come from independent sources: the schedule's arithmetic, the cursor, and the workers' counts.
-///
-/// # Errors
-/// They do not add up.
 pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, AccountingError> {
     let counters = &record.recorder.counters;
     let measured = &counters.measured;
@@ -56,23 +54,16 @@ pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, Ac
     let is_open = matches!(schedule.pace, Pace::Open { .. });
     let returned =
         record.recorder.returned_due_ns.iter().filter(|due_ns| is_open && window.contains(due_ns)).count() as u64;
-    let accounting = Accounting {
-        scheduled,
-        ok: measured.ok,
-        failed: measured.failed,
-        unknown: measured.unknown,
-        skipped: measured.skipped,
-        not_started: unclaimed + returned,
-        unfinished: measured.in_flight(),
-        unreported: 0,
-    };
+    let accounting = accounting(measured, scheduled, unclaimed + returned);
     if accounting.holds() { Ok(accounting) } else { Err(AccountingError { accounting }) }
 }
 
+fn accounting(counts: &Counts, scheduled: u64, not_started: u64) -> Accounting {
+    let Counts { ok, failed, unknown, skipped, started: _ } = *counts;
+    Accounting { scheduled, ok, failed, unknown, skipped, not_started, unfinished: counts.in_flight(), unreported: 0 }
+}
+
 /// The document of a run, without a verdict: `status` and `reason` are for [`crate::verdict`] to fill in.
-///
-/// # Errors
-/// The counts do not add up.
 pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, AccountingError> {
     let accounting = account(record, &context.schedule)?;
     let mut result = document(&record.recorder, &record.completed, record.epoch.unix_ns, accounting, context);
@@ -110,16 +101,7 @@ pub fn assemble_lost(
     // What was counted is a fact, and the end of the window only an estimate.
     let known = counts.answered().saturating_add(counts.skipped).saturating_add(counts.in_flight());
     let scheduled = due_in(start_ns, end_ns).unwrap_or_default().max(known);
-    let accounting = Accounting {
-        scheduled,
-        ok: counts.ok,
-        failed: counts.failed,
-        unknown: counts.unknown,
-        skipped: counts.skipped,
-        not_started: scheduled - known,
-        unfinished: counts.in_flight(),
-        unreported: 0,
-    };
+    let accounting = accounting(counts, scheduled, scheduled - known);
     let mut result = document(recorder, completed, epoch_unix_ns, accounting, context);
     result.run.window_start_s = start_ns as f64 / 1e9;
     result.run.window_seconds = (end_ns - start_ns) as f64 / 1e9;
