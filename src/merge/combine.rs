@@ -11,7 +11,8 @@ use super::sums::Sums;
 use super::unreported::Unreported;
 use super::{MergeError, Part, short};
 use crate::result::{
-    Config, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Throughput, Verification, VmResult,
+    Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Summary, Throughput, VERSION,
+    Verification, VmResult,
 };
 use crate::schedule::Share;
 use crate::text::grouped;
@@ -39,25 +40,36 @@ pub(super) fn combine(
     let container = containers.next().filter(|_| containers.next().is_none()).cloned();
     let (server, server_differs) = server(&parts);
     let mut result = RunResult {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        tool_version: first.tool_version.clone(),
+        tool_build: first.tool_build.clone(),
         hostname: name_list(&names, NAMED),
         run: run(&parts, time, sums),
         config: config(&parts),
         server,
         accounting: sums.accounting,
         throughput: Throughput { timeline: timeline(&parts, time), ..Throughput::default() },
+        latency_ms: Summary::default(),
+        service_time_ms: Summary::default(),
+        lateness_ms: Summary::default(),
+        wait_for_connection_ms: Summary::default(),
+        phases_ms: Vec::new(),
+        data_written_mb: 0.0,
         errors: sums.errors.counts(),
         recoveries: sums.recoveries,
         outages: outages(&parts, |part| later_s(part, time)),
         verification: verification(&parts),
+        generator: Generator::default(),
         container,
         histograms: sums.figures.encode(),
         warnings: warnings(&parts, time, server_differs),
         advice: Vec::new(),
         status: Status::Invalid,
         reason: String::new(),
-        // The program is the same, and all else is computed from these fields.
-        ..first.clone()
+        fleet: None,
     };
+    // The fields left empty above.
     result.derive(&sums.figures);
     // Two things do not follow from the sums alone: rates are over the time that all VMs have in common, and the CPU of a
     // VM that was lost is not known.
