@@ -395,7 +395,7 @@ impl Live {
             server: self.database.found.info,
             clock_vs_database: self.database.found.clock,
             schedule: self.plan.engine.schedule,
-            container: self.monitors.into_findings().container,
+            findings: self.monitors.into_findings(),
             verification,
             aborted: self.aborted,
             warnings,

@@ -18,6 +18,7 @@ use super::totals::Totals;
 use crate::agent::protocol::{AGENT_SILENCE, AgentEvent, Hello, Order, Preflight, ReadyToRun, name_of};
 use crate::clock::{duration_ns, now_ns};
 use crate::merge::Part;
+use crate::monitor::Findings;
 use crate::result::{Context, RunResult, assemble_lost};
 use crate::schedule::Schedule;
 use crate::text::terminal::{brief, brief_lines};
@@ -386,7 +387,7 @@ impl Load {
             server: ready.server.clone(),
             clock_vs_database: ready.clock_vs_database,
             schedule,
-            container: None,
+            findings: Findings::default(),
             verification: None,
             aborted: None,
             warnings: ready.warnings.clone(),
