@@ -2,13 +2,15 @@
 //!
 //! - [`docker`]: CPU and memory of a container, from the Docker Engine.
 //!
-//! A monitor is a file here, a line in [`Monitors::attach`], and its place in [`Findings`], which the result document
-//! takes over. Times are nanoseconds of the monotonic clock.
+//! A monitor is a file here, a line in [`Monitors::attach`], and its field in [`Findings`], which is part of the result
+//! document. Times are nanoseconds of the monotonic clock.
 
 pub mod docker;
 
 use std::convert::Infallible;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use docker::{ContainerError, ContainerMonitor, ContainerUsage};
@@ -26,10 +28,19 @@ pub trait Monitor: Send {
     fn finish(&self, findings: &mut Findings);
 }
 
-/// What the monitors saw in the measured window.
-#[derive(Clone, Debug, Default)]
+/// What the monitors saw in the measured window: fields of the result document, with their doc comments.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Findings {
+    /// CPU and memory of the container of `--docker-container`; `null` without one.
     pub container: Option<ContainerUsage>,
+}
+
+impl Findings {
+    /// What the reader of the figures should know of them.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.container.iter().filter_map(|container| container.warning.clone())
+    }
 }
 
 /// All monitors of a run.

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::measure::counters::Recoveries;
 use crate::measure::outages::Outage;
 use crate::measure::outcome::ErrorCount;
-use crate::monitor::docker::ContainerUsage;
+use crate::monitor::Findings;
 
 /// What [`RunResult::format`] says.
 pub const FORMAT: &str = "postgres_load_test/result";
@@ -88,8 +88,8 @@ pub struct RunResult {
     pub verification: Option<Verification>,
     /// How hard the generator worked. With several VMs: CPU time of all, and the percentages of the worst one.
     pub generator: Generator,
-    /// CPU and memory of the container of `--docker-container`; `null` without one.
-    pub container: Option<ContainerUsage>,
+    #[serde(flatten)]
+    pub findings: Findings,
     /// Histograms of answered requests, in microseconds: the figures above are computed from them, also when results are
     /// merged.
     pub histograms: Histograms,

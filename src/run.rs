@@ -397,7 +397,7 @@ impl Live {
             server: self.database.info,
             clock_vs_database: self.database.clock,
             schedule: self.plan.engine.schedule,
-            container: self.monitors.into_findings().container,
+            findings: self.monitors.into_findings(),
             verification,
             aborted: self.aborted,
             warnings,

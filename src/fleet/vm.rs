@@ -18,6 +18,7 @@ use super::totals::Totals;
 use crate::agent::protocol::{AGENT_SILENCE, AgentEvent, Hello, Order, Preflight, ReadyToRun};
 use crate::clock::{duration_ns, now_ns};
 use crate::merge::Part;
+use crate::monitor::Findings;
 use crate::result::{ClockVsDatabase, Context, RunResult, assemble_lost};
 use crate::schedule::Schedule;
 use crate::text::terminal::{brief, brief_lines};
@@ -410,7 +411,7 @@ impl Load {
             server: ready.server.clone(),
             clock_vs_database: ready.clock_vs_database,
             schedule,
-            container: None,
+            findings: Findings::default(),
             verification: None,
             aborted: None,
             warnings: ready.warnings.clone(),

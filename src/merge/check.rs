@@ -199,7 +199,7 @@ fn claims_disagree(result: &RunResult) -> Option<String> {
     if generator.occupied_pct.is_some_and(|occupied_pct| occupied_pct < least_pct * (1.0 - FIGURES_WITHIN)) {
         return Some("its occupied_pct is below what a thread computed or waited".to_owned());
     }
-    let container = result.container.as_ref()?;
+    let container = result.findings.container.as_ref()?;
     let figures =
         [(container.cpu_percent_avg, container.cpu_percent_max), (container.memory_mib_avg, container.memory_mib_max)];
     let is_right = |(avg, max): &(Option<f64>, Option<f64>)| match (avg, max) {

@@ -10,6 +10,7 @@ use super::stalls::stood_still;
 use super::sums::Sums;
 use super::unreported::Unreported;
 use super::{MergeError, Part, short};
+use crate::monitor::Findings;
 use crate::result::{
     Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Summary, Throughput, VERSION,
     Verification, VmResult,
@@ -36,7 +37,7 @@ pub(super) fn combine(
 ) -> Result<RunResult, MergeError> {
     let first = &parts.first().ok_or(MergeError::Nothing)?.result;
     let names: Vec<&str> = parts.iter().map(|part| part.hostname.as_str()).collect();
-    let mut containers = parts.iter().filter_map(|part| part.result.container.as_ref());
+    let mut containers = parts.iter().filter_map(|part| part.result.findings.container.as_ref());
     let container = containers.next().filter(|_| containers.next().is_none()).cloned();
     let (server, server_differs) = server(&parts);
     let mut result = RunResult {
@@ -61,7 +62,7 @@ pub(super) fn combine(
         outages: outages(&parts, |part| later_s(part, time)),
         verification: verification(&parts),
         generator: Generator::default(),
-        container,
+        findings: Findings { container },
         histograms: sums.figures.encode(),
         warnings: warnings(&parts, time, server_differs),
         advice: Vec::new(),

@@ -43,7 +43,7 @@ impl Exporters {
     /// # Errors
     /// A file cannot be opened for writing, or two outputs are one file.
     pub fn open(output: &OutputPlan) -> Result<Self, OutputError> {
-        let formats: [(&str, &Option<PathBuf>, Box<dyn Exporter>); 2] = [
+        let formats: [(&str, &Option<PathBuf>, Box<dyn Exporter>); _] = [
             ("--output", &output.json_file, Box::new(JsonDocument { is_indented: true })),
             ("--hdr-log", &output.hdr_log, Box::new(HdrLog)),
         ];

@@ -227,7 +227,7 @@ fn resources(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     line(out, "CPU", &format!("{:.2} s{each}", generator.cpu_seconds))?;
     line(out, "Busiest thread", &format!("{:.1}%", generator.busiest_thread_pct))?;
     stalls(out, &generator.stood_still)?;
-    if let Some(container) = &result.container {
+    if let Some(container) = &result.findings.container {
         section(out, &format!("DOCKER CONTAINER ({})", printable(&container.name)))?;
         let percent = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}%"));
         let mib = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0} MiB"));

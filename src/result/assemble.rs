@@ -8,7 +8,7 @@ use crate::measure::record::{RunRecord, ThreadTime};
 use crate::measure::recorder::Recorder;
 use crate::measure::stalls::{self, Stall, Stalls};
 use crate::measure::timeline::Timeline;
-use crate::monitor::docker::ContainerUsage;
+use crate::monitor::Findings;
 use crate::schedule::{Pace, Schedule};
 
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub struct Context {
     pub server: ServerInfo,
     pub clock_vs_database: Option<ClockVsDatabase>,
     pub schedule: Schedule,
-    pub container: Option<ContainerUsage>,
+    pub findings: Findings,
     pub verification: Option<Verification>,
     pub aborted: Option<String>,
     pub warnings: Vec<String>,
@@ -169,7 +169,7 @@ fn document(
         outages: Vec::new(),
         verification: context.verification,
         generator: Generator::default(),
-        container: context.container,
+        findings: context.findings,
         histograms: figures.encode(),
         warnings: context.warnings,
         advice: Vec::new(),
@@ -271,7 +271,7 @@ mod tests {
             server: ServerInfo::default(),
             clock_vs_database: None,
             schedule: Schedule { pace, share, seed: 1, warmup_ns: SECOND, duration_ns: 10 * SECOND },
-            container: None,
+            findings: Findings::default(),
             verification: None,
             aborted: None,
             warnings: vec!["said before".to_owned()],

@@ -75,7 +75,7 @@ pub(crate) fn sample() -> RunResult {
         outages: Vec::new(),
         verification: None,
         generator: Generator::default(),
-        container: None,
+        findings: Findings::default(),
         histograms: Histograms::default(),
         warnings: Vec::new(),
         advice: Vec::new(),

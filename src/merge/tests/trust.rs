@@ -12,7 +12,7 @@ use crate::result::{TableRows, Verification};
 
 /// What nothing in a document can prove or refute: the VM's own words and measurements. `merge` hands them on, and computes
 /// none of its other figures from them. Everything else is refused if it was changed.
-const CLAIMS: [&str; 31] = [
+const CLAIMS: &[&str] = &[
     // Who and where.
     "hostname",
     "config.workers",
@@ -110,7 +110,7 @@ fn rich(index: u64) -> Part {
     result.generator.busiest_thread_pct = 10.0;
     result.generator.run_queue_wait_pct = Some(5.0);
     result.generator.occupied_pct = Some(14.0);
-    result.container = Some(ContainerUsage {
+    result.findings.container = Some(ContainerUsage {
         name: "db".to_owned(),
         samples: 9,
         cpu_percent_avg: Some(50.0),
