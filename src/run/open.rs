@@ -32,7 +32,7 @@ pub struct Reached {
     found: Option<Found>,
 }
 
-/// What a database reports of itself.
+/// What a database reports.
 pub(super) struct Found {
     pub(super) info: ServerInfo,
     identity: Option<String>,
@@ -100,7 +100,7 @@ async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Fou
 }
 
 impl Reached {
-    /// What the server reports of itself, without tables; `None` where the database is still to be created.
+    /// What the server reports, without tables; `None` where the database does not exist yet.
     pub fn info(&self) -> Option<&ServerInfo> {
         self.found.as_ref().map(|found| &found.info)
     }
@@ -195,7 +195,7 @@ impl Database {
         self.before.clone().or_else(|| self.mark.as_ref()?.before())
     }
 
-    /// What the server reports of itself, with the tables.
+    /// What the server reports, with the tables.
     pub fn info(&self) -> &ServerInfo {
         &self.found.info
     }
