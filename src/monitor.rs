@@ -1,17 +1,20 @@
 //! What is watched next to a run.
 //!
 //! - [`docker`]: CPU and memory of a container, from the Docker Engine.
+//! - [`server`]: counters, settings and wait events of the database server.
 //!
 //! A monitor is a file here, a line in [`Monitors::attach`], and its place in [`Findings`], which the result document
 //! takes over. Times are nanoseconds of the monotonic clock.
 
 pub mod docker;
+pub mod server;
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use crate::clock;
 use docker::{ContainerError, ContainerMonitor, ContainerUsage};
+use server::ServerStats;
 
 /// Something that is watched. It is attached before T0 and takes its samples by itself. What goes wrong from then on
 /// never stops the run: it becomes a warning in the findings.
@@ -30,6 +33,7 @@ pub trait Monitor: Send {
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     pub container: Option<ContainerUsage>,
+    pub server: Option<ServerStats>,
 }
 
 /// All monitors of a run.

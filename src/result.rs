@@ -9,10 +9,12 @@ mod assemble;
 mod config;
 mod derive;
 mod fleet;
+mod limit;
 mod run_info;
 mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
+mod timeline;
 mod verification;
 mod wide;
 
@@ -20,8 +22,10 @@ pub use accounting::{Accounting, Generator, Phase, Throughput};
 pub use assemble::{AccountingError, Context, assemble, assemble_lost};
 pub use config::{Config, ServerInfo, THROWAWAY_TARGET};
 pub use fleet::{ClockComparison, ClockReference, FailedVm, Fleet, VmResult};
+pub use limit::{Limit, LimitKind};
 pub use run_info::{ClockVsDatabase, RunInfo, WarmupCounts};
 pub use summary::{Bounded, Summary};
+pub use timeline::Timeline;
 pub use verification::{TableRows, Verification};
 
 pub use crate::measure::encoded::HistogramError;
@@ -33,6 +37,7 @@ use crate::measure::counters::Recoveries;
 use crate::measure::outages::Outage;
 use crate::measure::outcome::ErrorCount;
 use crate::monitor::docker::ContainerUsage;
+use crate::monitor::server::ServerStats;
 
 /// What [`RunResult::format`] says.
 pub const FORMAT: &str = "postgres_load_test/result";
@@ -90,9 +95,15 @@ pub struct RunResult {
     pub generator: Generator,
     /// CPU and memory of the container of `--docker-container`; `null` without one.
     pub container: Option<ContainerUsage>,
+    /// What the run was like over time.
+    pub timeline: Timeline,
+    /// What the server's statistics said of the window; `null` with `--no-server-stats`, or where the server gave none.
+    pub server_stats: Option<ServerStats>,
     /// Histograms of answered requests, in microseconds: the figures above are computed from them, also when results are
     /// merged.
     pub histograms: Histograms,
+    /// What limited the run.
+    pub limit: Limit,
     /// What the reader of the figures should know, one sentence each.
     pub warnings: Vec<String>,
     /// What to do about it, one sentence each.

@@ -391,13 +391,15 @@ impl Live {
         let mut warnings = self.database.warnings;
         warnings.extend(record.epoch.warning_of_set(Epoch::now()));
         warnings.extend(self.database.mark.as_ref().and_then(|mark| mark.warning()));
+        let findings = self.monitors.into_findings();
         let context = Context {
             hostname: crate::machine::hostname(),
             config: self.config,
             server: self.database.info,
             clock_vs_database: self.database.clock,
             schedule: self.plan.engine.schedule,
-            container: self.monitors.into_findings().container,
+            container: findings.container,
+            server_stats: findings.server,
             verification,
             aborted: self.aborted,
             warnings,

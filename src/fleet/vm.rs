@@ -411,6 +411,7 @@ impl Load {
             clock_vs_database: ready.clock_vs_database,
             schedule,
             container: None,
+            server_stats: None,
             verification: None,
             aborted: None,
             warnings: ready.warnings.clone(),

@@ -22,8 +22,20 @@ const MAX_TEXT: usize = 10_000;
 const SIGNED: [&str; 3] = ["offset", "skew", "ahead"];
 /// Fields whose strings are sentences of people or servers. All other strings are names: short, not empty, and without
 /// control characters. What is printed of a sentence is escaped there.
-const TEXTS: [&str; 10] =
-    ["target", "reason", "warnings", "advice", "example", "aborted", "error", "warning", "database", "server"];
+const TEXTS: [&str; 12] = [
+    "target",
+    "reason",
+    "warnings",
+    "advice",
+    "example",
+    "aborted",
+    "error",
+    "warning",
+    "database",
+    "server",
+    "limit",
+    "server_stats",
+];
 
 /// The first value that this program would not have written, as a sentence without its full stop.
 pub(crate) fn out_of_bounds(document: &impl Serialize) -> Option<String> {

@@ -11,8 +11,8 @@ use super::sums::Sums;
 use super::unreported::Unreported;
 use super::{MergeError, Part, short};
 use crate::result::{
-    Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Summary, Throughput, VERSION,
-    Verification, VmResult,
+    Config, FORMAT, FailedVm, Fleet, Generator, Limit, RunInfo, RunResult, ServerInfo, Status, Summary, Throughput,
+    Timeline, VERSION, Verification, VmResult,
 };
 use crate::schedule::Share;
 use crate::text::grouped;
@@ -62,7 +62,10 @@ pub(super) fn combine(
         verification: verification(&parts),
         generator: Generator::default(),
         container,
+        timeline: Timeline::default(),
+        server_stats: None,
         histograms: sums.figures.encode(),
+        limit: Limit::default(),
         warnings: warnings(&parts, time, server_differs),
         advice: Vec::new(),
         status: Status::Invalid,

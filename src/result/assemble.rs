@@ -1,14 +1,15 @@
 //! From what the engine left behind to the document: accounting, rates, summaries. Pure.
 
 use super::{
-    Accounting, ClockVsDatabase, Config, FORMAT, Generator, RunInfo, RunResult, ServerInfo, Status, Summary,
-    Throughput, VERSION, Verification,
+    Accounting, ClockVsDatabase, Config, FORMAT, Generator, Limit, RunInfo, RunResult, ServerInfo, Status, Summary,
+    Throughput, Timeline, VERSION, Verification,
 };
 use crate::measure::record::{RunRecord, ThreadTime};
 use crate::measure::recorder::Recorder;
 use crate::measure::stalls::{self, Stall, Stalls};
-use crate::measure::timeline::Timeline;
+use crate::measure::timeline::Timeline as Completions;
 use crate::monitor::docker::ContainerUsage;
+use crate::monitor::server::ServerStats;
 use crate::schedule::{Pace, Schedule};
 
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,7 @@ pub struct Context {
     pub clock_vs_database: Option<ClockVsDatabase>,
     pub schedule: Schedule,
     pub container: Option<ContainerUsage>,
+    pub server_stats: Option<ServerStats>,
     pub verification: Option<Verification>,
     pub aborted: Option<String>,
     pub warnings: Vec<String>,
@@ -94,7 +96,7 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
 /// to have been started. What it cost the generator is not known, and stands as 0.
 pub fn assemble_lost(
     recorder: &Recorder,
-    completed: &Timeline,
+    completed: &Completions,
     epoch_unix_ns: u64,
     known_ns: u64,
     context: Context,
@@ -130,7 +132,7 @@ pub fn assemble_lost(
 /// What is known of every run. Its window and all that [`RunResult::derive`] computes are still to be filled in.
 fn document(
     recorder: &Recorder,
-    completed: &Timeline,
+    completed: &Completions,
     epoch_unix_ns: u64,
     accounting: Accounting,
     context: Context,
@@ -170,7 +172,10 @@ fn document(
         verification: context.verification,
         generator: Generator::default(),
         container: context.container,
+        timeline: Timeline::default(),
+        server_stats: context.server_stats,
         histograms: figures.encode(),
+        limit: Limit::default(),
         warnings: context.warnings,
         advice: Vec::new(),
         status: Status::Invalid,
@@ -272,6 +277,7 @@ mod tests {
             clock_vs_database: None,
             schedule: Schedule { pace, share, seed: 1, warmup_ns: SECOND, duration_ns: 10 * SECOND },
             container: None,
+            server_stats: None,
             verification: None,
             aborted: None,
             warnings: vec!["said before".to_owned()],
@@ -283,8 +289,8 @@ mod tests {
     }
 
     /// `answered` requests, and as many more as are said still in flight, 20 ms apart.
-    fn recorded(answered: u64, in_flight: u64) -> (Recorder, Timeline) {
-        let (mut recorder, mut completed) = (Recorder::new(1), Timeline::default());
+    fn recorded(answered: u64, in_flight: u64) -> (Recorder, Completions) {
+        let (mut recorder, mut completed) = (Recorder::new(1), Completions::default());
         for i in 0..answered + in_flight {
             let due = SECOND + 10 * MS + i * 20 * MS;
             recorder.start(Window::Measured, due);
@@ -298,7 +304,7 @@ mod tests {
         (recorder, completed)
     }
 
-    fn lost(pace: Pace, (recorder, completed): &(Recorder, Timeline), known_ns: u64) -> RunResult {
+    fn lost(pace: Pace, (recorder, completed): &(Recorder, Completions), known_ns: u64) -> RunResult {
         assemble_lost(recorder, completed, 0, known_ns, context(pace))
     }
 
@@ -326,7 +332,7 @@ mod tests {
 
     #[test]
     fn of_a_machine_that_reported_nothing_nothing_remains() {
-        let result = lost(open(), &(Recorder::new(1), Timeline::default()), 0);
+        let result = lost(open(), &(Recorder::new(1), Completions::default()), 0);
         assert_eq!(result.accounting, Accounting::default());
         assert_eq!((result.run.window_seconds, result.run.window_start_s), (0.0, 0.0));
     }

@@ -108,6 +108,7 @@ pub fn honest() -> Vec<AgentEvent> {
         clock_vs_database: None,
         schedule: schedule(),
         container: None,
+        server_stats: None,
         verification: None,
         aborted: None,
         warnings: vec!["autovacuum is off".to_owned()],
