@@ -28,6 +28,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::options::LoadTestOptions;
+use crate::measure::bins::Bins;
 use crate::measure::counters::Counters;
 use crate::measure::encoded::{EncodedHistogram, HistogramError};
 use crate::measure::figures::Histograms;
@@ -37,7 +38,7 @@ use crate::result::{ClockVsDatabase, Config, RunResult, ServerInfo};
 use crate::schedule::Share;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// How often each side says something.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -219,6 +220,8 @@ pub struct Snapshot {
     pub histograms: Histograms,
     /// Of the warm-up.
     pub warmup_latency: EncodedHistogram,
+    /// What came of requests by when they were due, and what was done in this second.
+    pub bins: Bins<EncodedHistogram>,
 }
 
 impl Snapshot {
@@ -231,6 +234,7 @@ impl Snapshot {
             errors: recorded.errors.counts(),
             histograms: recorded.figures.encode(),
             warmup_latency: EncodedHistogram::new(&recorded.warmup_latency),
+            bins: recorded.bins.encode(),
         }
     }
 
@@ -242,6 +246,7 @@ impl Snapshot {
         let mut recorder = Recorder::with(self.histograms.decode()?);
         recorder.counters = self.counters;
         recorder.last_started_due_ns = self.last_started_due_ns;
+        recorder.bins = self.bins.decode().map_err(|error| ("bins".to_owned(), error))?;
         recorder.errors.merge(&self.errors);
         recorder.warmup_latency = self.warmup_latency.decode().map_err(|error| ("warmup_latency".to_owned(), error))?;
         Ok(recorder)

@@ -55,6 +55,13 @@ pub(super) fn check(part: &Part) -> Result<(RunResult, Figures), MergeError> {
     }
     let figures = result.histograms.decode();
     let figures = figures.map_err(|(histogram, source)| MergeError::Histogram { host: host(), histogram, source })?;
+    match result.timeline.has_all_latencies() {
+        Ok(true) => {}
+        Ok(false) => return Err(refused("its timeline has other latencies than requests".to_owned())),
+        Err(source) => {
+            return Err(MergeError::Histogram { host: host(), histogram: "timeline".to_owned(), source });
+        }
+    }
     let mut right = result.clone();
     right.derive(&figures);
     let wrong = figures_disagree(&figures, right.accounting.answered(), right.accounting.skipped)
@@ -97,6 +104,15 @@ fn counts_disagree(result: &RunResult) -> Option<String> {
     }
     if !timeline.is_possible() {
         return Some(format!("its timeline has {} bins of {} s", timeline.completed.len(), timeline.bin_seconds));
+    }
+    let counted = [
+        accounting.ok + warmup.ok,
+        accounting.failed + warmup.failed,
+        accounting.unknown + warmup.unknown,
+        accounting.skipped + warmup.skipped,
+    ];
+    if let Some(wrong) = result.timeline.wrong(counted) {
+        return Some(wrong);
     }
     if timeline.total() > accounting.ok + warmup.ok {
         return Some("more requests were completed than were ok".to_owned());

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::outages::outages;
-use super::rates::{CommonTime, rates, t0_ns, timeline};
+use super::rates::{CommonTime, later_seconds, rates, t0_ns, timeline};
 use super::stalls::stood_still;
 use super::sums::Sums;
 use super::unreported::Unreported;
@@ -39,6 +39,7 @@ pub(super) fn combine(
     let mut containers = parts.iter().filter_map(|part| part.result.container.as_ref());
     let container = containers.next().filter(|_| containers.next().is_none()).cloned();
     let (server, server_differs) = server(&parts);
+    let timelines: Vec<_> = parts.iter().map(|part| (&part.result.timeline, later_seconds(part, time))).collect();
     let mut result = RunResult {
         format: FORMAT.to_owned(),
         version: VERSION,
@@ -62,8 +63,12 @@ pub(super) fn combine(
         verification: verification(&parts),
         generator: Generator::default(),
         container,
-        timeline: Timeline::default(),
-        server_stats: None,
+        timeline: Timeline::sum(&timelines).map_err(|source| MergeError::Histogram {
+            host: first.hostname.clone(),
+            histogram: "timeline".to_owned(),
+            source,
+        })?,
+        server_stats: parts.iter().find_map(|part| part.result.server_stats.clone()),
         histograms: sums.figures.encode(),
         limit: Limit::default(),
         warnings: warnings(&parts, time, server_differs),

@@ -8,9 +8,11 @@ mod trust;
 use proptest::prelude::*;
 
 use super::*;
+use crate::measure::bins::Bins;
+use crate::measure::counters::{Counters, Counts};
 use crate::measure::encoded::EncodedHistogram;
 use crate::measure::figures::Figures;
-use crate::measure::outcome::{ErrorCount, ErrorOrigin};
+use crate::measure::outcome::{ErrorCount, ErrorOrigin, Failure, Outcome};
 use crate::measure::timeline::Timeline;
 use crate::result::tests::sample;
 use crate::result::{Accounting, ClockReference, ClockVsDatabase, Config, Histograms, Status, Summary};
@@ -98,6 +100,7 @@ fn part(index: u64, of: u64, went: &Went) -> Part {
             last_s: Some(2.5),
         });
     }
+    result.timeline = timeline_of(&result);
     result.derive(&recorded);
     let hostname = result.hostname.clone();
     Part { hostname, file: None, result, clock: None, start_skew_ms: None, lost: None }
@@ -107,6 +110,31 @@ fn part(index: u64, of: u64, went: &Went) -> Part {
 fn rederive(part: &mut Part) {
     let figures = part.result.histograms.decode().unwrap();
     part.result.derive(&figures);
+    part.result.timeline = timeline_of(&part.result);
+}
+
+/// Its requests, spread over the window.
+fn timeline_of(result: &RunResult) -> crate::result::Timeline {
+    let (window, warmup) = (&result.accounting, &result.run.warmup);
+    let failure = || Failure::own("deadlock", "deadlock detected".to_owned(), false);
+    let outcomes = [
+        (window.ok + warmup.ok, Outcome::Ok),
+        (window.failed + warmup.failed, Outcome::Failed(failure())),
+        (window.unknown + warmup.unknown, Outcome::Unknown(failure())),
+    ];
+    let mut bins = Bins::default();
+    for (count, outcome) in outcomes {
+        for i in 0..count {
+            let due_ns = i % WINDOW_S as u64 * 1_000_000_000;
+            bins.start(due_ns);
+            bins.finish(due_ns, due_ns, due_ns + 1_000_000, None, &outcome);
+        }
+        let ok = if outcome == Outcome::Ok { count } else { 0 };
+        let counts = Counts { ok, failed: count - ok, started: count, ..Counts::default() };
+        bins.close_second(0, &Counters { measured: counts, ..Counters::default() }, 0);
+    }
+    (0..window.skipped + warmup.skipped).for_each(|_| bins.skip(0, None));
+    crate::result::Timeline::new(&bins, |_| None, 0)
 }
 
 /// Two VMs on which all went well.

@@ -77,7 +77,10 @@ pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, Ac
 /// The counts do not add up.
 pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, AccountingError> {
     let accounting = account(record, &context.schedule)?;
+    let timeline =
+        Timeline::new(&record.recorder.bins, |ns| context.schedule.scheduled_before(ns), record.window_end_ns);
     let mut result = document(&record.recorder, &record.completed, record.epoch.unix_ns, accounting, context);
+    result.timeline = timeline;
     result.run.window_start_s = record.window_start_ns as f64 / 1e9;
     result.run.window_seconds = (record.window_end_ns - record.window_start_ns) as f64 / 1e9;
     result.run.interrupted = record.interrupted;
@@ -122,7 +125,9 @@ pub fn assemble_lost(
         unfinished: counts.in_flight(),
         unreported: 0,
     };
+    let timeline = Timeline::new(&recorder.bins, |ns| schedule.scheduled_before(ns), end_ns);
     let mut result = document(recorder, completed, epoch_unix_ns, accounting, context);
+    result.timeline = timeline;
     result.run.window_start_s = start_ns as f64 / 1e9;
     result.run.window_seconds = (end_ns - start_ns) as f64 / 1e9;
     result.derive(&recorder.figures);

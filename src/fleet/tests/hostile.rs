@@ -98,6 +98,9 @@ pub fn honest() -> Vec<AgentEvent> {
                 }
             }
         }
+        for recorder in [&mut part.bins, &mut whole.bins] {
+            recorder.close_second(second, &part.counters, MS);
+        }
         timeline.add(second, part.counters.completed_in_window);
         events.push(AgentEvent::Second(Box::new(Snapshot::new(second, &part))));
     }

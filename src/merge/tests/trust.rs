@@ -12,7 +12,7 @@ use crate::result::{TableRows, Verification};
 
 /// What nothing in a document can prove or refute: the VM's own words and measurements. `merge` hands them on, and computes
 /// none of its other figures from them. Everything else is refused if it was changed.
-const CLAIMS: [&str; 31] = [
+const CLAIMS: [&str; 33] = [
     // Who and where.
     "hostname",
     "config.workers",
@@ -20,7 +20,6 @@ const CLAIMS: [&str; 31] = [
     "server",
     // What the VM measured of itself.
     "run.start_delay_ms",
-    "run.warmup.skipped",
     "run.warmup.unfinished",
     "run.aborted",
     // Of a whole window: that it was stopped while it waited for its last answers.
@@ -37,6 +36,9 @@ const CLAIMS: [&str; 31] = [
     "generator.stalled_requests",
     "run.clock_vs_database",
     "container",
+    // What was counted in which bin; the sums are not.
+    "timeline",
+    "server_stats",
     // What it found in the database.
     "verification",
     // Of errors the words, and how many there were between requests.
@@ -50,6 +52,7 @@ const CLAIMS: [&str; 31] = [
     "advice",
     "status",
     "reason",
+    "limit",
 ];
 
 /// A document with something in every field.
@@ -119,6 +122,7 @@ fn rich(index: u64) -> Part {
         memory_mib_max: Some(110.0),
         warning: None,
     });
+    result.server_stats = Some(crate::monitor::server::ServerStats { seconds: 12.0, ..Default::default() });
     result.server.version = Some("15.1".to_owned());
     result.server.round_trip_ms = Some(0.1);
     result.warnings = vec!["autovacuum is off".to_owned()];
