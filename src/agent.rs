@@ -25,7 +25,6 @@ use conversation::{Conversation, End};
 use coordinator::Coordinator;
 use protocol::{AgentEvent, Hello};
 
-/// How an agent has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The result has been delivered.

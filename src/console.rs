@@ -1,6 +1,5 @@
 //! What both programs say on a terminal or to a script, and the codes that they exit with.
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,9 +10,10 @@ use rustix::io::Errno;
 use crate::cli::values::Fault;
 use crate::measure::outcome::chain;
 use crate::report::exporter::Exporter;
+use crate::report::exporters::Exporters;
 use crate::report::json::JsonDocument;
 use crate::report::output_file::OutputError;
-use crate::report::text::TextReport;
+use crate::report::text::report;
 use crate::result::{Accounting, RunResult, Status};
 use crate::text::terminal;
 
@@ -100,9 +100,30 @@ fn write_out(text: &str) -> io::Result<bool> {
     }
 }
 
+/// Says that all is set up, where nothing more was asked for; stdout is for the document where one is wanted.
+pub fn say_ready(ready: &str, json: bool) -> io::Result<()> {
+    if json {
+        note(ready);
+        return Ok(());
+    }
+    say(&format!("{ready}\n"))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct UnwrittenError(Vec<String>);
+
+/// Writes the result to its files, and says it. Both are tried before either's failure ends the program: a full disk must
+/// not cost the report.
+pub fn deliver(outputs: &mut Exporters, result: &RunResult, json: bool) -> Result<(), UnwrittenError> {
+    let mut failures: Vec<String> = outputs.finish(result).iter().map(ToString::to_string).collect();
+    failures.extend(say_result(result, json).err().map(|error| error.to_string()));
+    if failures.is_empty() { Ok(()) } else { Err(UnwrittenError(failures)) }
+}
+
 /// Writes the result to stdout: as one JSON document, or as the report. Stderr has the verdict if nobody reads stdout any
 /// more, and in addition to a document that is not PASSED.
-pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
+fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
     let verdict = format!("STATUS: {} - {}", result.status, terminal::printable(&result.reason));
     // A person who sends the document to a file sees nothing else. It comes first: if both streams go to one file, as in
     // the logs of a container, nothing may follow the document.
@@ -110,10 +131,11 @@ pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
     if is_told {
         note(&verdict);
     }
-    let mut exporter: Box<dyn Exporter> =
-        if json { Box::new(JsonDocument { is_indented: false }) } else { Box::new(TextReport) };
     let mut text = Vec::new();
-    exporter.finish(&mut text, result)?;
+    match json {
+        true => JsonDocument { is_indented: false }.finish(&mut text, result)?,
+        false => report(&mut text, result)?,
+    }
     let is_read = write_out(&String::from_utf8_lossy(&text))?;
     if !is_read {
         let Accounting { scheduled, ok, .. } = result.accounting;
@@ -127,7 +149,6 @@ pub fn say_result(result: &RunResult, json: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// The code for a result.
 pub fn code_of(result: &RunResult, was_stopped: bool) -> u8 {
     match result.status {
         _ if was_stopped => INTERRUPTED,
@@ -154,9 +175,8 @@ pub fn refuse(faults: &[Fault], program: &str) -> u8 {
 
 /// A command line that cannot be understood; also help and version, which are not errors. Returns the code.
 pub fn wrong_use(error: &clap::Error, program: &str) -> u8 {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
-    let looks_secret = |argument: &std::borrow::Cow<str>| argument.contains("://") || argument.contains("password=");
+    let arguments: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let looks_secret = |argument: &String| argument.contains("://") || argument.contains("password=");
     if error.use_stderr() && arguments.iter().any(looks_secret) {
         // clap repeats what it does not understand, and that may be a connection string with its password.
         let names = arguments.iter().filter(|argument| argument.starts_with("--"));

@@ -69,7 +69,6 @@ const PHASE_WITHIN: Duration = Duration::from_secs(30 * 60);
 /// How many VMs set up the database at once, once one has done it alone.
 const SET_UP_AT_ONCE: usize = 8;
 
-/// All VMs of a test.
 pub struct Fleet {
     plan: FleetPlan,
     sessions: Arc<Sessions>,
@@ -84,11 +83,9 @@ pub struct Fleet {
 
 /// The instants of a test.
 struct Course {
-    /// Our wall clock.
     reference: Reference,
     /// T0 on it; 0 before it is set.
     t0_unix_ns: u64,
-    /// When all results have to be there.
     deadline: Option<Instant>,
     /// When the test was first stopped, nanoseconds after T0.
     closed_ns: Option<u64>,
@@ -241,7 +238,7 @@ impl Fleet {
         let t0_unix_ns = self.course.reference.unix_ns_at(now_ns()) + duration_ns(head_start);
         self.course.t0_unix_ns = t0_unix_ns;
         for vm in all.iter().map(|index| &self.vms[*index]) {
-            vm.send(&Order::Start { at_unix_ns: vm.there_ns(t0_unix_ns) });
+            vm.send(&Order::Start { at_unix_ns: vm.clocks.there_ns(t0_unix_ns) });
         }
         let answered = self.until_all(&all, Vm::is_started);
         if tokio::time::timeout(head_start + STARTED_WITHIN, answered).await.is_err() {
@@ -262,7 +259,6 @@ impl Fleet {
         self.plan.plan.engine.drain.saturating_add(RESULT_WITHIN).saturating_add(verified_within)
     }
 
-    /// A VM's part of the schedule.
     fn schedule(&self, index: usize) -> Schedule {
         Schedule { share: self.plan.share(index), ..self.plan.plan.engine.schedule }
     }
@@ -305,9 +301,9 @@ impl Fleet {
         for index in &all {
             self.vms[*index].begin_clock_samples(CLOCK_SAMPLES);
         }
-        let sampled = self.until_all(&all, Vm::is_sampled);
+        let sampled = self.until_all(&all, |vm| vm.clocks.samples_wanted == 0);
         let _ = tokio::time::timeout(CLOCK_WITHIN, sampled).await;
-        self.vms.iter_mut().for_each(Vm::end_clock_samples);
+        self.vms.iter_mut().for_each(|vm| vm.clocks.end_samples());
     }
 
     /// Fixes the offsets by which T0 is told: those against our clock, or through the database's where that is better.
@@ -320,7 +316,7 @@ impl Fleet {
         let through = clock::through_database(&known);
         for (at, index) in all.iter().enumerate() {
             let (_, vs_database) = known[at];
-            self.vms[*index].fix_clock(through.as_ref().and_then(|through| Some((through[at], vs_database?))));
+            self.vms[*index].clocks.fix(through.as_ref().and_then(|through| Some((through[at], vs_database?))));
         }
     }
 

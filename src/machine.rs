@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::plan::{Plan, Target};
 use crate::engine::EngineOptions;
-use crate::postgres::conninfo::{Host, HostSpec};
+use crate::postgres::conninfo::Host;
 pub use memory::Memory;
 
 /// Descriptors of a worker: its socket and its timer.
@@ -88,18 +88,14 @@ fn files_per_worker(plan: &Plan) -> u64 {
     let is_large = plan.workload.document_bytes() > SMALL_REQUEST_BYTES;
     let looks_up = match &plan.database.target {
         Target::Ephemeral => false,
-        Target::Existing(spec) => spec.hosts.iter().any(has_name),
+        Target::Existing(spec) => spec.hosts.iter().any(|host| match &host.host {
+            Host::Tcp(name) => host.hostaddr.is_none() && name.parse::<IpAddr>().is_err(),
+            Host::Default => true,
+            Host::Unix(_) => false,
+        }),
     };
     let gives_up = plan.engine.session.statement_timeout.is_some();
     FILES_PER_WORKER + u64::from(is_large || looks_up || gives_up)
-}
-
-fn has_name(host: &HostSpec) -> bool {
-    match &host.host {
-        Host::Tcp(name) => host.hostaddr.is_none() && name.parse::<IpAddr>().is_err(),
-        Host::Default => true,
-        Host::Unix(_) => false,
-    }
 }
 
 fn check_open_files(engine: &EngineOptions, per_worker: u64, room: &Room) -> Result<(), String> {

@@ -23,7 +23,7 @@ pub(crate) use bounds::out_of_bounds;
 pub(crate) use check::{check_whole, errors_disagree, figures_disagree};
 pub(crate) use clocks::comparison;
 
-use crate::result::{ClockComparison, FailedVm, HistogramError, RunResult};
+use crate::result::{Accounting, ClockComparison, FailedVm, HistogramError, RunResult};
 use crate::schedule::Share;
 
 /// One VM's result, with what is known about it from outside.
@@ -65,14 +65,12 @@ pub enum MergeError {
         crate::result::VERSION
     )]
     OtherFormat { host: String, found: String },
-    /// Different programs may measure differently.
     #[error(
         "{} ran {} and {} ran {}, and results of different builds do not compare; run the same load_test on every \
          VM",
         hosts[0], builds[0], hosts[1], builds[1]
     )]
     OtherBuild { hosts: [String; 2], builds: [String; 2] },
-    /// Parts of different tests.
     #[error(
         "{} and {} did not run the same test: {differences}; give every VM the same options (only --workers, \
          --threads and --share may differ), or merge them apart",
@@ -90,13 +88,10 @@ pub enum MergeError {
         hosts[0], hosts[1]
     )]
     ThrowawayServers { hosts: [String; 2] },
-    /// One document came twice.
     #[error("the same result was given twice: {} and {}; leave one of them out", hosts[0], hosts[1])]
     SameResultTwice { hosts: [String; 2] },
-    /// Two VMs ran the same slots.
     #[error("{}", same_share(hosts, share))]
     SameShareTwice { hosts: [String; 2], share: Share },
-    /// Shares of different divisions overlap.
     #[error(
         "{} ran a part of {} and {} a part of {}, and such parts overlap; give every VM the same N in --share I/N",
         hosts[0], of[0], hosts[1], of[1]
@@ -115,7 +110,6 @@ pub enum MergeError {
     Contradiction { host: String, what: String },
     #[error("{host}: its histogram of {histogram} cannot be used: {source}; use the file as load_test wrote it")]
     Histogram { host: String, histogram: String, source: HistogramError },
-    /// Not one test.
     #[error(
         "{} and {} ran at different times: {} had stopped measuring {apart_s:.1} s before {} began, so they never put \
          load on the database together; start all VMs at one time with --start-at",
@@ -166,9 +160,6 @@ pub fn merge(parts: Vec<Part>, missing: Vec<FailedVm>) -> Result<RunResult, Merg
 
 /// The same where the test was stopped `closed_ns` nanoseconds after T0, which counts where no VM is left to tell when its
 /// window closed.
-///
-/// # Errors
-/// As of [`merge`].
 pub fn merge_closed(
     mut parts: Vec<Part>,
     missing: Vec<FailedVm>,
@@ -202,7 +193,8 @@ pub fn merge_closed(
     let time = rates::common_time(&parts, window_ns.clone())?;
     let unreported = unreported::Unreported::of(&parts, &window_ns);
     let mut sums = sums.ok_or(MergeError::Nothing)?;
-    sums.add_unreported(unreported.total());
+    let slots = unreported.total();
+    sums.accounting.add(&Accounting { scheduled: slots, unreported: slots, ..Accounting::default() });
     if !sums.accounting.holds() {
         return Err(MergeError::DoesNotAddUp);
     }

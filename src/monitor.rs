@@ -3,14 +3,16 @@
 //! - [`docker`]: CPU and memory of a container, from the Docker Engine.
 //! - [`server`]: counters, settings and wait events of the database server.
 //!
-//! A monitor is a file here, a line in [`Monitors::attach`], and its place in [`Findings`], which the result document
-//! takes over. Times are nanoseconds of the monotonic clock.
+//! A monitor is a file here, a line in [`Monitors::attach`], and its field in [`Findings`], which is part of the result
+//! document. Times are nanoseconds of the monotonic clock.
 
 pub mod docker;
 pub mod server;
 
 use std::convert::Infallible;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use docker::{ContainerError, ContainerMonitor, ContainerUsage};
@@ -29,11 +31,21 @@ pub trait Monitor: Send {
     fn finish(&self, findings: &mut Findings);
 }
 
-/// What the monitors saw in the measured window.
-#[derive(Clone, Debug, Default)]
+/// What the monitors saw in the measured window: fields of the result document, with their doc comments.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Findings {
+    /// CPU and memory of the container of `--docker-container`; `null` without one.
     pub container: Option<ContainerUsage>,
-    pub server: Option<ServerStats>,
+    /// What the server's statistics said of the window; `null` with `--no-server-stats`, or where the server gave none.
+    pub server_stats: Option<ServerStats>,
+}
+
+impl Findings {
+    /// What the reader of the figures should know of them.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.container.iter().filter_map(|container| container.warning.clone())
+    }
 }
 
 /// All monitors of a run.

@@ -36,8 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::measure::counters::Recoveries;
 use crate::measure::outages::Outage;
 use crate::measure::outcome::ErrorCount;
-use crate::monitor::docker::ContainerUsage;
-use crate::monitor::server::ServerStats;
+use crate::monitor::Findings;
 
 /// What [`RunResult::format`] says.
 pub const FORMAT: &str = "postgres_load_test/result";
@@ -93,12 +92,10 @@ pub struct RunResult {
     pub verification: Option<Verification>,
     /// How hard the generator worked. With several VMs: CPU time of all, and the percentages of the worst one.
     pub generator: Generator,
-    /// CPU and memory of the container of `--docker-container`; `null` without one.
-    pub container: Option<ContainerUsage>,
+    #[serde(flatten)]
+    pub findings: Findings,
     /// What the run was like over time.
     pub timeline: Timeline,
-    /// What the server's statistics said of the window; `null` with `--no-server-stats`, or where the server gave none.
-    pub server_stats: Option<ServerStats>,
     /// Histograms of answered requests, in microseconds: the figures above are computed from them, also when results are
     /// merged.
     pub histograms: Histograms,

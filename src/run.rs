@@ -30,9 +30,9 @@ use crate::schedule::Share;
 use crate::text::words::thousands;
 use crate::throwaway::{ThrowawayError, ThrowawayOptions, ThrowawayServer};
 use crate::verdict;
+use crate::workload::RequestMaker;
 use crate::workload::payload::Pool;
 use crate::workload::table::Total;
-use crate::workload::{RequestMaker, Workload};
 
 /// How far ahead of "now" T0 lies, so that every thread is waiting for it.
 const HEAD_START: Duration = Duration::from_millis(20);
@@ -111,14 +111,18 @@ pub fn start_server(plan: &Plan) -> Result<Option<ThrowawayServer>, RunError> {
 /// One could not be opened, or there is no such container.
 pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<'_>) -> Result<Ready, RunError> {
     let monitors = Monitors::attach(plan.docker_container.as_deref()).await?;
-    let before = if plan.database.verify { baseline(&database, &plan.workload).await? } else { None };
+    let mut before = None;
+    if plan.database.verify {
+        let tables = plan.workload.tables();
+        before = Link::once(&database.connector, async |link| Baseline::ask(link, tables).await).await??;
+    }
     tell(&format!("opening {} connections", plan.engine.workers));
     let nonce = RandomState::new().hash_one(std::process::id());
     let maker = RequestMaker::new(plan.workload, plan.engine.schedule.seed, pool, nonce);
     let mut options = plan.engine.clone();
-    options.session.idle_in_transaction = database.idle_in_transaction;
+    options.session.idle_in_transaction = database.found.limits.idle_in_transaction;
     let mut prepared = engine::prepare(options.clone(), database.connector.clone(), maker.clone()).await;
-    let is_pooled = database.is_pooled;
+    let is_pooled = database.found.limits.is_pooled;
     if let Err(error) = &prepared
         && is_for_want_of_connections(error, is_pooled)
         && let Some(mark) = database.mark.take()
@@ -167,12 +171,6 @@ fn is_for_want_of_connections(error: &PrepareError, is_pooled: bool) -> bool {
     }
 }
 
-/// What the tables are when all processes of the test have emptied them.
-async fn baseline(database: &Database, workload: &Workload) -> Result<Option<Baseline>, RunError> {
-    let tables = workload.tables();
-    Ok(Link::once(&database.connector, async |link| Baseline::ask(link, tables).await).await??)
-}
-
 impl Ready {
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -184,17 +182,17 @@ impl Ready {
 
     /// Version and settings that the server reports, and its tables.
     pub fn server(&self) -> &ServerInfo {
-        &self.database.info
+        &self.database.found.info
     }
 
     /// How this VM's clock compares with the database's.
     pub fn clock_vs_database(&self) -> Option<ClockVsDatabase> {
-        self.database.clock
+        self.database.found.clock
     }
 
     /// What to know of this VM's clock before the load, where `--start-at` depends on it. The result says it too.
     pub fn clock_warning(&self) -> Option<String> {
-        open::start_at_warning(&self.plan, self.database.clock)
+        open::start_at_warning(&self.plan, self.database.found.clock)
     }
 
     /// Names of the recorded round trips, in order.
@@ -391,15 +389,13 @@ impl Live {
         let mut warnings = self.database.warnings;
         warnings.extend(record.epoch.warning_of_set(Epoch::now()));
         warnings.extend(self.database.mark.as_ref().and_then(|mark| mark.warning()));
-        let findings = self.monitors.into_findings();
         let context = Context {
             hostname: crate::machine::hostname(),
             config: self.config,
-            server: self.database.info,
-            clock_vs_database: self.database.clock,
+            server: self.database.found.info,
+            clock_vs_database: self.database.found.clock,
             schedule: self.plan.engine.schedule,
-            container: findings.container,
-            server_stats: findings.server,
+            findings: self.monitors.into_findings(),
             verification,
             aborted: self.aborted,
             warnings,

@@ -141,7 +141,8 @@ impl ThrowawayServer {
         let password = options.superuser_password.as_ref().map(|text| throwaway.write("password", text)).transpose()?;
         throwaway.site.initdb(password.as_deref())?;
         if let Some(file) = password {
-            std::fs::remove_file(file).map_err(|source| throwaway.fault("remove the password's file in", source))?;
+            std::fs::remove_file(file)
+                .map_err(|source| throwaway.site.fault("remove the password's file in", source))?;
         }
         throwaway.start_on_a_free_port(options)?;
         Ok(throwaway)
@@ -173,11 +174,7 @@ impl ThrowawayServer {
 
     fn write(&self, name: &str, text: &str) -> Result<PathBuf, ThrowawayError> {
         let Some(folder) = &self.folder else { return Ok(self.site.folder.join(name)) };
-        folder.write(name, text, &self.site.account).map_err(|source| self.fault("write configuration in", source))
-    }
-
-    fn fault(&self, action: &'static str, source: io::Error) -> ThrowawayError {
-        ThrowawayError::Folder { action, path: self.site.folder.clone(), source }
+        folder.write(name, text, &self.site.account).map_err(|source| self.site.fault("write configuration in", source))
     }
 
     /// For libpq and tokio-postgres: the socket, user and database `postgres`, no password.
@@ -208,7 +205,7 @@ impl ThrowawayServer {
         let Some(folder) = self.folder.take() else { return Ok(()) };
         let halted = self.halt();
         self.site.release_shared_memory();
-        folder.remove().map_err(|source| self.fault("remove", source))?;
+        folder.remove().map_err(|source| self.site.fault("remove", source))?;
         halted
     }
 }
@@ -221,10 +218,8 @@ impl Drop for ThrowawayServer {
 }
 
 fn sweep(roots: &[PathBuf], programs: &Programs, account: &Account) -> Vec<PathBuf> {
-    let release = |folder: &Path| {
-        let site = Site { programs: programs.clone(), account: account.clone(), folder: folder.to_path_buf() };
-        site.release_shared_memory();
-    };
+    let site = |folder: &Path| Site { programs: programs.clone(), account: account.clone(), folder: folder.into() };
+    let release = |folder: &Path| site(folder).release_shared_memory();
     roots.iter().flat_map(|root| folder::sweep(root, release)).collect()
 }
 

@@ -32,7 +32,7 @@ const DEGRADED_FROM_PCT: f64 = 50.0;
 pub fn judge(result: &mut RunResult, criteria: &Criteria) {
     let (status, reason) = status(result, criteria);
     let mut warnings = warnings_of_figures(result);
-    warnings.extend(result.container.iter().filter_map(|container| container.warning.clone()));
+    warnings.extend(result.findings.warnings());
     warnings.extend(result.fleet.iter().flat_map(fleet::warnings));
     warnings.extend(criteria.slos.iter().filter_map(|slo| slo.of_few(result)));
     let advice = advice::advice(result, criteria, status);

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::coordinator::Coordinator;
-use super::protocol::{AgentEvent, Order, PlanOrder, Preflight, ReadyToRun, Snapshot};
-use crate::cli::plan::{Plan, Target};
+use super::protocol::{AgentEvent, Order, PlanOrder, Preflight, ReadyToRun, Snapshot, name_of};
+use crate::cli::plan::Plan;
 use crate::clock::{self, Epoch};
 use crate::engine::{self, Incident};
 use crate::machine::{self, Room};
@@ -40,7 +40,6 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) enum End {
-    /// The result has been delivered.
     Done,
     /// The agent cannot go on: a sentence, yet to be told.
     Failed(String),
@@ -61,7 +60,6 @@ pub(super) struct Conversation {
     total: Option<TotalCounter>,
 }
 
-/// What comes from outside.
 enum Turn {
     Order(Order),
     /// Somebody on this machine wants the agent to stop.
@@ -126,7 +124,7 @@ impl Conversation {
         loop {
             let event = tokio::select! {
                 event = live.next() => event?,
-                turn = next(&mut self.coordinator, &mut self.stops) => {
+                turn = self.next() => {
                     match turn? {
                         Turn::Order(Order::Stop) => live.stop(false),
                         Turn::Order(Order::Abort) => {
@@ -183,7 +181,7 @@ impl Conversation {
         loop {
             let turn = tokio::select! {
                 verification = &mut verifying => return Ok(verification),
-                turn = next(&mut self.coordinator, &mut self.stops) => turn?,
+                turn = self.next() => turn?,
             };
             // The window of this VM has closed already.
             if !matches!(turn, Turn::Order(Order::Stop)) {
@@ -229,10 +227,14 @@ impl Conversation {
     }
 
     async fn next(&mut self) -> Result<Turn, End> {
-        next(&mut self.coordinator, &mut self.stops).await
+        tokio::select! {
+            biased;
+            reason = gone(&mut self.coordinator.gone) => Err(End::Gone(reason)),
+            () = self.stops.next() => Ok(Turn::Signal),
+            Some(order) = self.coordinator.orders.recv() => Ok(Turn::Order(order)),
+        }
     }
 
-    /// Waits for the order that is due.
     async fn expect(&mut self, due: &str, is_due: impl Fn(&Order) -> bool) -> Result<(), End> {
         match self.next().await? {
             Turn::Order(order) if is_due(&order) => Ok(()),
@@ -250,15 +252,6 @@ impl Conversation {
     }
 }
 
-async fn next(coordinator: &mut Coordinator, stops: &mut Stops) -> Result<Turn, End> {
-    tokio::select! {
-        biased;
-        reason = gone(&mut coordinator.gone) => Err(End::Gone(reason)),
-        () = stops.next() => Ok(Turn::Signal),
-        Some(order) = coordinator.orders.recv() => Ok(Turn::Order(order)),
-    }
-}
-
 async fn gone(news: &mut watch::Receiver<Option<String>>) -> String {
     match news.wait_for(Option::is_some).await {
         Ok(reason) => reason.clone().unwrap_or_default(),
@@ -268,18 +261,13 @@ async fn gone(news: &mut watch::Receiver<Option<String>>) -> String {
 
 /// What becomes of a conversation in which something else came than was due.
 fn out_of_turn(turn: &Turn, due: &str) -> End {
-    let order = match turn {
-        Turn::Signal | Turn::Order(Order::Stop | Order::Abort) => {
-            return End::Failed("stopped before the load began".to_owned());
-        }
-        Turn::Order(Order::Plan(_)) => "plan",
-        Turn::Order(Order::SetUp) => "set_up",
-        Turn::Order(Order::Connect) => "connect",
-        Turn::Order(Order::Start { .. }) => "start",
-        Turn::Order(Order::CountTotal) => "count_total",
-        Turn::Order(Order::Ping { .. }) => "ping",
-    };
-    End::Failed(format!("the order {order} came where {due} was due; are coordinator and agent of one version?"))
+    End::Failed(match turn {
+        Turn::Signal | Turn::Order(Order::Stop | Order::Abort) => "stopped before the load began".to_owned(),
+        Turn::Order(order) => format!(
+            "the order {} came where {due} was due; are coordinator and agent of one version?",
+            name_of(order, "order")
+        ),
+    })
 }
 
 /// What the options mean here, or all that is wrong with them.
@@ -303,33 +291,22 @@ fn resolve(order: PlanOrder) -> Result<Plan, End> {
         "the coordinator gave a share that does not exist; are coordinator and agent of one version?",
     );
     // What concerns the output is up to the coordinator, and what was refused need not be judged any further.
-    (options.local, options.part) = Default::default();
-    (options.output.output, options.output.hdr_log) = (None, None);
+    (options.local, options.part, options.output) = Default::default();
     // The coordinator has put all that its own environment says into the connection string.
     let mut environment = Environment::of_process().without_variables();
     if let Some(password) = &pgpassword {
         environment = environment.with("PGPASSWORD", password);
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let resolved = Plan::resolve(&options, &environment, clock::unix_ns(), processors);
-    let plan = match resolved {
+    match Plan::resolve(&options, &environment, clock::unix_ns(), processors) {
         Ok(plan) if plan.database.setup_only => {
             faults.push("--duration: 0 measures nothing; give a longer one".to_owned());
-            None
         }
-        Ok(plan) => Some(plan),
-        Err(wrong) => {
-            faults.extend(wrong.iter().map(ToString::to_string));
-            None
-        }
-    };
-    match plan.filter(|_| faults.is_empty()) {
-        Some(plan) => {
-            debug_assert!(matches!(plan.database.target, Target::Existing(_)));
-            Ok(plan.coordinated(test, share, options.target.no_reset))
-        }
-        None => Err(End::Failed(faults.join("; "))),
+        Ok(plan) if faults.is_empty() => return Ok(plan.coordinated(test, share, options.target.no_reset)),
+        Ok(_) => {}
+        Err(wrong) => faults.extend(wrong.iter().map(ToString::to_string)),
     }
+    Err(End::Failed(faults.join("; ")))
 }
 
 /// Draws the text from which documents are cut, beside everything else: it may be hundreds of megabytes.

@@ -28,8 +28,7 @@ const ORDERS_WAITING: usize = 64;
 const KEPT_BUFFER: usize = 64 * 1024;
 
 pub(super) struct Coordinator {
-    /// What is said.
-    pub(super) outbox: Outbox,
+    pub(super) outbox: Arc<Outbox>,
     /// What is heard, but for pings.
     pub(super) orders: mpsc::Receiver<Order>,
     /// Why the coordinator is taken for gone, once it is.
@@ -47,10 +46,10 @@ impl Coordinator {
         hello: Hello,
         on_hang: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        let outbox = Outbox::new();
+        let outbox = Arc::<Outbox>::default();
         outbox.say(AgentEvent::Hello(hello));
         let (tell_gone, gone) = watch::channel(None);
-        let presence = Presence { gone: Arc::new(tell_gone), heard_ns: Arc::new(AtomicU64::new(clock::now_ns())) };
+        let presence = Arc::new(Presence { gone: tell_gone, heard_ns: AtomicU64::new(clock::now_ns()) });
         let (sender, orders) = mpsc::channel(ORDERS_WAITING);
         let (writing, writer_presence) = (outbox.clone(), presence.clone());
         spawn("agent-writer", move || {
@@ -76,11 +75,10 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
 }
 
 /// What the threads know of the coordinator.
-#[derive(Clone)]
 struct Presence {
-    gone: Arc<watch::Sender<Option<String>>>,
+    gone: watch::Sender<Option<String>>,
     /// When a line was last heard, on the monotonic clock.
-    heard_ns: Arc<AtomicU64>,
+    heard_ns: AtomicU64,
 }
 
 impl Presence {
@@ -141,26 +139,11 @@ fn listen(mut input: impl BufRead, orders: &mpsc::Sender<Order>, outbox: &Outbox
 /// Reads a line into `line`, without its end; `None` at the end of the input, also in the middle of a line.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<()>> {
     line.clear();
-    loop {
-        let available = match input.fill_buf() {
-            Ok(available) => available,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        if available.is_empty() {
-            return Ok(None);
-        }
-        let end = available.iter().position(|byte| *byte == b'\n');
-        let part = &available[..end.unwrap_or(available.len())];
-        if line.len() + part.len() > MAX_LINE_BYTES {
-            return Err(io::Error::other("a line is longer than any order"));
-        }
-        line.extend_from_slice(part);
-        let used = part.len() + usize::from(end.is_some());
-        input.consume(used);
-        if end.is_some() {
-            return Ok(Some(()));
-        }
+    input.take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', line)?;
+    match line.pop() {
+        Some(b'\n') => Ok(Some(())),
+        Some(_) if line.len() >= MAX_LINE_BYTES => Err(io::Error::other("a line is longer than any order")),
+        _ => Ok(None),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -16,13 +16,9 @@ use crate::clock;
 /// With more than this waiting, the coordinator is taken for gone, bytes.
 const MOST_WAITING: usize = 64 * 1024 * 1024;
 
-/// Takes what is to be said. Cheap to clone.
-#[derive(Clone)]
+/// Takes what is to be said; [`Self::write_all`] sends it.
+#[derive(Default)]
 pub(super) struct Outbox {
-    mailbox: Arc<Mailbox>,
-}
-
-struct Mailbox {
     queue: Mutex<Queue>,
     filled: Condvar,
     progress: Notify,
@@ -56,12 +52,6 @@ impl Entry {
 }
 
 impl Outbox {
-    /// An empty one; [`Self::write_all`] is yet to be run.
-    pub(super) fn new() -> Self {
-        let mailbox = Mailbox { queue: Mutex::default(), filled: Condvar::new(), progress: Notify::new() };
-        Self { mailbox: Arc::new(mailbox) }
-    }
-
     /// Says something as soon as the channel is free. Returns its number, for [`Self::written`].
     pub(super) fn say(&self, event: AgentEvent) -> u64 {
         self.push(Entry::Line(line(event)))
@@ -84,7 +74,7 @@ impl Outbox {
             queue.bytes += entry.bytes();
             queue.entries.push_back(entry);
         }
-        self.mailbox.filled.notify_one();
+        self.filled.notify_one();
         queue.said
     }
 
@@ -96,7 +86,7 @@ impl Outbox {
     /// Completes when what has this number has been written. What was said later does not matter.
     pub(super) async fn written(&self, number: u64) {
         loop {
-            let progress = self.mailbox.progress.notified();
+            let progress = self.progress.notified();
             if self.queue().written >= number {
                 return;
             }
@@ -126,7 +116,7 @@ impl Outbox {
             written = output.write_all(&bytes).and_then(|()| output.flush());
             if written.is_ok() && is_said {
                 self.queue().written += 1;
-                self.mailbox.progress.notify_waiters();
+                self.progress.notify_waiters();
             }
         }
     }
@@ -141,13 +131,13 @@ impl Outbox {
                 return Some(entry);
             }
             let left = HEARTBEAT.checked_sub(begun.elapsed())?;
-            (queue, _) = self.mailbox.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
+            (queue, _) = self.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // Nothing panics while it holds the lock, and if it did, the queue would still be one.
-        self.mailbox.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -164,6 +154,7 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
     use std::time::Duration;
 
     fn incident(length: usize) -> AgentEvent {
@@ -173,7 +164,7 @@ mod tests {
     #[test]
     fn a_reader_that_stands_still_holds_nobody_up_until_too_much_waits() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let outbox = Outbox::new();
+        let outbox = Arc::new(Outbox::default());
         let writing = outbox.clone();
         let writer = std::thread::spawn(move || writing.write_all(ours));
         let megabyte = 1024 * 1024;
@@ -192,7 +183,7 @@ mod tests {
     fn it_says_that_it_is_there_when_nobody_says_anything() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let outbox = Outbox::new();
+        let outbox = Arc::new(Outbox::default());
         std::thread::spawn(move || outbox.write_all(ours));
         let mut bytes = [0; 29];
         theirs.read_exact(&mut bytes).unwrap();

@@ -95,7 +95,6 @@ pub struct Line {
     pub event: AgentEvent,
 }
 
-/// What the agent says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum AgentEvent {
@@ -138,24 +137,10 @@ pub enum AgentEvent {
     Alive,
 }
 
-impl AgentEvent {
-    /// As the field `event` has it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Hello(_) => "hello",
-            Self::Preflight(_) => "preflight",
-            Self::SetUp => "set_up",
-            Self::Ready(_) => "ready",
-            Self::Started { .. } => "started",
-            Self::Second(_) => "second",
-            Self::Incident { .. } => "incident",
-            Self::Result(_) => "result",
-            Self::Total { .. } => "total",
-            Self::Failed { .. } => "failed",
-            Self::Pong { .. } => "pong",
-            Self::Alive => "alive",
-        }
-    }
+/// Which message it is, as its field `event` or `order` has it.
+pub fn name_of(message: &impl Serialize, field: &str) -> String {
+    let message = serde_json::to_value(message).unwrap_or_default();
+    message[field].as_str().unwrap_or_default().to_owned()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,7 +199,6 @@ pub struct Snapshot {
     pub counters: Counters,
     /// The latest due time of a request that was started or skipped, nanoseconds after T0.
     pub last_started_due_ns: Option<u64>,
-    /// Errors by class.
     pub errors: Vec<ErrorCount>,
     /// Of the measured window.
     pub histograms: Histograms,

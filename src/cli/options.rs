@@ -261,7 +261,7 @@ fn slo_help() -> String {
 }
 
 /// What is written where.
-#[derive(Args, Clone, Debug, Serialize, Deserialize)]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[command(next_help_heading = "Output")]
 pub struct OutputOptions {
     /// Print a JSON document instead of the report

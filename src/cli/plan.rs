@@ -19,22 +19,16 @@ use crate::verdict::Criteria;
 use crate::workload::Workload;
 use crate::workload::script::SessionOptions;
 
-/// Where the database is.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// A throwaway server that this run starts.
     Ephemeral,
-    /// One that is there.
     Existing(Box<ConnectionSpec>),
 }
 
-/// Everything that a run needs to know.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub database: DatabasePlan,
-    /// How load is driven.
     pub engine: EngineOptions,
-    /// What requests write.
     pub workload: Workload,
     /// End the run once this many requests have failed.
     pub abort_on_errors: Option<u64>,
@@ -43,7 +37,6 @@ pub struct Plan {
     /// T0, nanoseconds since 1970; as soon as all is ready where absent.
     pub start_at_unix_ns: Option<u64>,
     pub criteria: Criteria,
-    /// A container to watch.
     pub docker_container: Option<String>,
     pub output: OutputPlan,
     /// To be said with the result.
@@ -64,23 +57,18 @@ pub struct DatabasePlan {
     pub setup: Option<Persistence>,
     /// Set up and nothing else.
     pub setup_only: bool,
-    /// Empty the tables first.
     pub reset: bool,
     /// Compare what is in the database with what was acknowledged.
     pub verify: bool,
 }
 
-/// What is written where.
 #[derive(Clone, Debug, Default)]
 pub struct OutputPlan {
-    /// Print JSON instead of the report.
     pub is_json: bool,
     /// The JSON document goes there as well.
     pub json_file: Option<PathBuf>,
     pub hdr_log: Option<PathBuf>,
-    /// No progress.
     pub quiet: bool,
-    /// Tell more.
     pub verbose: bool,
 }
 
@@ -163,7 +151,6 @@ const DATABASE_URL_IS_NOT_READ: &str =
 
 /// The connection string that counts, and where it stood.
 pub(crate) struct GivenTarget<'a> {
-    /// The string.
     pub text: &'a str,
     /// The option or variable to name where it is wrong.
     flag: &'static str,
@@ -296,7 +283,6 @@ fn engine(options: &LoadTestOptions, share: Share, processors: usize) -> EngineO
     }
 }
 
-/// What a result must reach.
 pub(crate) fn criteria(options: &CriteriaOptions) -> Criteria {
     Criteria {
         min_achieved_pct: options.min_achieved,

@@ -22,7 +22,7 @@ pub fn read<T: FromArgMatches>(
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<(T, Vec<Fault>), clap::Error> {
     // From here on variables are arguments as well, so that a wrong one can be left out.
-    let typed = command.clone().mut_args(|argument| argument.env(Resettable::Reset));
+    let mut typed = command.clone().mut_args(|argument| argument.env(Resettable::Reset));
     let mut as_text = command.clone().mut_args(|argument| match argument.get_action().takes_values() {
         true => {
             let known = argument.get_possible_values();
@@ -62,20 +62,16 @@ pub fn read<T: FromArgMatches>(
         good.push("--".into());
         good.extend(positional);
     }
-    let mut typed = typed;
-    match typed.try_get_matches_from_mut(good) {
-        Ok(matches) => Ok((T::from_arg_matches(&matches).map_err(|error| error.format(&mut typed))?, faults)),
-        Err(error) => Err(error),
-    }
+    let matches = typed.try_get_matches_from_mut(good)?;
+    Ok((T::from_arg_matches(&matches).map_err(|error| error.format(&mut typed))?, faults))
 }
 
 /// What was resolved, where nothing was wrong before that either; else all that is wrong.
 pub fn all_or_faults<T>(mut faults: Vec<Fault>, resolved: Result<T, Vec<Fault>>) -> Result<T, Vec<Fault>> {
     match resolved {
         Ok(resolved) if faults.is_empty() => Ok(resolved),
-        Ok(_) => Err(faults),
-        Err(more) => {
-            faults.extend(more);
+        resolved => {
+            faults.extend(resolved.err().into_iter().flatten());
             Err(faults)
         }
     }
@@ -114,7 +110,6 @@ fn with_value(argument: &Arg, value: &OsStr) -> OsString {
     text
 }
 
-/// What is wrong with one value.
 fn fault(command: &Command, argument: &Arg, name: &str, value: &OsStr) -> Option<Fault> {
     if value.as_encoded_bytes().iter().all(u8::is_ascii_whitespace) {
         return Some(Fault::new(name, "is set but empty", "give a value, or leave it out"));

@@ -46,7 +46,6 @@ pub enum TargetRate {
     PerSecond(Rate),
 }
 
-/// `max`, or a rate.
 pub(super) fn target_rate(text: &str) -> Result<TargetRate, String> {
     if text.trim().eq_ignore_ascii_case("max") {
         return Ok(TargetRate::Max);
@@ -62,7 +61,6 @@ pub(super) fn rate(text: &str) -> Result<Rate, String> {
     Rate::parse(text.trim()).map_err(|problem| format!("{problem}; {RATE_REMEDY}"))
 }
 
-/// A whole number within a range.
 pub(super) fn whole<T: TryFrom<u64>>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {

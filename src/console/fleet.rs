@@ -1,17 +1,16 @@
 //! A test on many VMs as who runs it sees it: what is said in each phase, what a signal does, and the code at the end.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::time::MissedTickBehavior;
 
-use super::fleet_screen::{Screen, vm_count};
-use super::{Stopped, code_of, lines, note, say, say_result};
+use super::fleet_screen::{FleetScreen, vm_count};
+use super::{Stopped, code_of, deliver, lines, note, say, say_ready};
 use crate::cli::options::HostKeys;
 use crate::fleet::plan::FleetPlan;
 use crate::fleet::{Fleet, FleetEvent, HOST_KEYS_OFF};
-use crate::report::exporters::{Exporters, all_written};
+use crate::report::exporters::Exporters;
 use crate::report::header::{FleetHeader, fleet_header};
 use crate::report::preflight;
 use crate::result::RunResult;
@@ -52,11 +51,7 @@ async fn test(fleet: &mut Fleet, outputs: &mut Exporters, stops: &mut Stops) -> 
     }
     if setup_only {
         let ready = format!("Ready: {} of {} set up the tables", fleet.vms_left(), vm_count(fleet.vms().len()));
-        if json {
-            note(&ready)
-        } else {
-            say(&format!("{ready}\n"))?
-        }
+        say_ready(&ready, json)?;
         return Ok(None);
     }
     outputs.begin(fleet.t0_unix_ns())?;
@@ -69,9 +64,7 @@ async fn test(fleet: &mut Fleet, outputs: &mut Exporters, stops: &mut Stops) -> 
         }
     };
     let result = fleet.conclude(aborted, total, stopped).await?;
-    // Both are tried before either's failure ends the program: a full disk must not cost the report.
-    let written = outputs.finish(&result);
-    all_written(written, say_result(&result, json))?;
+    deliver(outputs, &result, json)?;
     Ok(Some((result, stopped)))
 }
 
@@ -99,9 +92,8 @@ async fn make_ready(fleet: &mut Fleet) -> Result<()> {
         Ok(()) => fleet.preflight().await,
         failed => failed,
     };
-    let mut table = Vec::new();
-    preflight::table(&mut table, fleet.vms(), looked.is_ok(), lines::columns() - 1)?;
-    tell(is_quiet && looked.is_ok(), String::from_utf8_lossy(&table).trim_end());
+    let table = preflight::table(fleet.vms(), looked.is_ok(), lines::columns() - 1);
+    tell(is_quiet && looked.is_ok(), table.trim_end());
     looked?;
     tell(is_quiet, "Setting up the database ...");
     Ok(fleet.set_up().await?)
@@ -113,9 +105,7 @@ async fn begin(fleet: &mut Fleet, json: bool) -> Result<()> {
     tell(is_quiet, "Opening connections ...");
     fleet.open_connections().await?;
     if !json {
-        let mut header = Vec::new();
-        write_header(&mut header, fleet)?;
-        say(&format!("\n{}", String::from_utf8_lossy(&header)))?;
+        say(&format!("\n{}", header(fleet)))?;
     }
     fleet.start().await?;
     tell(is_quiet, &format!("Starting {} ...", vm_count(fleet.vms_left())));
@@ -129,22 +119,22 @@ fn tell(is_quiet: bool, line: &str) {
     }
 }
 
-fn write_header(out: &mut Vec<u8>, fleet: &Fleet) -> io::Result<()> {
+fn header(fleet: &Fleet) -> String {
     let vms = fleet.vms();
-    let Some(ready) = vms.iter().find_map(|vm| vm.ready()) else { return Ok(()) };
+    let Some(ready) = vms.iter().find_map(|vm| vm.ready()) else { return String::new() };
     let mut config = ready.config.clone();
     config.workers_per_vm = Some(config.workers);
     config.workers *= vms.iter().filter(|vm| vm.ready().is_some()).count();
     let per_vm_rps = fleet.plan().rps_per_vm.or(config.target_rps.map(|total| total / vms.len() as f64));
-    let vms: Vec<String> = vms.iter().map(|vm| vm.host.name.clone()).collect();
-    let target_note = fleet.plan().url_from.as_str();
-    fleet_header(out, &FleetHeader { config: &config, server: &ready.server, vms: &vms, per_vm_rps, target_note })
+    let vms: Vec<&str> = vms.iter().map(|vm| vm.host.name.as_str()).collect();
+    let target_from = fleet.plan().url_from.as_str();
+    fleet_header(&FleetHeader { config: &config, server: &ready.server, vms: &vms, per_vm_rps, target_from })
 }
 
 /// Shows the run until it is over. The first signal stops it gently, the second one at once. Returns whether one came,
 /// and why the test ended itself, where it did.
 async fn drive(fleet: &mut Fleet, outputs: &mut Exporters, stops: &mut Stops) -> (bool, Option<String>) {
-    let mut screen = Screen::new(fleet);
+    let mut screen = FleetScreen::new(fleet);
     let (mut signals, mut failed, mut aborted) = (0, 0u64, None);
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -172,7 +162,7 @@ async fn drive(fleet: &mut Fleet, outputs: &mut Exporters, stops: &mut Stops) ->
                 if let Some(reason) = reason {
                     fleet.stop(false);
                     screen.close();
-                    screen.print(&format!("{reason}; waiting for requests in flight"));
+                    screen.out.print(&format!("{reason}; waiting for requests in flight"));
                     aborted = Some(reason);
                 }
             }
@@ -181,7 +171,7 @@ async fn drive(fleet: &mut Fleet, outputs: &mut Exporters, stops: &mut Stops) ->
             FleetEvent::Lost { vm } => screen.lost(fleet, vm),
             FleetEvent::Finished => {
                 screen.seconds(outputs);
-                screen.end();
+                screen.out.end();
                 return (signals > 0, aborted);
             }
         }

@@ -3,11 +3,11 @@
 use anyhow::Result;
 
 use super::screen::Screen;
-use super::{Stopped, code_of, note, say, say_result, stopping};
+use super::{Stopped, code_of, deliver, note, say, say_ready, stopping};
 use crate::cli::plan::Plan;
 use crate::engine::{Event, Incident, RunRecord};
-use crate::report::exporters::{Exporters, all_written};
-use crate::report::header::{Header, header};
+use crate::report::exporters::Exporters;
+use crate::report::header::header;
 use crate::report::live::Progress;
 use crate::run::{self, Live};
 use crate::signals::Stops;
@@ -44,9 +44,7 @@ pub async fn load_test(plan: Plan) -> Result<u8> {
     };
     live.release().await;
     let result = live.conclude(&record, verification, is_stopped)?;
-    // Both are tried before either's failure ends the program: a full disk must not cost the report.
-    let written = exporters.finish(&result);
-    all_written(written, say_result(&result, plan.output.is_json))?;
+    deliver(&mut exporters, &result, plan.output.is_json)?;
     Ok(code_of(&result, is_stopped))
 }
 
@@ -75,19 +73,12 @@ async fn make_ready(plan: &Plan, stops: &mut Stops) -> Result<Option<Live>> {
         let database = run::set_up(plan, reached, pool.as_ref(), &mut tell).await?;
         let Some(pool) = pool else {
             let tables = database.info().tables.as_deref().unwrap_or_default();
-            let ready = format!("Ready: {tables} tables in {}", database.describe());
-            if is_json {
-                note(&ready)
-            } else {
-                say(&format!("{ready}\n"))?
-            }
+            say_ready(&format!("Ready: {tables} tables in {}", database.describe()), is_json)?;
             return Ok(None);
         };
         let ready = run::prepare(plan.clone(), database, pool, &mut tell).await?;
         if !is_json {
-            let mut text = Vec::new();
-            header(&mut text, &Header::new(&ready))?;
-            say(&String::from_utf8_lossy(&text))?;
+            say(&header(&ready))?;
         }
         ready.clock_warning().iter().for_each(|warning| note(&format!("warning: {warning}")));
         anyhow::Ok(Some(ready.start()?))
@@ -105,7 +96,7 @@ async fn drive(plan: &Plan, live: &mut Live, exporters: &mut Exporters, stops: &
     let show = |screen: &mut Screen, progress: &Progress, watched: Vec<String>| {
         screen.show(
             progress.seconds(),
-            |columns| progress.terminal_line(columns, &watched),
+            |columns, _| vec![progress.terminal_line(columns, &watched)],
             || progress.line(&watched),
         );
     };

@@ -5,12 +5,12 @@ use std::io;
 
 use clap::CommandFactory;
 
-use super::{BUG, COULD_NOT_RUN, WRONG_USE, code_of, code_of_output, note, refuse, say_result, wrong_use};
+use super::{BUG, COULD_NOT_RUN, WRONG_USE, code_of, code_of_output, deliver, note, refuse, wrong_use};
 use crate::cli;
 use crate::cli::options::{MergeOptions, json_to};
 use crate::cli::plan::{OutputPlan, criteria};
 use crate::merge::files::{self, ReadError};
-use crate::report::exporters::{Exporters, all_written};
+use crate::report::exporters::Exporters;
 use crate::text::terminal;
 use crate::{merge, verdict};
 
@@ -45,8 +45,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
         Ok(outputs) => outputs,
         Err(error) => return told(&error, code_of_output(&error)),
     };
-    let written = outputs.finish(&result);
-    match all_written(written, say_result(&result, json_output)) {
+    match deliver(&mut outputs, &result, json_output) {
         Ok(()) => code_of(&result, false),
         Err(error) => told(&error, COULD_NOT_RUN),
     }

@@ -6,8 +6,8 @@ use super::lines::{self, Lines};
 use super::{SECONDS_BETWEEN_LINES, is_read_within, note};
 
 pub(super) struct Screen {
-    terminal: Option<Lines>,
-    is_quiet: bool,
+    pub(super) terminal: Option<Lines>,
+    pub(super) is_quiet: bool,
     /// Lines written where there is no terminal.
     told: u64,
 }
@@ -17,11 +17,17 @@ impl Screen {
         Self { terminal: Lines::on_terminal().filter(|_| !is_quiet), is_quiet, told: 0 }
     }
 
-    /// Shows where the run is after so many seconds: `line_of` makes a line of a terminal of so many columns, `plain` one
-    /// for a log.
-    pub(super) fn show(&mut self, seconds: u64, line_of: impl Fn(usize) -> String, plain: impl Fn() -> String) {
+    /// Shows where the run is after so many seconds: `lines_of` makes lines of a terminal of so many columns and rows,
+    /// `plain` one for a log.
+    pub(super) fn show(
+        &mut self,
+        seconds: u64,
+        lines_of: impl Fn(usize, usize) -> Vec<String>,
+        plain: impl Fn() -> String,
+    ) {
         if let Some(terminal) = &mut self.terminal {
-            terminal.draw(vec![line_of(lines::columns() - 1)]);
+            let (columns, rows) = lines::size();
+            terminal.draw(lines_of(columns - 1, rows));
         } else if !self.is_quiet && seconds / SECONDS_BETWEEN_LINES > self.told && is_read_within(Duration::ZERO) {
             self.told = seconds / SECONDS_BETWEEN_LINES;
             note(&format!("  {}", plain()));

@@ -43,13 +43,23 @@ pub struct Baseline {
     is_nameless: bool,
 }
 
-/// Another explanation than a loss.
+/// Another explanation than a loss, or why it cannot be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubt {
     /// A sentence without its full stop.
     pub text: String,
     /// Whether it may be otherwise in some seconds: statistics come late, and so do standbys.
     pub may_pass: bool,
+}
+
+impl Doubt {
+    pub(super) fn lasting(text: impl Into<String>) -> Self {
+        Self { text: text.into(), may_pass: false }
+    }
+
+    pub(super) fn passing(text: impl Into<String>) -> Self {
+        Self { text: text.into(), may_pass: true }
+    }
 }
 
 /// An expression whose value is the evidence as text, to be read by [`Evidence::parse`]. It locks no table.
@@ -112,17 +122,16 @@ impl Baseline {
     pub fn replaced(&self, later: &Evidence, tables: &[&str]) -> Option<Doubt> {
         let known = |one: &Option<String>, other: &Option<String>| one.is_none() || other.is_none() || one == other;
         if later.standby {
-            let text =
-                "a standby answered in place of the primary, and may lag behind; point --postgres-url at the primary";
-            return Some(Doubt { text: text.to_owned(), may_pass: true });
+            return Some(Doubt::passing(
+                "a standby answered in place of the primary, and may lag behind; point --postgres-url at the primary",
+            ));
         }
         let begun_on = &self.evidence;
         if !known(&begun_on.system, &later.system) || begun_on.database != later.database {
-            let text = format!(
+            return Some(Doubt::passing(format!(
                 "another database answered than the one that the load began on ({} in place of {})",
                 later.database, begun_on.database
-            );
-            return Some(Doubt { text, may_pass: true });
+            )));
         }
         self.pairs(later, tables).find_map(|(before, after)| {
             let name = &before.name;
@@ -139,38 +148,35 @@ impl Baseline {
             } else {
                 return None;
             };
-            Some(Doubt { text, may_pass: false })
+            Some(Doubt::lasting(text))
         })
     }
 
     /// Any other explanation for rows that are missing in these `tables`, where `acknowledged` requests wrote one each.
     pub fn doubt(&self, later: &Evidence, tables: &[&str], acknowledged: u64) -> Option<Doubt> {
-        let replaced = self.replaced(later, tables);
-        if replaced.is_some() {
-            return replaced;
+        if let Some(replaced) = self.replaced(later, tables) {
+            return Some(replaced);
         }
         if later.counting != "on" || self.evidence.counting != "on" {
-            let text = "track_counts is off, so that a DELETE by somebody else would not show";
-            return Some(Doubt { text: text.to_owned(), may_pass: false });
+            return Some(Doubt::lasting("track_counts is off, so that a DELETE by somebody else would not show"));
         }
         let grew = |before: Option<i64>, after: Option<i64>| after != before && after.is_none_or(|count| count > 0);
         self.pairs(later, tables).find_map(|(before, after)| {
             let name = &before.name;
             let is_upserted = self.tables.iter().any(|table| table.name == name && table.role != Role::Inserted);
             if grew(before.deleted, after.deleted) || !is_upserted && grew(before.updated, after.updated) {
-                let text =
-                    format!("rows of {name} were deleted or changed during the run, which a load test never does");
-                return Some(Doubt { text, may_pass: false });
+                return Some(Doubt::lasting(format!(
+                    "rows of {name} were deleted or changed during the run, which a load test never does"
+                )));
             }
             // Elsewhere is where a rule, a trigger, or another search_path of a pooled session sends them.
             let inserted = after.inserted.unwrap_or_default() - before.inserted.unwrap_or_default();
             let expected = i64::try_from(acknowledged).unwrap_or(i64::MAX);
-            (!is_upserted && self.evidence.started == later.started && inserted < expected).then(|| Doubt {
-                text: format!(
+            (!is_upserted && self.evidence.started == later.started && inserted < expected).then(|| {
+                Doubt::passing(format!(
                     "the server counts only {inserted} rows inserted into {name}: requests wrote to another table (a \
                      rule, a trigger, or another search_path of a pooled session)"
-                ),
-                may_pass: true,
+                ))
             })
         })
     }

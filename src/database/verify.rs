@@ -88,20 +88,15 @@ pub async fn verify(connector: &Connector, claims: &Claims) -> Verification {
 impl Claims {
     fn doubt(&self, found: &Verification, now: Option<&Evidence>) -> Option<Doubt> {
         let (Some(before), Some(now)) = (&self.before, now) else {
-            let text = "this server does not tell whether somebody else emptied or changed the tables";
-            return Some(Doubt { text: text.to_owned(), may_pass: false });
+            return Some(Doubt::lasting(
+                "this server does not tell whether somebody else emptied or changed the tables",
+            ));
         };
         self.disturbed.clone().or_else(|| before.doubt(now, &found.short_tables(), self.acknowledged))
     }
 }
 
-struct LookError {
-    text: String,
-    /// Whether it may be otherwise in a moment, as where the server is just being started again.
-    may_pass: bool,
-}
-
-impl From<LinkError> for LookError {
+impl From<LinkError> for Doubt {
     fn from(error: LinkError) -> Self {
         // Connection exceptions, insufficient resources, operator intervention; all others say that it cannot be done.
         let passing = |state: &str| ["08", "53", "57"].iter().any(|class| state.starts_with(class));
@@ -113,18 +108,19 @@ impl From<LinkError> for LookError {
 /// What the database holds, and what the tables are at the same moment.
 type Looked = (Verification, Option<Evidence>);
 
-async fn look(connector: &Connector, claims: &Claims, since: &mut Option<String>) -> Result<Looked, LookError> {
+async fn look(connector: &Connector, claims: &Claims, since: &mut Option<String>) -> Result<Looked, Doubt> {
     let looked = Link::once(connector, async |link| look_with(link, claims, since).await).await;
-    looked.unwrap_or_else(|error| Err(LookError { text: chain(&error), may_pass: true }))
+    looked.unwrap_or_else(|error| Err(Doubt::passing(chain(&error))))
 }
 
-async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>) -> Result<Looked, LookError> {
+async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>) -> Result<Looked, Doubt> {
     if claims.unsettled > 0 {
         // A session may outlive its connection, and commit later.
         let busy = busy_sessions(link, &claims.workload, since).await;
         if busy > 0 {
-            let text = format!("sessions that wrote when the run ended still do ({busy}), and may commit");
-            return Err(LookError { text, may_pass: true });
+            return Err(Doubt::passing(format!(
+                "sessions that wrote when the run ended still do ({busy}), and may commit"
+            )));
         }
     }
     // All in one statement, so that it is one moment of which all counts tell.
@@ -143,9 +139,7 @@ async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>)
         [(&first, Type::TEXT), (&last, Type::TEXT), (&tag, Type::BYTEA), (&in_doubt, Type::TEXT_ARRAY)];
     // Counting takes as long as the tables are large.
     let rows = link.query_within(Some(WITHIN), &sql, &parameters).await?;
-    let row = rows
-        .first()
-        .ok_or_else(|| LookError { text: "the database answered without a row".to_owned(), may_pass: true })?;
+    let row = rows.first().ok_or_else(|| Doubt::passing("the database answered without a row"))?;
     let found = |column| number(row, column);
     let text: Option<String> = row.try_get(columns.len()).map_err(LinkError::from)?;
     let now = text.and_then(|text| Evidence::parse(&text));

@@ -65,7 +65,6 @@ pub enum Libc {
 pub enum BinaryError {
     #[error("--agent-binary: {path} cannot be read ({source}): give the file of a load_test built for the VMs")]
     Unreadable { path: String, source: std::io::Error },
-    /// Not a program, or not one for Linux.
     #[error("--agent-binary: {path} is no Linux program ({what}): give the file of a load_test built for the VMs")]
     NotElf { path: String, what: String },
 }
@@ -99,7 +98,10 @@ impl AgentBinary {
     /// # Errors
     /// What does not fit.
     pub fn fits(&self, probe: &Probe) -> Result<(), Mismatch> {
-        let mismatch = |kind| Err(Mismatch::new(kind, probe, self));
+        let mismatch = |kind| {
+            let (host, binary) = (probe.platform(), self.to_string());
+            Err(Mismatch { kind, host, binary, remedy: remedy(kind, probe) })
+        };
         if probe.system.is_empty() {
             return mismatch(MismatchKind::Unknown);
         }
@@ -156,10 +158,6 @@ pub struct Mismatch {
 }
 
 impl Mismatch {
-    fn new(kind: MismatchKind, probe: &Probe, binary: &AgentBinary) -> Self {
-        Self { kind, host: probe.platform(), binary: binary.to_string(), remedy: remedy(kind, probe) }
-    }
-
     pub fn kind(&self) -> MismatchKind {
         self.kind
     }

@@ -2,7 +2,7 @@
 //! its name. Pure.
 
 use super::hosts::Host;
-use crate::agent::protocol::{AgentEvent, Hello, ReadyToRun};
+use crate::agent::protocol::{AgentEvent, ReadyToRun};
 use crate::merge::{self, Part, out_of_bounds};
 use crate::result::RunResult;
 use crate::schedule::Schedule;
@@ -17,15 +17,12 @@ const WINDOW_WITHIN_S: f64 = 0.001;
 /// What is known here of the test, to compare with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
-    /// The VM's part of the schedule.
     pub schedule: Schedule,
     /// Whether T0 has been ordered, and how it was told to this VM, nanoseconds since 1970.
     pub t0_there_ns: Option<u64>,
     /// Time since T0, nanoseconds; 0 before it.
     pub since_t0_ns: u64,
-    /// Whether all VMs have been told to stop.
     pub stopped: bool,
-    /// Whether the rows are to be verified.
     pub verify: bool,
 }
 
@@ -38,7 +35,8 @@ pub(super) fn unbelievable(
     expected: &Expected,
 ) -> Option<String> {
     match event {
-        AgentEvent::Hello(hello) => wrong_hello(hello),
+        // To kill process 0 means one's own group.
+        AgentEvent::Hello(hello) if hello.pid == 0 => Some("it is process number 0".to_owned()),
         AgentEvent::Second(snapshot) => {
             let latest = expected.since_t0_ns / 1_000_000_000 + SECONDS_AHEAD;
             let ahead = format!("it tells of second {}, and second {latest} cannot have been yet", snapshot.index);
@@ -50,11 +48,6 @@ pub(super) fn unbelievable(
         // Every other event is bounded as a whole, also one that is added later.
         _ => out_of_bounds(event),
     }
-}
-
-fn wrong_hello(hello: &Hello) -> Option<String> {
-    // To kill process 0 means one's own group.
-    out_of_bounds(hello).or_else(|| (hello.pid == 0).then(|| "it is process number 0".to_owned()))
 }
 
 fn wrong_result(ready: &ReadyToRun, host: &Host, result: &RunResult, expected: &Expected) -> Option<String> {

@@ -50,7 +50,6 @@ impl Offset {
         }
     }
 
-    /// What the VM's clock shows at an instant of ours.
     pub fn there_ns(&self, here_ns: u64) -> u64 {
         here_ns.saturating_add_signed(self.offset_ns)
     }
@@ -74,9 +73,8 @@ pub fn through_database(known: &[Known]) -> Option<Vec<Offset>> {
     let theirs: Vec<Offset> = known.iter().map(|(_, theirs)| theirs.map(Offset::from)).collect::<Option<_>>()?;
     let ours: Vec<(Offset, Offset)> =
         known.iter().zip(&theirs).filter_map(|((ours, _), theirs)| Some(((*ours)?, *theirs))).collect();
-    let coarsest = |bounds: &mut dyn Iterator<Item = u64>| bounds.max();
-    let coarsest_theirs = coarsest(&mut theirs.iter().map(|theirs| theirs.bound_ns))?;
-    let coarsest_ours = coarsest(&mut ours.iter().map(|(ours, _)| ours.bound_ns))?;
+    let coarsest_theirs = theirs.iter().map(|theirs| theirs.bound_ns).max()?;
+    let coarsest_ours = ours.iter().map(|(ours, _)| ours.bound_ns).max()?;
     let is_better = ours.len() < known.len() || coarsest_theirs < coarsest_ours;
     if known.len() < 2 || !is_better {
         return None;

@@ -15,6 +15,7 @@ use super::plan::FleetPlan;
 use super::vm::{Connection, Vm};
 use super::{Fleet, FleetError, lines, ssh};
 use crate::clock::now_ns;
+use crate::text::words::name_list;
 
 /// A VM on which the agent has been started.
 pub(super) struct Connected {
@@ -50,8 +51,8 @@ impl Fleet {
             });
         }
         loop {
-            tell(self.vms.iter().filter(|vm| vm.hello().is_some()).count());
-            let decided = self.vms.iter().all(|vm| vm.hello().is_some() || !vm.is_present());
+            tell(self.vms.iter().filter(|vm| vm.hello.is_some()).count());
+            let decided = self.vms.iter().all(|vm| vm.hello.is_some() || !vm.is_present());
             if self.connecting.is_empty() && decided {
                 break;
             }
@@ -101,11 +102,10 @@ pub(super) fn same_machine_warnings(vms: &[Vm]) -> Vec<String> {
     }
     let same = names.into_values().filter(|names| names.len() > 1);
     let warnings = same.map(|names| {
-        let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
-        let names = names[..names.len().min(3)].join(", ");
         format!(
-            "{names}{more} are one VM under several names: it runs all of their shares with its one processor and \
-             network. Give each machine once"
+            "{} are one VM under several names: it runs all of their shares with its one processor and network. Give \
+             each machine once",
+            name_list(&names, 3)
         )
     });
     warnings.collect()

@@ -11,7 +11,6 @@ pub(super) const STARTING: &str = "starting";
 
 pub(super) const RUNNING: &str = "running";
 
-/// Why there is no test.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
     #[error(transparent)]

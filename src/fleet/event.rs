@@ -2,7 +2,6 @@
 
 use crate::measure::recorder::Interval;
 
-/// What happens while the load runs.
 #[derive(Debug)]
 pub enum FleetEvent {
     /// A VM's second `index` since T0.

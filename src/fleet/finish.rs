@@ -129,7 +129,7 @@ impl Fleet {
         for vm in &mut self.vms {
             let Some(Connection { session, child, ended, killing, .. }) = vm.connection.take() else { continue };
             let pool = Arc::clone(&self.sessions);
-            let unended = vm.hello().map(|hello| hello.pid).filter(|_| !ended);
+            let unended = vm.hello.as_ref().map(|hello| hello.pid).filter(|_| !ended);
             closing.spawn(async move {
                 // The agent of one that was lost is being killed since; that needs the session for as long as it takes.
                 match (killing, unended) {

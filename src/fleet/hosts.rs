@@ -11,7 +11,7 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::path::Path;
 
-use crate::text::terminal::printable;
+use crate::text::terminal::brief;
 pub use file::read_list;
 
 /// More VMs than this are taken for a slip of the keyboard.
@@ -184,7 +184,6 @@ impl List {
     }
 }
 
-/// Why an item cannot be used.
 enum ItemFault {
     TooMany,
     Wrong(String),
@@ -198,11 +197,7 @@ impl From<String> for ItemFault {
 
 /// An item as part of a sentence: quoted, short, harmless for a terminal.
 fn shown(item: &str) -> String {
-    let mut short: String = item.chars().take(80).collect();
-    if short.len() < item.len() {
-        short.push('…');
-    }
-    format!("\"{}\"", printable(&short))
+    format!("\"{}\"", brief(item, 80))
 }
 
 fn hosts_of(item: &str, room: usize) -> Result<Vec<Host>, ItemFault> {
@@ -220,32 +215,26 @@ fn hosts_of(item: &str, room: usize) -> Result<Vec<Host>, ItemFault> {
     let (addresses, port) = addresses_and_port(place, room)?;
     // Of the name only the range is replaced: brackets of IPv6 and the port stay as they were written.
     let before = user.map_or(String::new(), |user| format!("{user}@"));
-    let behind = port.map_or(String::new(), |port| format!(":{}", port.text));
-    let host = |address: Address| Host {
-        name: format!(
-            "{before}{}{behind}",
-            if address.bracketed { format!("[{}]", address.text) } else { address.text.clone() }
-        ),
+    let behind = port.map_or(String::new(), |(text, _)| format!(":{text}"));
+    let host = |Address { written, address }| Host {
+        name: format!("{before}{written}{behind}"),
         user: user.map(str::to_owned),
-        address: address.text,
-        port: port.as_ref().map(|port| port.number),
+        address,
+        port: port.map(|(_, number)| number),
     };
     Ok(addresses.into_iter().map(host).collect())
 }
 
+/// As it was written, and without brackets.
 struct Address {
-    text: String,
-    bracketed: bool,
+    written: String,
+    address: String,
 }
 
-#[derive(Clone, Copy)]
-struct Port<'a> {
-    text: &'a str,
-    number: u16,
-}
+/// As it was written, and as a number.
+type Port<'a> = (&'a str, u16);
 
 fn addresses_and_port(place: &str, room: usize) -> Result<(Vec<Address>, Option<Port<'_>>), ItemFault> {
-    let one = |text: &str, bracketed| vec![Address { text: text.to_owned(), bracketed }];
     if let Some((within, behind)) = place.strip_prefix('[').and_then(|rest| rest.split_once(']'))
         && within.contains(':')
     {
@@ -258,14 +247,16 @@ fn addresses_and_port(place: &str, room: usize) -> Result<(Vec<Address>, Option<
                 )));
             }
         };
-        return Ok((one(checked_ipv6(within)?, true), port));
+        let address = checked_ipv6(within)?.to_owned();
+        return Ok((vec![Address { written: format!("[{address}]"), address }], port));
     }
     let colons = place.matches(':').count();
     if colons > 1 {
         if place.contains(['[', ']']) {
             return Err(ItemFault::Wrong("ranges and IPv6 do not mix: write an IPv6 address as [fe80::1]:22".into()));
         }
-        return Ok((one(checked_ipv6(place)?, false), None));
+        let address = checked_ipv6(place)?.to_owned();
+        return Ok((vec![Address { written: address.clone(), address }], None));
     }
     let (pattern, port) = match place.split_once(':') {
         Some((pattern, port)) => (pattern, Some(checked_port(port)?)),
@@ -276,7 +267,7 @@ fn addresses_and_port(place: &str, room: usize) -> Result<(Vec<Address>, Option<
     }
     let texts = range::expand(pattern, room)?;
     texts.iter().try_for_each(|text| checked_address(text))?;
-    Ok((texts.into_iter().map(|text| Address { text, bracketed: false }).collect(), port))
+    Ok((texts.into_iter().map(|address| Address { written: address.clone(), address }).collect(), port))
 }
 
 fn checked_user(user: &str) -> Result<&str, String> {
@@ -296,7 +287,7 @@ fn checked_user(user: &str) -> Result<&str, String> {
 fn checked_port(port: &str) -> Result<Port<'_>, String> {
     let number = port.parse().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()));
     match number {
-        Some(number) if number > 0 => Ok(Port { text: port, number }),
+        Some(number) if number > 0 => Ok((port, number)),
         _ => Err(format!("{} is not a port: give a number from 1 to 65535", shown(port))),
     }
 }

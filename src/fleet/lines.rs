@@ -46,7 +46,6 @@ pub enum What {
     Ended(String),
 }
 
-/// Our end of a conversation.
 #[derive(Clone, Debug)]
 pub struct Orders {
     lines: mpsc::UnboundedSender<Vec<u8>>,
@@ -96,7 +95,6 @@ pub fn open(
     Orders { lines }
 }
 
-/// Where a VM's words go.
 struct Listener {
     vm: usize,
     heard: mpsc::Sender<Heard>,

@@ -23,7 +23,6 @@ const STALL: Duration = Duration::from_secs(1);
 /// How long a result may take after an abort.
 const ABORTED_WITHIN: Duration = Duration::from_secs(3);
 
-/// Where all VMs are heard.
 pub(super) struct Hearing {
     pub(super) speak: mpsc::Sender<Heard>,
     heard: mpsc::Receiver<Heard>,
@@ -84,15 +83,9 @@ impl Fleet {
         self.course.closed_ns.get_or_insert(since_t0_ns);
         let order = if at_once { Order::Abort } else { Order::Stop };
         self.vms.iter().filter(|vm| vm.is_present()).for_each(|vm| vm.send(&order));
-        let within = match at_once {
-            true => ABORTED_WITHIN,
-            false => self.result_within(),
-        };
+        let within = if at_once { ABORTED_WITHIN } else { self.result_within() };
         let deadline = Instant::now().checked_add(within);
-        self.course.deadline = match (self.course.deadline, deadline) {
-            (Some(earlier), Some(deadline)) => Some(earlier.min(deadline)),
-            (one, other) => one.or(other),
-        };
+        self.course.deadline = self.course.deadline.into_iter().chain(deadline).min();
     }
 
     /// Nothing more is expected of a VM. Returns whether that is news.
@@ -156,12 +149,11 @@ impl Fleet {
         }
     }
 
-    /// What a VM's words are compared with.
     fn expected(&self, vm: usize) -> Expected {
         let t0_unix_ns = self.course.t0_unix_ns;
         Expected {
             schedule: self.schedule(vm),
-            t0_there_ns: (t0_unix_ns > 0).then(|| self.vms[vm].there_ns(t0_unix_ns)),
+            t0_there_ns: (t0_unix_ns > 0).then(|| self.vms[vm].clocks.there_ns(t0_unix_ns)),
             since_t0_ns: self.since_t0_ns(),
             stopped: self.course.closed_ns.is_some(),
             verify: self.plan.plan.database.verify,

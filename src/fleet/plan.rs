@@ -96,7 +96,6 @@ impl FleetPlan {
         })
     }
 
-    /// The part of machine `index`.
     pub fn share(&self, index: usize) -> Share {
         Share { index: index as u64, of: self.hosts.len() as u64 }
     }

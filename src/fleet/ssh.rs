@@ -54,7 +54,6 @@ pub struct SshOptions {
     pub keyfile: Option<PathBuf>,
     /// Instead of `~/.ssh/config`.
     pub config: Option<PathBuf>,
-    /// Which host keys are accepted.
     pub host_keys: HostKeys,
     /// For TCP and the exchange of keys of one attempt; at least 1 s, in whole seconds.
     pub connect_timeout: Duration,
@@ -82,7 +81,8 @@ struct Pool {
     started: AtomicUsize,
     permits: Arc<Semaphore>,
     concurrency: AtomicUsize,
-    connecting: watch::Sender<usize>,
+    /// Each task that connects holds a receiver of it.
+    connecting: watch::Sender<()>,
     interrupted: watch::Sender<bool>,
 }
 
@@ -102,7 +102,7 @@ impl Sessions {
             started: AtomicUsize::new(0),
             permits: Arc::new(Semaphore::new(concurrency)),
             concurrency: AtomicUsize::new(concurrency),
-            connecting: watch::Sender::new(0),
+            connecting: watch::Sender::new(()),
             interrupted: watch::Sender::new(false),
         };
         Ok(Self { pool: Arc::new(pool), folder })
@@ -114,7 +114,9 @@ impl Sessions {
     /// # Errors
     /// After the last attempt, or at once where another cannot help; after [`Sessions::interrupt`].
     pub async fn open(&self, host: &Host) -> Result<Arc<Session>, SshError> {
-        let route = Arc::new(self.route(host).await?);
+        let permit = self.permit(host).await?;
+        let route = Arc::new(self.pool.ssh.route(host).await?);
+        drop(permit);
         if let Some(socket) = route.agent_socket().filter(|socket| self.pool.ssh.is_stuck(socket)) {
             return Err(SshError::stuck_agent(host, &socket));
         }
@@ -144,12 +146,10 @@ impl Sessions {
         self.pool.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn route(&self, host: &Host) -> Result<Route, SshError> {
-        let permit = self.pool.permits.acquire().await;
-        let Some(_permit) = permit.ok().filter(|_| !*self.pool.interrupted.borrow()) else {
-            return Err(SshError::interrupted(host));
-        };
-        self.pool.ssh.route(host).await
+    /// Waits for its turn, unless everything is being stopped.
+    async fn permit(&self, host: &Host) -> Result<OwnedSemaphorePermit, SshError> {
+        let permit = Arc::clone(&self.pool.permits).acquire_owned().await;
+        permit.ok().filter(|_| !*self.pool.interrupted.borrow()).ok_or_else(|| SshError::interrupted(host))
     }
 
     /// `None` where there is nothing between.
@@ -184,12 +184,9 @@ impl Sessions {
 
     /// Connects in a task of its own, which ends what it started where nobody waits for it any more.
     async fn attempt(&self, host: &Host, route: Arc<Route>) -> Result<Session, SshError> {
+        let permit = self.permit(host).await?;
         let pool = Arc::clone(&self.pool);
-        let permit = Arc::clone(&pool.permits).acquire_owned().await;
-        let Some(permit) = permit.ok().filter(|_| !*pool.interrupted.borrow()) else {
-            return Err(SshError::interrupted(host));
-        };
-        let connecting = Connecting::begin(&pool);
+        let connecting = pool.connecting.subscribe();
         let (sender, receiver) = oneshot::channel();
         let host_there = host.clone();
         tokio::spawn(async move {
@@ -216,8 +213,7 @@ impl Sessions {
     /// Ends everything: attempts, sessions, and removes the folder. Takes some seconds at most.
     pub async fn finish(self) {
         self.interrupt();
-        let mut connecting = self.pool.connecting.subscribe();
-        let _ = timeout(FINISH_WITHIN, connecting.wait_for(|&connecting| connecting == 0)).await;
+        let _ = timeout(FINISH_WITHIN, self.pool.connecting.closed()).await;
         let entries = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
         let folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
         join_all(folders.iter().map(|folder| master::end(folder))).await;
@@ -291,22 +287,6 @@ pub fn words_of(session: &Session) -> Option<String> {
     let begin =
         said.find("client_loop").or_else(|| said.find("Timeout, server")).or_else(|| said.find("Connection to "));
     Some(last_words(&said[begin?..]))
-}
-
-/// Counts the tasks that connect, for as long as they live.
-struct Connecting(Arc<Pool>);
-
-impl Connecting {
-    fn begin(pool: &Arc<Pool>) -> Self {
-        pool.connecting.send_modify(|connecting| *connecting += 1);
-        Self(Arc::clone(pool))
-    }
-}
-
-impl Drop for Connecting {
-    fn drop(&mut self) {
-        self.0.connecting.send_modify(|connecting| *connecting -= 1);
-    }
 }
 
 /// Doubles with each attempt, give or take a half: what failed together shall not come back together.

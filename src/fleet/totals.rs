@@ -6,18 +6,14 @@ use crate::measure::recorder::{Interval, Recorder};
 use crate::measure::timeline::Timeline;
 use crate::merge::{errors_disagree, figures_disagree, out_of_bounds};
 
-/// The sum of a VM's snapshots.
 #[derive(Clone, Debug)]
 pub struct Totals {
-    recorder: Recorder,
-    timeline: Timeline,
-    seconds: u64,
-}
-
-impl Default for Totals {
-    fn default() -> Self {
-        Self::new(0)
-    }
+    /// The whole, as the VM itself would have recorded it.
+    pub recorder: Recorder,
+    /// When requests were completed.
+    pub timeline: Timeline,
+    /// How many seconds since T0 are in it.
+    pub seconds: u64,
 }
 
 impl Totals {
@@ -77,21 +73,6 @@ impl Totals {
         let failed = [measured.failed + measured.unknown, warmup.failed + warmup.unknown, counters.recoveries.retries];
         errors_disagree(&snapshot.errors, failed)
     }
-
-    /// How many seconds since T0 are in it.
-    pub fn seconds(&self) -> u64 {
-        self.seconds
-    }
-
-    /// When requests were completed.
-    pub fn timeline(&self) -> &Timeline {
-        &self.timeline
-    }
-
-    /// The whole, as the VM itself would have recorded it.
-    pub fn recorder(&self) -> &Recorder {
-        &self.recorder
-    }
 }
 
 /// Every answered request of a second is in its histograms once.
@@ -140,12 +121,12 @@ mod tests {
                 prop_assert_eq!(interval.latency.count(), part.interval().latency.count());
                 prop_assert_eq!((interval.ok, interval.errors), (part.interval().ok, part.interval().errors));
             }
-            let sum = totals.recorder();
+            let sum = &totals.recorder;
             prop_assert_eq!(sum.figures.encode(), whole.figures.encode());
             prop_assert_eq!(&sum.warmup_latency, &whole.warmup_latency);
             prop_assert_eq!(sum.counters, whole.counters);
             prop_assert_eq!(sum.errors.counts(), whole.errors.counts());
-            prop_assert_eq!(totals.timeline().total(), whole.counters.completed_in_window);
+            prop_assert_eq!(totals.timeline.total(), whole.counters.completed_in_window);
         }
     }
 }

@@ -15,10 +15,11 @@ use super::event::FleetEvent;
 use super::hosts::Host;
 use super::lines::Orders;
 use super::totals::Totals;
-use crate::agent::protocol::{AGENT_SILENCE, AgentEvent, Hello, Order, Preflight, ReadyToRun};
+use crate::agent::protocol::{AGENT_SILENCE, AgentEvent, Hello, Order, Preflight, ReadyToRun, name_of};
 use crate::clock::{duration_ns, now_ns};
 use crate::merge::Part;
-use crate::result::{ClockVsDatabase, Context, RunResult, assemble_lost};
+use crate::monitor::Findings;
+use crate::result::{Context, RunResult, assemble_lost};
 use crate::schedule::Schedule;
 use crate::text::terminal::{brief, brief_lines};
 use crate::version::BUILD;
@@ -33,14 +34,15 @@ const INCIDENT_CHARS: [usize; 2] = [100, 400];
 /// Characters of a reason that a VM gives: some sentences.
 pub(super) const REASON_CHARS: usize = 2_000;
 
-/// One VM.
 #[derive(Debug)]
 pub struct Vm {
     /// As it was given.
     pub host: Host,
+    /// Who its agent is, once it has said so.
+    pub hello: Option<Hello>,
     state: State,
     pub(super) connection: Option<Connection>,
-    clocks: ClockEstimates,
+    pub(super) clocks: ClockEstimates,
 }
 
 /// How far a VM has come. Each state holds what is still needed from there on.
@@ -50,15 +52,13 @@ enum State {
     #[default]
     Connecting,
     /// Its agent is of the right build.
-    Greeted(Hello),
+    Greeted,
     /// It has reached the database.
-    Looked(Hello, Box<Preflight>),
-    SetUp(Hello),
-    /// Its connections are open.
-    Ready(Hello, Box<ReadyToRun>),
-    /// T0 is set.
-    Running(Hello, Box<Load>),
-    Delivered(Hello, Box<RunResult>, Counted),
+    Looked(Box<Preflight>),
+    SetUp,
+    Ready(Box<ReadyToRun>),
+    Running(Box<Load>),
+    Delivered(Box<RunResult>, Counted),
     /// Nothing more is expected of it.
     Lost {
         loss: Loss,
@@ -81,7 +81,6 @@ enum Counted {
     Told(Option<u64>),
 }
 
-/// Why a VM is lost.
 #[derive(Clone, Debug)]
 pub(super) struct Loss {
     pub(super) reason: String,
@@ -110,7 +109,6 @@ pub(super) struct Connection {
     pub(super) child: Child<Arc<Session>>,
     /// How long connecting took.
     pub(super) took: Duration,
-    /// Whether the program was sent.
     pub(super) deployed: bool,
     /// The same for every name of one VM; empty where it is not known.
     pub(super) identity: String,
@@ -124,7 +122,7 @@ pub(super) struct Connection {
 
 impl Vm {
     pub(super) fn new(host: Host) -> Self {
-        Self { host, state: State::Connecting, connection: None, clocks: ClockEstimates::default() }
+        Self { host, hello: None, state: State::Connecting, connection: None, clocks: ClockEstimates::default() }
     }
 
     /// Takes in what its agent says, as number `index` of the fleet. Returns what of it concerns a running load.
@@ -157,28 +155,31 @@ impl Vm {
                 return Ok(None);
             }
             (_, AgentEvent::Failed { message }) => return Err(message.into()),
-            (State::Connecting, AgentEvent::Hello(hello)) => (State::Greeted(same_build(hello)?), None),
-            (State::Greeted(hello), AgentEvent::Preflight(found)) => (State::Looked(hello.clone(), found), None),
-            (State::Looked(hello, _), AgentEvent::SetUp) => (State::SetUp(hello.clone()), None),
-            (State::SetUp(hello), AgentEvent::Ready(ready)) => (State::Ready(hello.clone(), ready), None),
-            (State::Ready(hello, ready), AgentEvent::Started { .. }) if expected.t0_there_ns.is_some() => {
+            (State::Connecting, AgentEvent::Hello(hello)) => {
+                self.hello = Some(same_build(hello)?);
+                (State::Greeted, None)
+            }
+            (State::Greeted, AgentEvent::Preflight(found)) => (State::Looked(found), None),
+            (State::Looked(_), AgentEvent::SetUp) => (State::SetUp, None),
+            (State::SetUp, AgentEvent::Ready(ready)) => (State::Ready(ready), None),
+            (State::Ready(ready), AgentEvent::Started { .. }) if expected.t0_there_ns.is_some() => {
                 let load = Load { ready: (**ready).clone(), totals: Totals::new(ready.phases.len()) };
-                (State::Running(hello.clone(), Box::new(load)), None)
+                (State::Running(Box::new(load)), None)
             }
             (State::Running(..), AgentEvent::Incident { class, message }) => {
                 let [class, message] = [brief(&class, INCIDENT_CHARS[0]), brief(&message, INCIDENT_CHARS[1])];
                 return Ok(Some(FleetEvent::Incident { vm: index, class, message }));
             }
-            (State::Running(_, load), AgentEvent::Second(snapshot)) => {
+            (State::Running(load), AgentEvent::Second(snapshot)) => {
                 let second = snapshot.index;
                 let interval = load.totals.add(&snapshot).map_err(|error| {
                     Loss::disbelieved(format!("what its load_test says of second {second} cannot be so: {error}"))
                 })?;
                 return Ok(Some(FleetEvent::Second { vm: index, index: second, interval: Box::new(interval) }));
             }
-            (State::Running(hello, _), AgentEvent::Result(result)) => {
+            (State::Running(_), AgentEvent::Result(result)) => {
                 let was_stopped_there = result.run.interrupted && !expected.stopped;
-                let delivered = State::Delivered(hello.clone(), result, Counted::NotAsked);
+                let delivered = State::Delivered(result, Counted::NotAsked);
                 // Nobody here has asked for the end: somebody has stopped it there. What it measured counts, and it is
                 // missing from then on.
                 match was_stopped_there {
@@ -194,7 +195,10 @@ impl Vm {
                 return Ok(None);
             }
             (_, event) => {
-                return Err(Loss::disbelieved(format!("its load_test said \"{}\" out of turn", event.name())));
+                return Err(Loss::disbelieved(format!(
+                    "its load_test said \"{}\" out of turn",
+                    name_of(&event, "event")
+                )));
             }
         };
         self.state = next;
@@ -234,21 +238,10 @@ impl Vm {
         }
     }
 
-    /// Who its agent is.
-    pub fn hello(&self) -> Option<&Hello> {
-        match self.reached() {
-            State::Connecting | State::Lost { .. } => None,
-            State::Greeted(hello) | State::Looked(hello, _) | State::SetUp(hello) | State::Ready(hello, _) => {
-                Some(hello)
-            }
-            State::Running(hello, _) | State::Delivered(hello, ..) => Some(hello),
-        }
-    }
-
     /// What its agent found, until the tables are set up.
     pub fn preflight(&self) -> Option<&Preflight> {
         match self.reached() {
-            State::Looked(_, preflight) => Some(preflight),
+            State::Looked(preflight) => Some(preflight),
             _ => None,
         }
     }
@@ -256,8 +249,8 @@ impl Vm {
     /// What its agent is about to run, or runs.
     pub fn ready(&self) -> Option<&ReadyToRun> {
         match self.reached() {
-            State::Ready(_, ready) => Some(ready),
-            State::Running(_, load) => Some(&load.ready),
+            State::Ready(ready) => Some(ready),
+            State::Running(load) => Some(&load.ready),
             _ => None,
         }
     }
@@ -274,7 +267,7 @@ impl Vm {
 
     pub(super) fn result(&self) -> Option<&RunResult> {
         match self.reached() {
-            State::Delivered(_, result, _) => Some(result),
+            State::Delivered(result, _) => Some(result),
             _ => None,
         }
     }
@@ -282,7 +275,7 @@ impl Vm {
     // Whether it has come so far, or further: an agent may answer before it is asked.
 
     pub(super) fn has_looked(&self) -> bool {
-        !matches!(self.reached(), State::Connecting | State::Greeted(_))
+        !matches!(self.reached(), State::Connecting | State::Greeted)
     }
 
     pub(super) fn is_set_up(&self) -> bool {
@@ -290,7 +283,7 @@ impl Vm {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.is_set_up() && !matches!(self.reached(), State::SetUp(_))
+        self.is_set_up() && !matches!(self.reached(), State::SetUp)
     }
 
     pub(super) fn is_started(&self) -> bool {
@@ -329,8 +322,10 @@ impl Vm {
             return None;
         }
         let result = match self.reached() {
-            State::Delivered(_, result, _) => (**result).clone(),
-            State::Running(hello, load) => load.result(&hello.hostname, schedule, self.there_ns(t0_unix_ns)),
+            State::Delivered(result, _) => (**result).clone(),
+            State::Running(load) => {
+                load.result(&self.hello.as_ref()?.hostname, schedule, self.clocks.there_ns(t0_unix_ns))
+            }
             _ => return None,
         };
         Some(Part {
@@ -362,28 +357,10 @@ impl Vm {
         self.ping();
     }
 
-    pub(super) fn is_sampled(&self) -> bool {
-        self.clocks.samples_wanted == 0
-    }
-
-    pub(super) fn end_clock_samples(&mut self) {
-        self.clocks.end_samples();
-    }
-
-    /// Fixes the offset by which its T0 is told: `through` the database's clock, or against ours.
-    pub(super) fn fix_clock(&mut self, through: Option<(Offset, ClockVsDatabase)>) {
-        self.clocks.fix(through);
-    }
-
-    /// An instant of our clock as its own shows it, once that is fixed.
-    pub(super) fn there_ns(&self, here_ns: u64) -> u64 {
-        self.clocks.there_ns(here_ns)
-    }
-
     /// For how long it has said nothing, where that is too long.
     pub(super) fn silence(&self) -> Option<Duration> {
         let connection = self.connection.as_ref().filter(|connection| !connection.ended)?;
-        let limit = if self.hello().is_some() { AGENT_SILENCE } else { FIRST_WORD };
+        let limit = if self.hello.is_some() { AGENT_SILENCE } else { FIRST_WORD };
         let silent_ns = now_ns().saturating_sub(connection.heard_ns);
         (silent_ns > duration_ns(limit)).then(|| Duration::from_nanos(silent_ns))
     }
@@ -391,7 +368,7 @@ impl Vm {
     /// Ends its agent: by the end of its input, and by a signal where the VM can still be reached. One that is frozen would
     /// otherwise hold its locks in the database.
     fn end_agent(&mut self) {
-        let Some(pid) = self.hello().map(|hello| hello.pid) else { return };
+        let Some(pid) = self.hello.as_ref().map(|hello| hello.pid) else { return };
         let Some(connection) = self.connection.as_mut().filter(|connection| !connection.ended) else { return };
         connection.orders.close();
         let session = Arc::clone(&connection.session);
@@ -410,14 +387,13 @@ impl Load {
             server: ready.server.clone(),
             clock_vs_database: ready.clock_vs_database,
             schedule,
-            container: None,
-            server_stats: None,
+            findings: Findings::default(),
             verification: None,
             aborted: None,
             warnings: ready.warnings.clone(),
         };
-        let known_ns = totals.seconds().saturating_mul(1_000_000_000);
-        assemble_lost(totals.recorder(), totals.timeline(), t0_there_ns, known_ns, context)
+        let known_ns = totals.seconds.saturating_mul(1_000_000_000);
+        assemble_lost(&totals.recorder, &totals.timeline, t0_there_ns, known_ns, context)
     }
 }
 

@@ -231,7 +231,9 @@ impl Bins<EncodedHistogram> {
     /// # Errors
     /// A histogram is none of this program's.
     pub fn decode(&self) -> Result<Bins, HistogramError> {
-        let bin = |(index, bin): &(u64, Bin<EncodedHistogram>)| Ok((*index, bin.map(EncodedHistogram::decode_coarse)?));
+        let bin = |(index, bin): &(u64, Bin<EncodedHistogram>)| {
+            Ok((*index, bin.map(|latency| latency.decode_digits(COARSE_DIGITS))?))
+        };
         Ok(Bins { bin_seconds: self.bin_seconds, bins: self.bins.iter().map(bin).collect::<Result<_, _>>()? })
     }
 

@@ -11,7 +11,7 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer}
 use serde::{Deserialize, Serialize};
 
 use super::counters::MAX_COUNT;
-use super::durations::{COARSE_DIGITS, Durations, MAX_VALUE_US, SIGNIFICANT_DIGITS};
+use super::durations::{Durations, MAX_VALUE_US, SIGNIFICANT_DIGITS};
 
 /// Cookie of the V2 format with DEFLATE, and of what is inside it.
 const V2_DEFLATE: u32 = 0x1c84_9314;
@@ -52,23 +52,16 @@ impl EncodedHistogram {
         Self { base64: encode(&durations.histogram), past_range: durations.past_range }
     }
 
-    /// What was recorded, of a histogram with three significant digits.
-    ///
-    /// # Errors
-    /// It is no such histogram of this program, or holds more than [`MAX_COUNT`] values.
+    /// What was recorded, of a histogram with [`SIGNIFICANT_DIGITS`].
     pub fn decode(&self) -> Result<Durations, HistogramError> {
         self.decode_digits(SIGNIFICANT_DIGITS)
     }
 
-    /// The same of one with two.
+    /// What was recorded, of one with `digits` significant digits.
     ///
     /// # Errors
-    /// As of [`Self::decode`].
-    pub fn decode_coarse(&self) -> Result<Durations, HistogramError> {
-        self.decode_digits(COARSE_DIGITS)
-    }
-
-    fn decode_digits(&self, digits: u8) -> Result<Durations, HistogramError> {
+    /// It is no such histogram of this program, or holds more than [`MAX_COUNT`] values.
+    pub fn decode_digits(&self, digits: u8) -> Result<Durations, HistogramError> {
         let mut durations = Durations { past_range: self.past_range, ..Durations::with_digits(digits) };
         if !self.base64.is_empty() {
             durations.histogram = decode(&self.base64, digits)?;
@@ -123,6 +116,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::durations::COARSE_DIGITS;
     use proptest::prelude::*;
 
     fn recorded(ns: impl IntoIterator<Item = u64>) -> Durations {
@@ -143,7 +137,7 @@ mod tests {
         assert_eq!(decode(&encode(&other), 3), Err(HistogramError::UnlikeOurs));
         let ours = EncodedHistogram::new(&Durations::default());
         assert!(ours.decode().is_ok());
-        assert_eq!(ours.decode_coarse(), Err(HistogramError::UnlikeOurs));
+        assert_eq!(ours.decode_digits(COARSE_DIGITS), Err(HistogramError::UnlikeOurs));
         assert_eq!(decode("HIST", 3), Err(HistogramError::NotAHistogram));
         assert_eq!(decode("§", 3), Err(HistogramError::NotBase64));
         assert_eq!(decode(&"A".repeat(MAX_BASE64 + 1), 3), Err(HistogramError::NotBase64));
@@ -166,7 +160,7 @@ mod tests {
             let mut fine = recorded(values);
             fine.add(&durations);
             prop_assert_eq!(&EncodedHistogram::new(&fine).decode().unwrap(), &fine);
-            prop_assert_eq!(EncodedHistogram::new(&fine.coarse()).decode_coarse().unwrap(), fine.coarse());
+            prop_assert_eq!(EncodedHistogram::new(&fine.coarse()).decode_digits(COARSE_DIGITS).unwrap(), fine.coarse());
         }
 
         #[test]

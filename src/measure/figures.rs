@@ -79,7 +79,7 @@ impl Histograms {
         let [latency, service_time, lateness, wait_for_connection] =
             self.named().map(|(name, encoded)| encoded.decode().map_err(|error| (name.to_owned(), error)));
         let coarse = |(at, encoded): (usize, &EncodedHistogram)| {
-            encoded.decode_coarse().map_err(|error| (format!("phases[{at}]"), error))
+            encoded.decode_digits(COARSE_DIGITS).map_err(|error| (format!("phases[{at}]"), error))
         };
         Ok(Figures {
             latency: latency?,

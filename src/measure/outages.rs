@@ -176,23 +176,15 @@ impl Pulse {
     }
 }
 
-/// Times in which something was due, with less than a second between two.
-#[derive(Clone, Copy, Debug)]
-struct Chain {
-    start_ns: u64,
-    end_ns: u64,
-}
-
-impl Chain {
-    fn is_long(&self) -> bool {
-        self.end_ns.saturating_sub(self.start_ns) >= LEAST_NS
-    }
+fn is_long(span: Span) -> bool {
+    span.end_ns.saturating_sub(span.start_ns) >= LEAST_NS
 }
 
 /// A time without an acknowledgement that may be an outage.
 #[derive(Clone, Copy, Debug)]
 struct Gap {
-    chain: Chain,
+    /// When something was due, with less than a second between two.
+    chain: Span,
     error_ns: Option<u64>,
     recovered_ns: Option<u64>,
     end_ns: u64,
@@ -208,7 +200,7 @@ pub struct Outages {
     /// The first error since then.
     error_ns: Option<u64>,
     /// What was due since then: the first chain of a second or more, or the last one.
-    chain: Option<Chain>,
+    chain: Option<Span>,
     acknowledged: u64,
 }
 
@@ -247,18 +239,18 @@ impl Outages {
 
     /// Something was due, and not acknowledged, from `from_ns` to `to_ns`.
     fn due(&mut self, from_ns: u64, to_ns: u64) {
-        let found = Chain { start_ns: from_ns.max(self.last_ok_ns), end_ns: to_ns };
+        let found = Span { start_ns: from_ns.max(self.last_ok_ns), end_ns: to_ns };
         self.chain = Some(match self.chain {
             None => found,
             Some(known) if found.start_ns.saturating_sub(known.end_ns) >= LEAST_NS => {
-                if known.is_long() {
+                if is_long(known) {
                     known
                 } else {
                     found
                 }
             }
             Some(known) => {
-                Chain { start_ns: known.start_ns.min(found.start_ns), end_ns: known.end_ns.max(found.end_ns) }
+                Span { start_ns: known.start_ns.min(found.start_ns), end_ns: known.end_ns.max(found.end_ns) }
             }
         });
     }
@@ -268,7 +260,7 @@ impl Outages {
         if self.always_due {
             self.due(self.last_ok_ns, end_ns);
         }
-        let Some(chain) = self.chain.filter(|chain| chain.is_long() && chain.start_ns < end_ns) else { return };
+        let Some(chain) = self.chain.filter(|chain| is_long(*chain) && chain.start_ns < end_ns) else { return };
         let gap = Gap { chain, error_ns: self.error_ns, recovered_ns, end_ns };
         if self.gaps.len() >= MAX_GAPS {
             // Requests that always take long make many, and all of them are short.

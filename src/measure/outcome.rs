@@ -224,30 +224,9 @@ pub struct ErrorTable {
 struct Class {
     count: u64,
     example: String,
-    times: Option<Times>,
-}
-
-/// When the first and the last of some errors came, microseconds after T0: as seconds they have so few digits that every
-/// reader of JSON finds the same number.
-#[derive(Clone, Copy, Debug)]
-struct Times {
-    first_us: u64,
-    last_us: u64,
-}
-
-impl Times {
-    fn of(count: &ErrorCount) -> Option<Self> {
-        let us = |seconds: f64| (seconds * 1e6).round() as u64;
-        Some(Self { first_us: us(count.first_s?), last_us: us(count.last_s?) })
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self { first_us: self.first_us.min(other.first_us), last_us: self.last_us.max(other.last_us) }
-    }
-
-    fn seconds(self) -> (f64, f64) {
-        (self.first_us as f64 / 1e6, self.last_us as f64 / 1e6)
-    }
+    /// When the first and the last of them came, microseconds after T0: as seconds they have so few digits that every
+    /// reader of JSON finds the same number.
+    times_us: Option<(u64, u64)>,
 }
 
 impl ErrorTable {
@@ -257,17 +236,18 @@ impl ErrorTable {
     /// Counts one error that came `at_ns` after T0. True where it is the first of its class.
     pub fn add(&mut self, origin: ErrorOrigin, failure: &Failure, at_ns: u64) -> bool {
         let example = failure.message.chars().take(Self::MAX_EXAMPLE_CHARS).collect();
-        let times = Some(Times { first_us: at_ns / 1_000, last_us: at_ns / 1_000 });
-        let counted = Class { count: 1, example, times };
+        let counted = Class { count: 1, example, times_us: Some((at_ns / 1_000, at_ns / 1_000)) };
         self.count((origin, failure.class.clone(), failure.sqlstate.clone()), counted)
     }
 
     /// Adds counts that were taken elsewhere.
     pub fn merge(&mut self, counts: &[ErrorCount]) {
+        let us = |seconds: f64| (seconds * 1e6).round() as u64;
         for count in counts {
             let key = (count.origin, count.class.clone(), count.sqlstate.clone());
             let example = count.example.chars().take(Self::MAX_EXAMPLE_CHARS).collect();
-            self.count(key, Class { count: count.count, example, times: Times::of(count) });
+            let times_us = count.first_s.map(us).zip(count.last_s.map(us));
+            self.count(key, Class { count: count.count, example, times_us });
         }
     }
 
@@ -275,11 +255,12 @@ impl ErrorTable {
         let full = self.classes.len() >= Self::MAX_CLASSES && !self.classes.contains_key(&key);
         let key = if full { (key.0, "other".to_owned(), None) } else { key };
         let is_new = !self.classes.contains_key(&key);
-        let Class { count, example, times } = further;
-        let class = self.classes.entry(key).or_insert(Class { count: 0, example, times: None });
+        let Class { count, example, times_us } = further;
+        let class = self.classes.entry(key).or_insert(Class { count: 0, example, times_us: None });
         // Counts of other VMs may be anything.
         class.count = class.count.saturating_add(count);
-        class.times = class.times.into_iter().chain(times).reduce(Times::and);
+        let times_us = class.times_us.into_iter().chain(times_us);
+        class.times_us = times_us.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
         is_new
     }
 
@@ -309,8 +290,8 @@ impl ErrorTable {
                 sqlstate: sqlstate.clone(),
                 count: counted.count,
                 example: counted.example.clone(),
-                first_s: counted.times.map(|times| times.seconds().0),
-                last_s: counted.times.map(|times| times.seconds().1),
+                first_s: counted.times_us.map(|(first_us, _)| first_us as f64 / 1e6),
+                last_s: counted.times_us.map(|(_, last_us)| last_us as f64 / 1e6),
             })
             .collect();
         counts.sort_by_key(|count| std::cmp::Reverse(count.count));

@@ -174,21 +174,14 @@ impl Recorder {
             }
         }
         let counts = self.counts(window);
-        match outcome {
-            Outcome::Ok => counts.ok += 1,
-            Outcome::Failed(_) => counts.failed += 1,
-            Outcome::Unknown(_) => counts.unknown += 1,
-        }
-        match outcome {
-            Outcome::Ok => false,
-            Outcome::Failed(failure) | Outcome::Unknown(failure) => {
-                let origin = match window {
-                    Window::Measured => ErrorOrigin::Request,
-                    Window::Warmup => ErrorOrigin::Warmup,
-                };
-                self.errors.add(origin, failure, done.saturating_sub(self.t0_ns))
-            }
-        }
+        let (count, failure) = match outcome {
+            Outcome::Ok => (&mut counts.ok, None),
+            Outcome::Failed(failure) => (&mut counts.failed, Some(failure)),
+            Outcome::Unknown(failure) => (&mut counts.unknown, Some(failure)),
+        };
+        *count += 1;
+        let origin = if window == Window::Measured { ErrorOrigin::Request } else { ErrorOrigin::Warmup };
+        failure.is_some_and(|failure| self.errors.add(origin, failure, done.saturating_sub(self.t0_ns)))
     }
 
     /// The round trips of an answered request in the measured window, nanoseconds each, as far as it came.

@@ -19,6 +19,10 @@ impl Default for Timeline {
     }
 }
 
+fn sum(counts: &[u64]) -> u64 {
+    counts.iter().copied().fold(0, u64::saturating_add)
+}
+
 impl Timeline {
     /// More bins than this are halved in number.
     pub const MAX_BINS: usize = 600;
@@ -28,11 +32,7 @@ impl Timeline {
     /// Adds what was completed in second `index` since T0.
     pub fn add(&mut self, index: u64, completed: u64) {
         while index / self.bin_seconds >= Self::MAX_BINS as u64 {
-            self.completed = self
-                .completed
-                .chunks(2)
-                .map(|pair| pair.iter().fold(0u64, |sum, count| sum.saturating_add(*count)))
-                .collect();
+            self.completed = self.completed.chunks(2).map(sum).collect();
             self.bin_seconds *= 2;
         }
         let bin = (index / self.bin_seconds) as usize;
@@ -44,7 +44,7 @@ impl Timeline {
 
     /// All that were completed.
     pub fn total(&self) -> u64 {
-        self.completed.iter().fold(0, |sum, count| sum.saturating_add(*count))
+        sum(&self.completed)
     }
 
     /// Whether [`Self::add`] could have made it: bins grow only where there are too many, and half of them are left.

@@ -193,10 +193,8 @@ fn times_disagree(part: &Part) -> Option<String> {
 
 /// What a VM found or measured and what cannot be so. Whether it is so nobody can tell: see `CLAIMS` in its tests.
 fn claims_disagree(result: &RunResult) -> Option<String> {
-    if let Some(wrong) = result.verification.as_ref().and_then(|found| verification_disagrees(found, result)) {
-        return Some(wrong);
-    }
-    if let Some(wrong) = stalls_disagree(&result.generator.stood_still, result) {
+    let verification = result.verification.as_ref().and_then(|found| verification_disagrees(found, result));
+    if let Some(wrong) = verification.or_else(|| stalls_disagree(&result.generator.stood_still, result)) {
         return Some(wrong);
     }
     let in_order = |error: &ErrorCount| match (error.first_s, error.last_s) {
@@ -215,7 +213,7 @@ fn claims_disagree(result: &RunResult) -> Option<String> {
     if generator.occupied_pct.is_some_and(|occupied_pct| occupied_pct < least_pct * (1.0 - FIGURES_WITHIN)) {
         return Some("its occupied_pct is below what a thread computed or waited".to_owned());
     }
-    let container = result.container.as_ref()?;
+    let container = result.findings.container.as_ref()?;
     let figures =
         [(container.cpu_percent_avg, container.cpu_percent_max), (container.memory_mib_avg, container.memory_mib_max)];
     let is_right = |(avg, max): &(Option<f64>, Option<f64>)| match (avg, max) {
@@ -303,6 +301,7 @@ fn total_ms(summary: &Summary) -> f64 {
 /// The first figure of a document that is not what follows from the rest of it.
 fn difference(told: &RunResult, right: &RunResult) -> Option<String> {
     let [told, right] = [told, right].map(|result| serde_json::to_value(result).unwrap_or_default());
+    let shown = |value: &Value| short(&value.to_string());
     differs(&told, &right, "").map(|(path, told, right)| {
         format!("its {path} is {}, and its histograms and counts say {}", shown(told), shown(right))
     })
@@ -316,10 +315,6 @@ fn stalls_disagree(told: &Stalls, result: &RunResult) -> Option<String> {
     }
     (told.stalled_requests > result.accounting.scheduled || (told.stall_count == 0 && told.stalled_requests > 0))
         .then(|| format!("{} requests were held up by its generator", told.stalled_requests))
-}
-
-fn shown(value: &Value) -> String {
-    short(&value.to_string())
 }
 
 fn differs<'a>(told: &'a Value, right: &'a Value, path: &str) -> Option<(String, &'a Value, &'a Value)> {

@@ -10,6 +10,7 @@ use super::stalls::stood_still;
 use super::sums::Sums;
 use super::unreported::Unreported;
 use super::{MergeError, Part, short};
+use crate::monitor::Findings;
 use crate::result::{
     Config, FORMAT, FailedVm, Fleet, Generator, Limit, RunInfo, RunResult, ServerInfo, Status, Summary, Throughput,
     Timeline, VERSION, Verification, VmResult,
@@ -36,9 +37,11 @@ pub(super) fn combine(
 ) -> Result<RunResult, MergeError> {
     let first = &parts.first().ok_or(MergeError::Nothing)?.result;
     let names: Vec<&str> = parts.iter().map(|part| part.hostname.as_str()).collect();
-    let mut containers = parts.iter().filter_map(|part| part.result.container.as_ref());
+    let mut containers = parts.iter().filter_map(|part| part.result.findings.container.as_ref());
     let container = containers.next().filter(|_| containers.next().is_none()).cloned();
     let (server, server_differs) = server(&parts);
+    // One VM asks for all.
+    let server_stats = parts.iter().find_map(|part| part.result.findings.server_stats.clone());
     let timelines: Vec<_> = parts.iter().map(|part| (&part.result.timeline, later_seconds(part, time))).collect();
     let mut result = RunResult {
         format: FORMAT.to_owned(),
@@ -62,13 +65,12 @@ pub(super) fn combine(
         outages: outages(&parts, |part| later_s(part, time)),
         verification: verification(&parts),
         generator: Generator::default(),
-        container,
+        findings: Findings { container, server_stats },
         timeline: Timeline::sum(&timelines).map_err(|source| MergeError::Histogram {
             host: first.hostname.clone(),
             histogram: "timeline".to_owned(),
             source,
         })?,
-        server_stats: parts.iter().find_map(|part| part.result.server_stats.clone()),
         histograms: sums.figures.encode(),
         limit: Limit::default(),
         warnings: warnings(&parts, time, server_differs),
@@ -84,21 +86,22 @@ pub(super) fn combine(
     let (actual_rps, offered_rps) = rates(&parts, time, unreported);
     result.throughput = Throughput::new(&sums.accounting, actual_rps, offered_rps, result.throughput.timeline);
     result.generator = generator(&parts, time);
-    Ok(RunResult { fleet: Some(fleet(parts, missing, unreported)), ..result })
+    result.fleet = Some(fleet(parts, missing, unreported));
+    Ok(result)
 }
 
 fn run(parts: &[Part], time: &CommonTime, sums: &Sums) -> RunInfo {
     let started_unix_ns = u64::try_from(time.t0_ns).unwrap_or_default();
     let delays = parts.iter().filter_map(|part| part.result.run.start_delay_ms);
-    let share = match parts {
-        [part] => part.result.run.share,
-        _ => Share::WHOLE,
+    let (share, clock_vs_database) = match parts {
+        [only] => (only.result.run.share, only.result.run.clock_vs_database),
+        _ => (Share::WHOLE, None),
     };
     RunInfo {
         started_at: String::new(),
         started_unix_ns,
         share,
-        clock_vs_database: <&[Part; 1]>::try_from(parts).ok().and_then(|[only]| only.result.run.clock_vs_database),
+        clock_vs_database,
         start_delay_ms: delays.reduce(f64::max),
         interrupted: parts.iter().any(|part| part.result.run.interrupted),
         aborted: parts.iter().find_map(|part| part.result.run.aborted.clone()),
@@ -168,8 +171,12 @@ fn verification(parts: &[Part]) -> Option<Verification> {
     let found: Vec<(&str, Verification)> = parts
         .iter()
         .map(|part| {
-            let found = part.result.verification.clone();
-            (part.hostname.as_str(), found.unwrap_or_else(|| uncounted(&part.result)))
+            let lost = || {
+                let (acknowledged, unsettled) = part.result.acknowledged_and_unsettled();
+                let error = "it was lost before its rows were counted".to_owned();
+                Verification::failed(acknowledged, unsettled, error)
+            };
+            (part.hostname.as_str(), part.result.verification.clone().unwrap_or_else(lost))
         })
         .collect();
     let mut sum = Verification::default();
@@ -188,12 +195,6 @@ fn verification(parts: &[Part]) -> Option<Verification> {
         sum.total = only.result.verification.as_ref().and_then(|found| found.total);
     }
     Some(sum)
-}
-
-/// Of a VM that was lost before it could count its rows.
-fn uncounted(result: &RunResult) -> Verification {
-    let (acknowledged, unsettled) = result.acknowledged_and_unsettled();
-    Verification::failed(acknowledged, unsettled, "it was lost before its rows were counted".to_owned())
 }
 
 /// How long after the test's T0 a part's own T0 was, seconds.

@@ -35,22 +35,17 @@ pub enum ReadError {
     Folder { file: String },
     #[error("{file} is empty, so that VM's load_test wrote no result; see what it said on stderr")]
     Empty { file: String },
-    /// Compressed, or in another encoding.
     #[error("{file} is {form}; {remedy} it first: this program reads JSON in UTF-8, plain or compressed with gzip")]
     Encoded { file: String, form: &'static str, remedy: &'static str },
-    /// A report for people, or anything else.
     #[error("{file} holds {what} and not a result as JSON; was it written with --json-output?")]
     NotJson { file: String, what: &'static str },
-    /// A document that breaks off.
     #[error(
         "{file} breaks off within its {}; it was not written or copied to the end, so take it anew",
         ordinal(*number)
     )]
     Truncated { file: String, number: usize },
-    /// A document that is not what it should be.
     #[error("{file}: its {} is not a result of load_test ({problem}); was it written with --json-output?", ordinal(*number))]
     NotAResult { file: String, number: usize, problem: String },
-    /// A document beyond all measure.
     #[error(
         "{file}: its {} is longer than {} MB, and a VM's own result has some 64 KB; a merged result cannot be merged \
          again",
@@ -92,9 +87,6 @@ pub fn read(paths: &[PathBuf], stdin: &mut dyn Read) -> Result<Vec<Part>, ReadEr
 
 /// Refuses files that the result would overwrite: the one of `--output`, and the one that standard output was sent to,
 /// which the shell may have emptied already. Files are the same where device and inode are.
-///
-/// # Errors
-/// The first such file.
 pub fn check_output(paths: &[PathBuf], output: Option<&Path>) -> Result<(), ReadError> {
     let regular = |stat: rustix::io::Result<Stat>| {
         stat.ok().filter(|stat| FileType::from_raw_mode(stat.st_mode).is_file()).map(|stat| (stat.st_dev, stat.st_ino))

@@ -67,9 +67,6 @@ fn window(part: &Part, test_ns: &Range<u64>) -> Span {
 
 /// The time that all windows have in common. A VM that was stopped before its window opened has none, and is left
 /// out.
-///
-/// # Errors
-/// There is no such time.
 pub(super) fn common_time(parts: &[Part], test_ns: Range<u64>) -> Result<CommonTime, MergeError> {
     let window = |part: &Part| window(part, &test_ns);
     let t0 = parts.iter().map(t0_ns).min().ok_or(MergeError::Nothing)?;

@@ -9,14 +9,11 @@ use crate::measure::stalls::{MAX_LISTED, Stall, Stalls};
 /// `t0_s` tells how long after the test's T0 each part's own T0 was, seconds.
 pub(super) fn stood_still(parts: &[Part], t0_s: impl Fn(&Part) -> f64) -> Stalls {
     let of = |part: &Part| {
-        let named = part.result.generator.stood_still.stalls.iter().take(MAX_LISTED);
-        let started_s = |stall: &Stall| (stall.started_s + t0_s(part)).max(0.0);
-        let name = |stall: &Stall| Stall {
-            hostname: Some(part.hostname.clone()),
-            started_s: started_s(stall),
-            ..stall.clone()
+        let named = |stall: &Stall| {
+            let started_s = (stall.started_s + t0_s(part)).max(0.0);
+            Stall { hostname: Some(part.hostname.clone()), started_s, ..stall.clone() }
         };
-        named.map(name).collect::<Vec<_>>()
+        part.result.generator.stood_still.stalls.iter().take(MAX_LISTED).map(named).collect::<Vec<_>>()
     };
     let each = || parts.iter().map(|part| &part.result.generator.stood_still);
     let mut stalls: Vec<Stall> = parts.iter().flat_map(of).collect();

@@ -34,9 +34,4 @@ impl Sums {
         self.errors.merge(&result.errors);
         self.figures.add(figures);
     }
-
-    /// Slots that were planned and of which no document tells.
-    pub fn add_unreported(&mut self, slots: u64) {
-        self.accounting.add(&Accounting { scheduled: slots, unreported: slots, ..Accounting::default() });
-    }
 }

@@ -21,20 +21,16 @@ impl Unreported {
     /// `parts` are checked, sorted by share, and of one test. `window_ns` is the measured window of the whole test, as
     /// [`test_window`] gives it. A closed loop has no slots that could go unreported.
     pub fn of(parts: &[Part], window_ns: &Range<u64>) -> Self {
-        let none = || Self { by_part: vec![0; parts.len()], absent: 0 };
-        let Some(first) = parts.first() else { return none() };
-        let shares = first.result.run.share.of;
-        let absent = shares.saturating_sub(parts.len() as u64);
-        if absent == 0 && parts.iter().all(|part| part.lost.is_none()) {
-            return none();
-        }
-        let Some(whole) = schedule(&first.result.config) else { return none() };
+        let first = parts.first().map(|part| &part.result);
+        let Some((first, whole)) = first.and_then(|first| Some((first, schedule(&first.config)?))) else {
+            return Self { by_part: vec![0; parts.len()], absent: 0 };
+        };
         let planned = |share| planned(&Schedule { share, ..whole }, window_ns);
         let by_part = parts.iter().map(|part| match part.lost {
             Some(_) => planned(part.result.run.share).saturating_sub(part.result.accounting.scheduled),
             None => 0,
         });
-        Self { by_part: by_part.collect(), absent: absent_slots(parts, shares, planned) }
+        Self { by_part: by_part.collect(), absent: absent_slots(parts, first.run.share.of, planned) }
     }
 
     pub fn total(&self) -> u64 {

@@ -10,7 +10,6 @@ mod engine;
 mod follower;
 mod usage;
 
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinHandle;
@@ -21,6 +20,8 @@ use follower::Follower;
 use usage::Reading;
 pub use usage::{ContainerSample, ContainerUsage};
 
+use crate::text::words::name_list;
+
 /// Where docker's own CLI looks when `DOCKER_HOST` is not set.
 const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 
@@ -30,55 +31,28 @@ const NAMES_SHOWN: usize = 10;
 /// Why a container cannot be watched. Each message is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
-    /// The address has a form that this program cannot speak to.
     #[error(
         "the Docker engine's address {address:?} is neither unix:///PATH nor tcp://HOST:PORT: \
          set DOCKER_HOST to one of these, or unset it for the default socket"
     )]
-    Address {
-        /// The address as it was given.
-        address: String,
-    },
+    Address { address: String },
     /// Nobody answers there, or not as an engine would.
     #[error(
         "the Docker engine at {address} cannot be asked ({reason}): start it, give this user access to its socket, \
          or set DOCKER_HOST to where it listens"
     )]
-    Engine {
-        /// Where an engine was looked for.
-        address: String,
-        /// The innermost cause.
-        reason: String,
-    },
-    /// The engine has no container of this name or id.
+    Engine { address: String, reason: String },
+    /// With the names of those that are running there, sorted.
     #[error("there is no container {name:?} at {address}: {}", running_text(.running))]
-    NoSuchContainer {
-        /// What was asked for.
-        name: String,
-        /// The engine that was asked.
-        address: String,
-        /// Names of the containers that are running there, sorted.
-        running: Vec<String>,
-    },
-    /// The container exists, but has nothing to measure.
+    NoSuchContainer { name: String, address: String, running: Vec<String> },
+    /// With the engine's word for its state, such as `exited`.
     #[error("container {name:?} is not running ({status}): start it first, with `docker start {name}`")]
-    NotRunning {
-        /// The container's name.
-        name: String,
-        /// The engine's word for its state, such as `exited`.
-        status: String,
-    },
-    /// The engine answers, but has no figures of this container.
+    NotRunning { name: String, status: String },
     #[error(
         "the Docker engine gives no statistics of container {name:?} ({reason}): \
          leave out the container, or give the engine access to its cgroups"
     )]
-    NoStatistics {
-        /// The container's name.
-        name: String,
-        /// What came instead.
-        reason: String,
-    },
+    NoStatistics { name: String, reason: String },
 }
 
 /// Follows one container from [`attach`](Self::attach) until it is dropped.
@@ -188,15 +162,10 @@ fn is_container_name(text: &str) -> bool {
 }
 
 fn running_text(names: &[String]) -> String {
-    if names.is_empty() {
-        return "no container is running there, start it first".to_owned();
+    match names {
+        [] => "no container is running there, start it first".to_owned(),
+        names => format!("running there: {}", name_list(names, NAMES_SHOWN)),
     }
-    let mut text = format!("running there: {}", names[..names.len().min(NAMES_SHOWN)].join(", "));
-    if names.len() > NAMES_SHOWN {
-        // Writing into a String cannot fail.
-        let _ = write!(text, " and {} more", names.len() - NAMES_SHOWN);
-    }
-    text
 }
 
 async fn first_reading(readings: &mut Lines) -> Result<Reading, String> {

@@ -39,7 +39,7 @@ use super::passfile::Passfile;
 use super::tls;
 use error::Attempt;
 use session::Announced;
-use socket::{Endpoint, SocketError};
+use socket::Endpoint;
 use stream::{Tap, TapTls};
 
 /// The I/O half of a connection: whoever uses the client must poll it. Ends when the client is dropped or the
@@ -63,14 +63,6 @@ struct Inner {
     warnings: Vec<String>,
     /// SQL that sets what every session is to have; empty where nothing is set.
     session_settings: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encryption {
-    Plain,
-    /// TLS unless the server says that it has none.
-    Offered,
-    Demanded,
 }
 
 /// A connection, and what the server said about itself while it was opened.
@@ -200,11 +192,10 @@ fn load_tls(spec: &ConnectionSpec, warnings: &mut Vec<String>) -> Result<Option<
         return Ok(None);
     }
     match tls::load(&spec.tls) {
-        Ok(None) => Ok(None),
-        Ok(Some(tls)) => {
-            warnings.extend(tls.warnings);
-            Ok(Some(tls.connector))
-        }
+        Ok(loaded) => Ok(loaded.map(|(connector, told)| {
+            warnings.extend(told);
+            connector
+        })),
         Err(error) if spec.tls.mode < SslMode::Require => {
             warnings.push(format!("TLS is not used. {error}"));
             Ok(None)
@@ -221,7 +212,7 @@ fn is_for_the_next(failure: &ConnectError) -> bool {
 
 impl Inner {
     async fn try_host(&self, host: &HostSpec, wanted: TargetSessionAttrs) -> Result<Opened, ConnectError> {
-        let mut attempt = self.attempt(host);
+        let mut attempt = Attempt { inner: self, host, server: host.to_string() };
         let resolved = self.limited(&attempt, async { Ok(socket::endpoints(host).await) }).await?;
         let mut endpoints = resolved.map_err(|error| attempt.dns(&error))?;
         if self.spec.load_balance_hosts == LoadBalanceHosts::Random {
@@ -232,7 +223,7 @@ impl Inner {
             if let Endpoint::Unix(path) = &endpoint {
                 attempt.server = path.display().to_string().replace('\0', "@");
             }
-            match self.limited(&attempt, self.try_endpoint(&endpoint, host, wanted, &attempt)).await {
+            match self.limited(&attempt, self.try_endpoint(&endpoint, wanted, &attempt)).await {
                 Ok(connected) => return Ok(connected),
                 Err(failure) if is_for_the_next(&failure) => last = Some(failure),
                 Err(failure) => return Err(failure),
@@ -243,7 +234,7 @@ impl Inner {
 
     async fn limited<T>(
         &self,
-        attempt: &Attempt,
+        attempt: &Attempt<'_>,
         work: impl Future<Output = Result<T, ConnectError>>,
     ) -> Result<T, ConnectError> {
         match self.spec.connect_timeout {
@@ -255,11 +246,10 @@ impl Inner {
     async fn try_endpoint(
         &self,
         endpoint: &Endpoint,
-        host: &HostSpec,
         wanted: TargetSessionAttrs,
-        attempt: &Attempt,
+        attempt: &Attempt<'_>,
     ) -> Result<Opened, ConnectError> {
-        let mut opened = self.open_by_mode(endpoint, host, attempt).await?;
+        let mut opened = self.open_by_mode(endpoint, attempt).await?;
         let Opened { client, driver, announced, tap, .. } = &mut opened;
         let wanted_and_ready = async {
             let is_wanted = session::is_wanted(wanted, *announced, client, driver).await?;
@@ -285,13 +275,9 @@ impl Inner {
     }
 
     /// One or two sockets, as `sslmode` has it.
-    async fn open_by_mode(
-        &self,
-        endpoint: &Endpoint,
-        host: &HostSpec,
-        attempt: &Attempt,
-    ) -> Result<Opened, ConnectError> {
-        use Encryption::{Demanded, Offered, Plain};
+    async fn open_by_mode(&self, endpoint: &Endpoint, attempt: &Attempt<'_>) -> Result<Opened, ConnectError> {
+        // `Prefer` is TLS unless the server says that it has none.
+        use pg::SslMode::{Disable as Plain, Prefer as Offered, Require as Demanded};
         let (first, second) = match (endpoint, self.spec.tls.mode) {
             (Endpoint::Unix(_), _) | (_, SslMode::Disable) => (Plain, None),
             (_, SslMode::Allow | SslMode::Prefer) if self.tls.is_none() => (Plain, None),
@@ -299,12 +285,12 @@ impl Inner {
             (_, SslMode::Prefer) => (Offered, Some(Plain)),
             (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => (Demanded, None),
         };
-        let failure = match self.open(endpoint, host, first, attempt).await {
+        let failure = match self.open(endpoint, first, attempt).await {
             Ok(opened) => return Ok(opened),
             Err(failure) => failure,
         };
         let Some(second) = second.filter(|_| invites_other_encryption(failure.kind())) else { return Err(failure) };
-        self.open(endpoint, host, second, attempt).await.map_err(|other| {
+        self.open(endpoint, second, attempt).await.map_err(|other| {
             // The second attempt only explains more if it came further.
             if invites_other_encryption(other.kind()) { failure } else { other }
         })
@@ -313,48 +299,39 @@ impl Inner {
     async fn open(
         &self,
         endpoint: &Endpoint,
-        host: &HostSpec,
-        encryption: Encryption,
-        attempt: &Attempt,
+        encryption: pg::SslMode,
+        attempt: &Attempt<'_>,
     ) -> Result<Opened, ConnectError> {
-        let config = self.config(host, encryption);
-        let unusable = |error| match error {
-            SocketError::Connect(error) => attempt.socket(&error),
-            SocketError::Option(parameter, error) => attempt.socket_option(parameter, &error),
-        };
+        let config = self.config(attempt.host, encryption);
         let stream = match endpoint {
             Endpoint::Unix(path) => Stream::Unix(socket::unix(path).await.map_err(|error| attempt.socket(&error))?),
-            Endpoint::Tcp(address) => Stream::Tcp(socket::tcp(*address, &self.spec).await.map_err(unusable)?),
+            Endpoint::Tcp(address) => Stream::Tcp(socket::tcp(*address, attempt).await?),
         };
         // On Unix sockets TLS is never used.
-        let tls = self.tls.clone().filter(|_| encryption != Encryption::Plain && matches!(stream, Stream::Tcp(_)));
+        let tls = self.tls.clone().filter(|_| encryption != pg::SslMode::Disable && matches!(stream, Stream::Tcp(_)));
         let asks = tls.is_some() && self.spec.tls.negotiation == SslNegotiation::Postgres;
-        let tap = Tap::new(stream, asks);
+        let tap = Tap::new(stream, asks, true);
         let outcome = match tls.clone() {
             None => handshake(&tap, NoTls, &config).await,
-            Some(tls) => handshake(&tap, TapTls::new(tls, &attempt.host), &config).await,
+            Some(tls) => handshake(&tap, TapTls { tls, host: attempt.host.name().to_owned() }, &config).await,
         };
         let (client, driver, announced) = outcome.map_err(|error| attempt.postgres(&error))?;
-        let (endpoint, host, token) = (endpoint.clone(), attempt.host.clone(), client.cancel_token());
+        let (endpoint, host, token) = (endpoint.clone(), attempt.host.name().to_owned(), client.cancel_token());
         let canceller = Canceller { endpoint, host, tls, asks_for_tls: asks, token };
         Ok(Opened { client, driver, announced, tap, canceller })
     }
 
-    fn config(&self, host: &HostSpec, encryption: Encryption) -> tokio_postgres::Config {
+    fn config(&self, host: &HostSpec, encryption: pg::SslMode) -> tokio_postgres::Config {
         let spec = &self.spec;
         let mut config = tokio_postgres::Config::new();
         config.user(&spec.user).dbname(&spec.dbname).application_name(&self.application_name);
-        if let (Some(password), _) = self.password(host) {
+        if let Some(password) = self.password(host) {
             config.password(password.expose());
         }
         if let Some(options) = &spec.options {
             config.options(options);
         }
-        config.ssl_mode(match encryption {
-            Encryption::Plain => pg::SslMode::Disable,
-            Encryption::Offered => pg::SslMode::Prefer,
-            Encryption::Demanded => pg::SslMode::Require,
-        });
+        config.ssl_mode(encryption);
         config.ssl_negotiation(match spec.tls.negotiation {
             SslNegotiation::Postgres => pg::SslNegotiation::Postgres,
             SslNegotiation::Direct => pg::SslNegotiation::Direct,
@@ -365,24 +342,6 @@ impl Inner {
             ChannelBinding::Require => pg::ChannelBinding::Require,
         });
         config
-    }
-
-    fn attempt(&self, host: &HostSpec) -> Attempt {
-        let name = match &host.host {
-            Host::Default => "localhost",
-            Host::Tcp(name) | Host::Unix(name) => name,
-        };
-        let (password, origin) = self.password(host);
-        Attempt {
-            password_ends_blank: password.is_some_and(|text| text.expose().ends_with(char::is_whitespace)),
-            place: self.spec.place.clone(),
-            server: host.to_string(),
-            host: name.to_owned(),
-            user: self.spec.user.clone(),
-            dbname: self.spec.dbname.clone(),
-            mode: self.spec.tls.mode,
-            password: origin,
-        }
     }
 }
 

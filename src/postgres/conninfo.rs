@@ -57,21 +57,24 @@ pub struct HostSpec {
     pub port: u16,
 }
 
-impl fmt::Display for HostSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl HostSpec {
+    /// What a certificate has to name: the host's name or address, or its socket's directory.
+    pub fn name(&self) -> &str {
         match &self.host {
-            Host::Default => write!(f, "localhost:{}", self.port),
-            Host::Tcp(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
-            Host::Tcp(name) => write!(f, "{name}:{}", self.port),
-            Host::Unix(directory) => write!(f, "[{directory}]:{}", self.port),
+            Host::Default => "localhost",
+            Host::Tcp(name) | Host::Unix(name) => name,
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PasswordSource {
-    ConnectionString,
-    Environment,
+impl fmt::Display for HostSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Tcp(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
+            Host::Unix(directory) => write!(f, "[{directory}]:{}", self.port),
+            _ => write!(f, "{}:{}", self.name(), self.port),
+        }
+    }
 }
 
 /// `sslrootcert`: whom to trust.
@@ -127,8 +130,7 @@ pub struct ConnectionSpec {
     pub place: String,
     /// `password`, if the string or `PGPASSWORD` has it.
     pub password: Option<Secret>,
-    /// Where `password` stood.
-    pub password_source: PasswordSource,
+    pub is_password_from_environment: bool,
     /// The file to search for a password when `password` is absent.
     pub passfile: Option<PathBuf>,
     pub application_name: Option<String>,
@@ -187,7 +189,6 @@ impl ConnectionSpec {
         let user = user?;
         let home = environment.home.clone();
         let password = given.text("password").map(Secret::new);
-        let in_environment = given.is_from_environment("password");
         let keepalives = keepalives(given, &hosts);
         Some(Self {
             hosts,
@@ -196,11 +197,7 @@ impl ConnectionSpec {
             dbname: given.text("dbname").unwrap_or_else(|| user.clone()),
             user,
             password,
-            password_source: if in_environment {
-                PasswordSource::Environment
-            } else {
-                PasswordSource::ConnectionString
-            },
+            is_password_from_environment: given.is_from_environment("password"),
             passfile: given.text("passfile").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".pgpass"))),
             application_name: given.text("application_name"),
             fallback_application_name: given.text("fallback_application_name"),

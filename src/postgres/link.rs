@@ -58,13 +58,9 @@ impl Io {
     pub async fn until_ended(&mut self) {
         poll_fn(|cx| {
             self.poll_driver(cx);
-            if self.has_ended() { Poll::Ready(()) } else { Poll::Pending }
+            if let State::Ended(_) = self.state { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-    }
-
-    pub fn has_ended(&self) -> bool {
-        matches!(self.state, State::Ended(_))
     }
 
     /// The error with which the socket ended, if it ended with one.

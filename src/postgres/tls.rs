@@ -12,32 +12,24 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{ClientConfig, SupportedProtocolVersion, version};
+use rustls::{ClientConfig, version};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::conninfo::{SslMode, SslNegotiation, TlsSpec, TlsVersion};
-use verifier::{Check, Verifier};
+use verifier::Verifier;
 
 /// The protocol name that direct TLS must offer.
 /// <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
 const ALPN: &[u8] = b"postgresql";
-
-/// A connector with everything loaded, and what the user should know about it.
-#[derive(Clone)]
-pub struct Tls {
-    /// For [`tokio_postgres::Config::connect_raw`].
-    pub connector: MakeRustlsConnect,
-    /// Sentences, for instance about a file that was named and is not there.
-    pub warnings: Vec<String>,
-}
 
 /// Why TLS cannot be set up: a sentence that names the parameter, the file and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TlsSetupError(String);
 
-/// Reads the certificates and keys that the specification asks for; `None` if it is `sslmode=disable`.
-pub fn load(spec: &TlsSpec) -> Result<Option<Tls>, TlsSetupError> {
+/// Reads the certificates and keys that the specification asks for; `None` if it is `sslmode=disable`. With it come
+/// warnings, for instance about a file that was named and is not there.
+pub fn load(spec: &TlsSpec) -> Result<Option<(MakeRustlsConnect, Vec<String>)>, TlsSetupError> {
     if spec.mode == SslMode::Disable {
         return Ok(None);
     }
@@ -45,7 +37,7 @@ pub fn load(spec: &TlsSpec) -> Result<Option<Tls>, TlsSetupError> {
     let roots = files::roots(spec, &mut warnings)?;
     let identity = files::identity(spec, &mut warnings)?;
     let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier::new(roots, check(spec.mode), &provider)?;
+    let verifier = Verifier::new(roots, spec.mode == SslMode::VerifyFull, &provider)?;
     let mut config = client_config(spec, provider, verifier, identity)?;
     config.enable_sni = spec.sni;
     // As with libpq, each connection is a full handshake: the load of connecting is not to depend on what came before.
@@ -53,11 +45,7 @@ pub fn load(spec: &TlsSpec) -> Result<Option<Tls>, TlsSetupError> {
     if spec.negotiation == SslNegotiation::Direct {
         config.alpn_protocols = vec![ALPN.to_vec()];
     }
-    Ok(Some(Tls { connector: MakeRustlsConnect::new(config), warnings }))
-}
-
-fn check(mode: SslMode) -> Check {
-    if mode == SslMode::VerifyFull { Check::ChainAndName } else { Check::Chain }
+    Ok(Some((MakeRustlsConnect::new(config), warnings)))
 }
 
 fn client_config(
@@ -66,8 +54,10 @@ fn client_config(
     verifier: Verifier,
     identity: Option<files::Identity>,
 ) -> Result<ClientConfig, TlsSetupError> {
+    let spoken = [(TlsVersion::V1_2, &version::TLS12), (TlsVersion::V1_3, &version::TLS13)];
+    let allowed = spoken.iter().filter(|(version, _)| (spec.min_version..=spec.max_version).contains(version));
     let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&versions(spec))
+        .with_protocol_versions(&allowed.map(|(_, version)| *version).collect::<Vec<_>>())
         .map_err(|error| TlsSetupError(format!("TLS cannot be set up: {error}.")))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
@@ -79,10 +69,4 @@ fn client_config(
         ))
     };
     builder.with_client_auth_cert(identity.chain, identity.key).map_err(unusable)
-}
-
-fn versions(spec: &TlsSpec) -> Vec<&'static SupportedProtocolVersion> {
-    let spoken = [(TlsVersion::V1_2, &version::TLS12), (TlsVersion::V1_3, &version::TLS13)];
-    let allowed = spec.min_version..=spec.max_version;
-    spoken.into_iter().filter(|(version, _)| allowed.contains(version)).map(|(_, version)| version).collect()
 }

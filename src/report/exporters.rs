@@ -14,19 +14,6 @@ use crate::cli::plan::OutputPlan;
 use crate::measure::recorder::Interval;
 use crate::result::RunResult;
 
-/// All that could not be written at the end of a run, in one sentence.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", .0.join("; "))]
-pub struct UnwrittenError(Vec<String>);
-
-/// What came of writing the files and of saying the result: a full disk may fail both, and both failures are told.
-pub fn all_written(written: Result<(), UnwrittenError>, said: io::Result<()>) -> Result<(), UnwrittenError> {
-    let files = written.map_or_else(|error| error.0, |()| Vec::new());
-    let failures: Vec<_> = files.into_iter().chain(said.err().map(|error| error.to_string())).collect();
-    if failures.is_empty() { Ok(()) } else { Err(UnwrittenError(failures)) }
-}
-
-/// The files of a run with their formats.
 pub struct Exporters {
     exports: Vec<Export>,
     failures: Vec<OutputError>,
@@ -43,7 +30,7 @@ impl Exporters {
     /// # Errors
     /// A file cannot be opened for writing, or two outputs are one file.
     pub fn open(output: &OutputPlan) -> Result<Self, OutputError> {
-        let formats: [(&str, &Option<PathBuf>, Box<dyn Exporter>); 2] = [
+        let formats: [(&str, &Option<PathBuf>, Box<dyn Exporter>); _] = [
             ("--output", &output.json_file, Box::new(JsonDocument { is_indented: true })),
             ("--hdr-log", &output.hdr_log, Box::new(HdrLog)),
         ];
@@ -72,14 +59,10 @@ impl Exporters {
         self.each(|exporter, out| exporter.second(out, index, interval));
     }
 
-    /// The result is there.
-    ///
-    /// # Errors
-    /// What could not be written, also of the seconds before.
-    pub fn finish(&mut self, result: &RunResult) -> Result<(), UnwrittenError> {
+    /// The result is there. Returns what could not be written, also of the seconds before.
+    pub fn finish(&mut self, result: &RunResult) -> Vec<OutputError> {
         self.each(|exporter, out| exporter.finish(out, result));
-        let failures: Vec<_> = self.failures.drain(..).map(|failure| failure.to_string()).collect();
-        if failures.is_empty() { Ok(()) } else { Err(UnwrittenError(failures)) }
+        std::mem::take(&mut self.failures)
     }
 
     fn each(&mut self, mut write: impl FnMut(&mut dyn Exporter, &mut dyn Write) -> io::Result<()>) {

@@ -1,7 +1,5 @@
 //! What is about to be run, said before the load begins.
 
-use std::io::{self, Write};
-
 use super::layout::title;
 use crate::result::{Config, ServerInfo};
 use crate::run::Ready;
@@ -12,35 +10,27 @@ use crate::text::words::{name_list, number};
 const NAMED: usize = 8;
 
 /// What is about to be run.
-pub fn header(out: &mut dyn Write, header: &Header<'_>) -> io::Result<()> {
-    title(out, "POSTGRES LOAD TEST FOR TENSORZERO", &header.lines())
+pub fn header(ready: &Ready) -> String {
+    let plan = ready.plan();
+    let header = Header {
+        config: ready.config(),
+        server: ready.server(),
+        share: plan.engine.schedule.share,
+        container: plan.docker_container.as_deref(),
+        target_from: plan.database.target_from.as_deref(),
+    };
+    title("POSTGRES LOAD TEST FOR TENSORZERO", &header.lines())
 }
 
-/// What the header says.
-#[derive(Clone, Debug)]
-pub struct Header<'a> {
-    pub config: &'a Config,
-    /// What the database reports of itself.
-    pub server: &'a ServerInfo,
-    /// The part of the schedule that this process runs.
-    pub share: Share,
-    pub container: Option<&'a str>,
-    pub target_from: Option<&'a str>,
+struct Header<'a> {
+    config: &'a Config,
+    server: &'a ServerInfo,
+    share: Share,
+    container: Option<&'a str>,
+    target_from: Option<&'a str>,
 }
 
-impl<'a> Header<'a> {
-    /// Of a run that is ready to begin.
-    pub fn new(ready: &'a Ready) -> Self {
-        let plan = ready.plan();
-        Self {
-            config: ready.config(),
-            server: ready.server(),
-            share: plan.engine.schedule.share,
-            container: plan.docker_container.as_deref(),
-            target_from: plan.database.target_from.as_deref(),
-        }
-    }
-
+impl Header<'_> {
     fn lines(&self) -> Vec<(&'static str, String)> {
         let config = self.config;
         let target = config.target_rps.map_or("max (closed loop)".to_owned(), number);
@@ -76,44 +66,28 @@ impl<'a> Header<'a> {
 }
 
 /// What the coordinator is about to run.
-#[derive(Clone, Debug)]
 pub struct FleetHeader<'a> {
     /// What was asked for; `target_rps` is the rate, and `workers` the connections, of all VMs together.
     pub config: &'a Config,
-    /// What the database reports of itself.
     pub server: &'a ServerInfo,
-    /// Their names, as given.
-    pub vms: &'a [String],
+    pub vms: &'a [&'a str],
     /// Requests per second of each VM; absent with `--rps max`.
     pub per_vm_rps: Option<f64>,
-    /// Where the connection string came from, to be said behind the database; may be empty.
-    pub target_note: &'a str,
+    /// Where the connection string came from, to be said behind the database.
+    pub target_from: &'a str,
 }
 
-/// Prints the header of a test on several VMs.
-pub fn fleet_header(out: &mut dyn Write, header: &FleetHeader<'_>) -> io::Result<()> {
-    let FleetHeader { config, server, vms, per_vm_rps, target_note } = *header;
-    let names: Vec<&str> = vms.iter().map(String::as_str).collect();
-    let mut lines = vec![("VMs", format!("{} ({})", vms.len(), name_list(&names, NAMED)))];
-    for (name, mut value) in
-        (Header { config, server, share: Share::WHOLE, container: None, target_from: None }).lines()
-    {
-        match (name, per_vm_rps, config.workers_per_vm) {
-            ("Target RPS", Some(rps), _) => value = format!("{value} ({} per VM)", number((rps * 1e3).round() / 1e3)),
-            ("Connections", _, Some(workers)) => {
-                lines.push(("Workers", format!("{workers} per VM, {value} in all")));
-                continue;
-            }
-            ("Connections", _, None) => {
-                lines.push(("Workers", format!("{value} in all")));
-                continue;
-            }
-            ("Database", ..) if !target_note.is_empty() => value = format!("{value} ({target_note})"),
-            _ => {}
-        }
-        lines.push((name, value));
-    }
-    title(out, "DISTRIBUTED POSTGRES LOAD TEST FOR TENSORZERO", &lines)
+pub fn fleet_header(header: &FleetHeader<'_>) -> String {
+    let FleetHeader { config, server, vms, per_vm_rps, target_from } = *header;
+    let mut lines = vec![("VMs", format!("{} ({})", vms.len(), name_list(vms, NAMED)))];
+    let one = Header { config, server, share: Share::WHOLE, container: None, target_from: Some(target_from) };
+    lines.extend(one.lines().into_iter().map(|(name, value)| match (name, per_vm_rps, config.workers_per_vm) {
+        ("Target RPS", Some(rps), _) => (name, format!("{value} ({} per VM)", number((rps * 1e3).round() / 1e3))),
+        ("Connections", _, Some(workers)) => ("Workers", format!("{workers} per VM, {value} in all")),
+        ("Connections", _, None) => ("Workers", format!("{value} in all")),
+        _ => (name, value),
+    }));
+    title("DISTRIBUTED POSTGRES LOAD TEST FOR TENSORZERO", &lines)
 }
 
 #[cfg(test)]
@@ -127,16 +101,15 @@ mod tests {
         result.config.workers_per_vm = Some(4);
         result.config.workers = 12;
         let vms: Vec<String> = (1..=10).map(|i| format!("user@host-{i}.example.com")).collect();
+        let vms: Vec<&str> = vms.iter().map(String::as_str).collect();
         let header = FleetHeader {
             config: &result.config,
             server: &result.server,
             vms: &vms,
             per_vm_rps: Some(100.0 / 3.0),
-            target_note: "from POSTGRES_URL",
+            target_from: "from POSTGRES_URL",
         };
-        let mut out = Vec::new();
-        fleet_header(&mut out, &header).unwrap();
-        let text = String::from_utf8(out).unwrap();
+        let text = fleet_header(&header);
         for part in [
             "\nVMs:                 10 (user@host-1.example.com,",
             "and 2\n                     more)",

@@ -1,5 +1,6 @@
 //! The last line of a report: what a person wants to know at a glance. Pure.
 
+use super::layout::bounded;
 use crate::measure::outcome::ErrorOrigin;
 use crate::result::{Bounded, RunResult};
 use crate::text::words::thousands;
@@ -45,26 +46,15 @@ fn counted(errors: u64) -> String {
 }
 
 fn exact(figure: Option<Bounded>) -> String {
-    match figure {
-        Some(Bounded { value: Some(ms), is_lower_bound }) => {
-            format!("{}{ms:.2} ms", if is_lower_bound { "> " } else { "" })
-        }
-        _ => "-".to_owned(),
-    }
+    bounded(figure, "> ", |ms| format!("{ms:.2} ms"))
 }
 
 fn compact(figure: Option<Bounded>) -> String {
-    match figure {
-        Some(Bounded { value: Some(ms), is_lower_bound }) => {
-            let bound = if is_lower_bound { ">" } else { "" };
-            match ms {
-                ms if ms < 10.0 => format!("{bound}{ms:.1} ms"),
-                ms if ms < 1_000.0 => format!("{bound}{ms:.0} ms"),
-                ms => format!("{bound}{:.1} s", ms / 1_000.0),
-            }
-        }
-        _ => "-".to_owned(),
-    }
+    bounded(figure, ">", |ms| match ms {
+        ms if ms < 10.0 => format!("{ms:.1} ms"),
+        ms if ms < 1_000.0 => format!("{ms:.0} ms"),
+        ms => format!("{:.1} s", ms / 1_000.0),
+    })
 }
 
 #[cfg(test)]

@@ -2,18 +2,16 @@
 
 use std::io::{self, Write};
 
-use crate::result::Summary;
+use crate::result::{Bounded, Summary};
 use crate::text::terminal::lines_of;
 
 pub(super) const RULE: &str = "============================================================";
 
 /// Names and values under a title.
-pub(super) fn title(out: &mut dyn Write, title: &str, lines: &[(&'static str, String)]) -> io::Result<()> {
-    writeln!(out, "{RULE}\n{title}\n{RULE}")?;
-    for (name, value) in lines {
-        writeln!(out, "{}", wrapped(value, &format!("{:<21}", format!("{name}:")), &" ".repeat(21)))?;
-    }
-    writeln!(out, "{RULE}\n")
+pub(super) fn title(title: &str, lines: &[(&'static str, String)]) -> String {
+    let line = |(name, value): &(&str, String)| wrapped(value, &format!("{:<21}", format!("{name}:")), &" ".repeat(21));
+    let lines = lines.iter().map(line).collect::<Vec<_>>().join("\n");
+    format!("{RULE}\n{title}\n{RULE}\n{lines}\n{RULE}\n\n")
 }
 
 /// Text from anywhere in lines that a terminal of eighty columns holds.
@@ -39,6 +37,15 @@ pub(super) fn row(label: &str, values: &[String]) -> String {
     let values: Vec<String> = values.iter().map(|value| format!("{value:<11}")).collect();
     // A name as long as the column still needs a space behind it.
     format!("{}\n", format!("{label:<21} {}", values.concat()).trim_end())
+}
+
+/// A figure with `mark` before it where it is only a lower bound; `-` where there is none.
+pub(super) fn bounded(figure: Option<Bounded>, mark: &str, shown: impl Fn(f64) -> String) -> String {
+    match figure {
+        Some(Bounded { value: Some(value), is_lower_bound: true }) => mark.to_owned() + &shown(value),
+        Some(Bounded { value: Some(value), is_lower_bound: false }) => shown(value),
+        _ => "-".to_owned(),
+    }
 }
 
 /// A percentile, with a mark where it is the maximum because there are too few requests.

@@ -9,7 +9,6 @@ use crate::measure::recorder::Interval;
 use crate::text::terminal::cut;
 use crate::text::words::thousands;
 
-/// The longest bar.
 const BAR: usize = 20;
 
 /// A shorter bar shows nothing.
@@ -98,7 +97,7 @@ impl Progress {
         }
         let rate = self.requests() as f64 / self.seconds.max(1) as f64;
         let head = format!("{}s elapsed, {} requests, {rate:.1} RPS", self.seconds, thousands(self.requests()));
-        format!("Progress: {head}, {}", [self.recent()].iter().chain(watched).cloned().collect::<Vec<_>>().join(", "))
+        format!("Progress: {head}, {}", self.recent_within(usize::MAX, watched))
     }
 
     /// One line of a terminal of so many columns, with a bar where there is room for it.
@@ -121,15 +120,11 @@ impl Progress {
 
     /// What the last seconds were like, in so many characters: the least important figures are left out first.
     pub fn recent_within(&self, columns: usize, watched: &[String]) -> String {
-        let Figures { seconds, rps, latency, errors, late } = self.figures();
-        let [p50, p99] = latency;
-        // In the order of the line, each with its rank: the greatest is left out first.
-        let mut parts = vec![(0, rps), (3, format!("p50 {p50}")), (2, format!("p99 {p99}")), (1, errors)];
-        parts.extend(late.map(|late| (4, late)));
+        let mut parts = self.figures();
         parts.extend(watched.iter().cloned().zip(5..).map(|(text, rank)| (rank, text)));
         let joined =
             |parts: &[(usize, String)]| parts.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ");
-        let whole = format!("last {seconds}s: {}", joined(&parts));
+        let whole = format!("last {}s: {}", self.recent.len().max(1), joined(&parts));
         if whole.chars().count() <= columns {
             return whole;
         }
@@ -140,13 +135,8 @@ impl Progress {
         cut(&joined(&parts), columns)
     }
 
-    pub fn recent(&self) -> String {
-        let Figures { seconds, rps, latency: [p50, p99], errors, late } = self.figures();
-        let late = late.map(|late| format!(", {late}")).unwrap_or_default();
-        format!("last {seconds}s: {rps}, p50 {p50}, p99 {p99}, {errors}{late}")
-    }
-
-    fn figures(&self) -> Figures {
+    /// Of the last seconds, in the order of the line, each with its rank: the greatest is left out first.
+    fn figures(&self) -> Vec<(usize, String)> {
         let mut latency = Durations::with_digits(COARSE_DIGITS).histogram;
         let (mut ok, mut errors, mut late, mut connection_errors) = (0, 0, 0, 0u64);
         for interval in &self.recent {
@@ -157,32 +147,21 @@ impl Progress {
             late += interval.late;
             connection_errors = connection_errors.saturating_add(interval.connection_errors);
         }
-        let seconds = self.recent.len().max(1);
+        let rps = ok as f64 / self.recent.len().max(1) as f64;
         let ms = |quantile| match latency.len() {
             0 => "-".to_owned(),
             _ => format!("{:.1} ms", latency.value_at_quantile(quantile) as f64 / 1_000.0),
         };
-        Figures {
-            seconds,
-            rps: format!("{:.1} RPS", ok as f64 / seconds as f64),
-            latency: [0.5, 0.99].map(ms),
-            errors: match connection_errors {
-                0 => format!("{} errors", thousands(errors)),
-                count => format!("{} errors, {} connection errors", thousands(errors), thousands(count)),
-            },
-            late: (late > 0).then(|| format!("{} late", thousands(late))),
-        }
+        let [p50, p99] = [0.5, 0.99].map(ms);
+        let errors = match connection_errors {
+            0 => format!("{} errors", thousands(errors)),
+            count => format!("{} errors, {} connection errors", thousands(errors), thousands(count)),
+        };
+        let mut figures =
+            vec![(0, format!("{rps:.1} RPS")), (3, format!("p50 {p50}")), (2, format!("p99 {p99}")), (1, errors)];
+        figures.extend((late > 0).then(|| (4, format!("{} late", thousands(late)))));
+        figures
     }
-}
-
-/// The last seconds as texts.
-struct Figures {
-    seconds: usize,
-    rps: String,
-    /// p50 and p99.
-    latency: [String; 2],
-    errors: String,
-    late: Option<String>,
 }
 
 const INDENT: &str = "  ";

@@ -13,7 +13,6 @@ const NAMED: usize = 3;
 /// Characters of a VM's name in its line, at most; on a narrow terminal a third of it.
 const NAME: usize = 24;
 
-/// Before the name.
 const INDENT: &str = "  ";
 
 /// Lines of a terminal that are not for VMs: all together, how many more there are, and one that stays free.
@@ -22,10 +21,8 @@ const OTHER_LINES: usize = 3;
 /// How many seconds are kept back for a VM that has not reported them: a second takes some hundred KB.
 const MOST_PENDING: usize = 60;
 
-/// Gathers the seconds of all VMs.
 #[derive(Debug)]
 pub struct FleetProgress {
-    /// All VMs together.
     pub total: Progress,
     vms: Vec<Vm>,
     /// Seconds that not all VMs have reported yet.
@@ -38,8 +35,6 @@ pub struct FleetProgress {
 struct Vm {
     name: String,
     progress: Progress,
-    /// Seconds that it has reported.
-    seconds: u64,
     /// Why nothing more will come from it.
     gone: Option<&'static str>,
 }
@@ -50,7 +45,6 @@ impl FleetProgress {
         let vms = names.into_iter().map(|name| Vm {
             name: printable(name),
             progress: Progress::new(planned_seconds),
-            seconds: 0,
             gone: None,
         });
         Self { total: Progress::new(planned_seconds), vms: vms.collect(), pending: BTreeMap::new(), told: 0 }
@@ -58,9 +52,7 @@ impl FleetProgress {
 
     /// Takes in second `index` of a VM.
     pub fn add(&mut self, host: usize, index: u64, interval: &Interval) {
-        let Some(vm) = self.vms.get_mut(host) else { return };
-        vm.progress.add(index, interval);
-        vm.seconds = vm.seconds.max(index.saturating_add(1));
+        self.vms[host].progress.add(index, interval);
         // A second that comes too late for the sum is still in the VM's own line, and in its result.
         if index >= self.told {
             self.pending.entry(index).or_default().add(interval);
@@ -69,9 +61,7 @@ impl FleetProgress {
 
     /// Nothing more will come from a VM: `why` is a word, such as `lost`.
     pub fn gone(&mut self, host: usize, why: &'static str) {
-        if let Some(vm) = self.vms.get_mut(host) {
-            vm.gone = Some(why);
-        }
+        self.vms[host].gone = Some(why);
     }
 
     /// The window has been closed early.
@@ -83,7 +73,7 @@ impl FleetProgress {
     /// The seconds that all VMs that are still there have reported by now, oldest first, each once.
     pub fn complete(&mut self) -> Vec<(u64, Interval)> {
         let there = self.vms.iter().filter(|vm| vm.gone.is_none());
-        let until = there.map(|vm| vm.seconds).min().unwrap_or(u64::MAX);
+        let until = there.map(|vm| vm.progress.seconds()).min().unwrap_or(u64::MAX);
         let surplus = self.pending.len().saturating_sub(MOST_PENDING);
         let overdue = surplus
             .checked_sub(1)
@@ -106,7 +96,7 @@ impl FleetProgress {
     pub fn terminal_lines(&self, columns: usize, rows: usize) -> Vec<String> {
         let all = self.vms.len();
         let shown = all.min(rows.saturating_sub(OTHER_LINES));
-        let mut lines: Vec<String> = (0..shown).map(|host| self.line(host, columns)).collect();
+        let mut lines: Vec<String> = self.vms[..shown].iter().map(|vm| self.line(vm, columns)).collect();
         if shown < all && shown > 0 {
             lines.push(cut(&format!("{INDENT}... and {} more", all - shown), columns));
         }
@@ -114,9 +104,7 @@ impl FleetProgress {
         lines
     }
 
-    /// The line of a VM.
-    fn line(&self, host: usize, columns: usize) -> String {
-        let Some(Vm { name, progress, gone, .. }) = self.vms.get(host) else { return String::new() };
+    fn line(&self, Vm { name, progress, gone }: &Vm, columns: usize) -> String {
         let longest = self.vms.iter().map(|vm| vm.name.chars().count()).max().unwrap_or_default();
         let width = longest.min(NAME).min(columns / 3).max(1);
         let name = format!("{INDENT}{:<width$}  ", shortened(name, width));

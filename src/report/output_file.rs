@@ -11,7 +11,6 @@ use crate::cli::options::descriptor_of;
 /// A file that cannot be had or written. Names the option.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// The system's error.
     #[error("{flag} {what}: {source}")]
     System { flag: &'static str, what: String, source: io::Error },
     /// One of two writers would overwrite what the other wrote.
@@ -36,7 +35,6 @@ pub(super) struct OutputFile {
 }
 
 impl OutputFile {
-    /// Opens a file for writing, and creates it where there is none.
     pub(super) fn open(flag: &'static str, path: &Path) -> Result<Self, OutputError> {
         let descriptor = descriptor_of(path);
         let (file, is_new) = match descriptor {

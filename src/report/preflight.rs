@@ -1,7 +1,6 @@
 //! The table of VMs before a test: what was found on each, and what is wrong.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 
 use super::layout::wrapped_within;
 use crate::fleet::Vm;
@@ -18,28 +17,20 @@ const SHORT_NAME: usize = 12;
 const COLUMNS: [(&str, usize); 7] =
     [("SSH", 0), ("load_test", 6), ("Cores", 5), ("Files", 4), ("Clock ms", 2), ("DB ms", 1), ("max_connections", 3)];
 
-/// Writes a row for each VM, and below it what should be known before load is started; why VMs failed only
+/// A row for each VM, and below it what should be known before load is started; why VMs failed only
 /// where it is not told elsewhere. No row is longer than `columns`.
-pub fn table(out: &mut impl Write, vms: &[Vm], with_failures: bool, columns: usize) -> io::Result<()> {
+pub fn table(vms: &[Vm], with_failures: bool, columns: usize) -> String {
     let names = std::iter::once("VM").chain(vms.iter().map(|vm| vm.host.name.as_str()));
     let cells = std::iter::once(COLUMNS.map(|(head, _)| head.to_owned())).chain(vms.iter().map(cells));
     let rows: Vec<(String, [String; 7])> = names.map(printable).zip(cells).collect();
-    write_rows(out, &rows, columns)?;
-    let wrapped = |text: &str| wrapped_within(columns.min(78), text, "  * ", "    ");
-    if with_failures {
-        let said = vms.iter().filter_map(|vm| Some((vm.host.name.as_str(), vm.lost()?)));
-        for failure in grouped::sentences(said) {
-            writeln!(out, "{}", wrapped(&failure))?;
-        }
-    }
-    for note in notes(vms) {
-        writeln!(out, "{}", wrapped(&note))?;
-    }
-    writeln!(out)
+    let failures = vms.iter().filter_map(|vm| Some((vm.host.name.as_str(), vm.lost()?))).filter(|_| with_failures);
+    let below = grouped::sentences(failures).into_iter().chain(notes(vms));
+    let below = below.map(|text| wrapped_within(columns.min(78), &text, "  * ", "    ") + "\n");
+    lines_of_rows(&rows, columns) + &below.collect::<String>()
 }
 
 /// Columns as wide as what is in them: with shorter names, and then with fewer columns, where there is no room.
-fn write_rows(out: &mut impl Write, rows: &[(String, [String; 7])], columns: usize) -> io::Result<()> {
+fn lines_of_rows(rows: &[(String, [String; 7])], columns: usize) -> String {
     let width = |text: &String| text.chars().count();
     let mut name_width = rows.iter().map(|(name, _)| width(name)).max().unwrap_or_default().min(NAME);
     let widths: [usize; 7] =
@@ -54,19 +45,17 @@ fn write_rows(out: &mut impl Write, rows: &[(String, [String; 7])], columns: usi
         let least = shown.iter().map(|at| COLUMNS[*at].1).max();
         shown.retain(|at| Some(COLUMNS[*at].1) != least);
     }
-    for (name, cells) in rows {
-        let mut line = format!("  {:<name_width$}", shortened(name, name_width));
-        for at in &shown {
-            line += &format!(" {:<width$}", cells[*at], width = widths[*at]);
-        }
-        writeln!(out, "{}", line.trim_end())?;
-    }
-    Ok(())
+    let line = |(name, cells): &(String, [String; 7])| {
+        let cells = shown.iter().map(|at| format!(" {:<width$}", cells[*at], width = widths[*at]));
+        let line = format!("  {:<name_width$}{}", shortened(name, name_width), cells.collect::<String>());
+        format!("{}\n", line.trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 fn cells(vm: &Vm) -> [String; 7] {
     let none = || "-".to_owned();
-    let Some(hello) = vm.hello() else {
+    let Some(hello) = &vm.hello else {
         return ["FAILED".to_owned(), none(), none(), none(), none(), none(), none()];
     };
     let (took, deployed) = vm.connected().unzip();
@@ -83,7 +72,6 @@ fn cells(vm: &Vm) -> [String; 7] {
     ]
 }
 
-/// What is wrong, or will be.
 fn notes(vms: &[Vm]) -> Vec<String> {
     let mut notes = Vec::new();
     let present: Vec<&Vm> = vms.iter().filter(|vm| vm.is_present()).collect();
@@ -145,11 +133,7 @@ mod tests {
             ),
             row("h3", ["FAILED", "-", "-", "-", "-", "-", "-"]),
         ];
-        let written = |columns| {
-            let mut out = Vec::new();
-            write_rows(&mut out, &rows, columns).unwrap();
-            String::from_utf8(out).unwrap()
-        };
+        let written = |columns| lines_of_rows(&rows, columns);
         for columns in 22..200 {
             let text = written(columns);
             assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}:\n{text}");

@@ -3,9 +3,8 @@
 
 use std::io::{self, Write};
 
-use super::exporter::Exporter;
 use super::headline::headline;
-use super::layout::{RULE, line, marked, row, section, wrapped};
+use super::layout::{RULE, bounded, line, marked, row, section, wrapped};
 use super::vms;
 use crate::measure::outcome::{ErrorCount, ErrorOrigin};
 use crate::measure::stalls::Stalls;
@@ -21,16 +20,6 @@ const MAX_OUTAGES: usize = 20;
 /// Times in which the generator stood still that are listed.
 const MAX_STALLS: usize = 10;
 
-/// The report of what was found.
-pub struct TextReport;
-
-impl Exporter for TextReport {
-    fn finish(&mut self, out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
-        report(out, result)
-    }
-}
-
-/// Writes the report.
 pub fn report(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     writeln!(out, "\n{RULE}\nLOAD TEST RESULTS\n{RULE}")?;
     // What a person acts on comes last, where it can be read without scrolling: first long tables, then the headline.
@@ -139,8 +128,7 @@ fn requests(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     }
     if accounting.unreported > 0 {
         let failed = result.fleet.iter().flat_map(|fleet| &fleet.failed_vms).map(|vm| printable(&vm.hostname));
-        let failed: Vec<String> = failed.collect();
-        let names = name_list(&failed.iter().map(String::as_str).collect::<Vec<_>>(), NAMED_VMS);
+        let names = name_list(&failed.collect::<Vec<_>>(), NAMED_VMS);
         let first = format!("{:<22}{} ", "  Unreported:", thousands(accounting.unreported));
         writeln!(out, "{}", wrapped(&format!("(lost or missing: {names})"), &first, &" ".repeat(22)))?;
     }
@@ -213,7 +201,6 @@ fn errors(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     Ok(())
 }
 
-/// When errors of a class came.
 fn when(error: &ErrorCount) -> String {
     let (Some(first), Some(last)) = (error.first_s, error.last_s) else { return String::new() };
     let (first, last) = (format!("{first:.2} s"), format!("{last:.2} s"));
@@ -227,7 +214,7 @@ fn resources(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     line(out, "CPU", &format!("{:.2} s{each}", generator.cpu_seconds))?;
     line(out, "Busiest thread", &format!("{:.1}%", generator.busiest_thread_pct))?;
     stalls(out, &generator.stood_still)?;
-    if let Some(container) = &result.container {
+    if let Some(container) = &result.findings.container {
         section(out, &format!("DOCKER CONTAINER ({})", printable(&container.name)))?;
         let percent = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}%"));
         let mib = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0} MiB"));
@@ -259,11 +246,10 @@ fn list(out: &mut dyn Write, title: &str, items: &[String]) -> io::Result<()> {
     items.iter().try_for_each(|item| writeln!(out, "{}", wrapped(item, "  - ", "    ")))
 }
 
-fn ms(bounded: Bounded) -> String {
-    match bounded.value {
-        None if bounded.is_lower_bound => "no answer".to_owned(),
-        None => "-".to_owned(),
-        Some(ms) => format!("{}{ms:.2}", if bounded.is_lower_bound { "> " } else { "" }),
+fn ms(figure: Bounded) -> String {
+    match figure {
+        Bounded { value: None, is_lower_bound: true } => "no answer".to_owned(),
+        figure => bounded(Some(figure), "> ", |ms| format!("{ms:.2}")),
     }
 }
 

@@ -4,8 +4,8 @@
 
 use std::io::{self, Write};
 
-use super::layout::{marked, section, wrapped};
-use crate::result::{Bounded, ClockComparison, ClockReference, Fleet, Summary, VmResult};
+use super::layout::{bounded, marked, section, wrapped};
+use crate::result::{ClockComparison, ClockReference, Fleet, Summary, VmResult};
 use crate::text::grouped;
 use crate::text::terminal::shortened;
 use crate::verdict::fleet::{at_fault, clock_errors, differing};
@@ -23,7 +23,7 @@ const MAX_ROWS: usize = 100;
 pub(super) fn table(out: &mut dyn Write, fleet: &Fleet) -> io::Result<()> {
     section(out, "VMS")?;
     let columns = ["Status", "RPS", "OK %", "P50 ms", "P99 ms", "Late99", "Skew", "Clock"].map(str::to_owned);
-    row(out, "  ", "VM", &columns)?;
+    row(out, "VM", &columns)?;
     let differing = differing(fleet);
     let clock_errors = clock_errors(fleet);
     let marks: Vec<&str> = fleet
@@ -39,14 +39,14 @@ pub(super) fn table(out: &mut dyn Write, fleet: &Fleet) -> io::Result<()> {
     let shown = rows_to_show(&marks, missing.len());
     for index in &shown {
         let vm = &fleet.per_vm_results[*index];
-        row(out, "  ", &vm.hostname, &figures(vm, marks[*index]))?;
+        row(out, &vm.hostname, &figures(vm, marks[*index]))?;
     }
     if shown.len() < marks.len() {
         writeln!(out, "  ({} more VMs, all ok)", marks.len() - shown.len())?;
     }
     let dashes = ["MISSING", "-", "-", "-", "-", "-", "-", "-"].map(str::to_owned);
     for failed in missing.iter().take(MAX_ROWS) {
-        row(out, "  ", &failed.hostname, &dashes)?;
+        row(out, &failed.hostname, &dashes)?;
     }
     let failures = fleet.failed_vms.iter().map(|failed| (failed.hostname.as_str(), failed.error.as_str()));
     let failures = grouped::sentences(failures);
@@ -101,7 +101,6 @@ fn rows_to_show(marks: &[&str], missing: usize) -> Vec<usize> {
 
 const OK: &str = "ok";
 
-/// How a VM fared, in a word.
 fn mark(vm: &VmResult, has_wrong_clock: bool, differs: bool) -> &'static str {
     if vm.lost.is_some() {
         "LOST"
@@ -122,10 +121,7 @@ fn mark(vm: &VmResult, has_wrong_clock: bool, differs: bool) -> &'static str {
 
 fn figures(vm: &VmResult, mark: &str) -> [String; 8] {
     let result = &vm.result;
-    let figure = |summary: &Summary, name: &str| {
-        let Some(Bounded { value: Some(ms), is_lower_bound }) = summary.figure(name) else { return "-".to_owned() };
-        marked(format!("{}{}", if is_lower_bound { ">" } else { "" }, compact(ms)), summary, name)
-    };
+    let figure = |summary: &Summary, name: &str| marked(bounded(summary.figure(name), ">", compact), summary, name);
     [
         mark.to_owned(),
         compact(result.throughput.actual_rps),
@@ -171,9 +167,9 @@ fn compact(value: f64) -> String {
     }
 }
 
-fn row(out: &mut dyn Write, indent: &str, name: &str, cells: &[String; 8]) -> io::Result<()> {
+fn row(out: &mut dyn Write, name: &str, cells: &[String; 8]) -> io::Result<()> {
     const WIDTHS: [usize; 8] = [7, 7, 5, 7, 7, 6, 6, CLOCK];
-    let mut text = format!("{indent}{:<NAME$}", shortened(name, NAME));
+    let mut text = format!("  {:<NAME$}", shortened(name, NAME));
     for (at, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
         // A huge figure must not push the others out of the line.
         let cell = if cell.chars().count() > width { "…" } else { cell };

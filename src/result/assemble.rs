@@ -4,12 +4,12 @@ use super::{
     Accounting, ClockVsDatabase, Config, FORMAT, Generator, Limit, RunInfo, RunResult, ServerInfo, Status, Summary,
     Throughput, Timeline, VERSION, Verification,
 };
+use crate::measure::counters::Counts;
 use crate::measure::record::{RunRecord, ThreadTime};
 use crate::measure::recorder::Recorder;
 use crate::measure::stalls::{self, Stall, Stalls};
 use crate::measure::timeline::Timeline as Completions;
-use crate::monitor::docker::ContainerUsage;
-use crate::monitor::server::ServerStats;
+use crate::monitor::Findings;
 use crate::schedule::{Pace, Schedule};
 
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +26,7 @@ pub struct Context {
     pub server: ServerInfo,
     pub clock_vs_database: Option<ClockVsDatabase>,
     pub schedule: Schedule,
-    pub container: Option<ContainerUsage>,
-    pub server_stats: Option<ServerStats>,
+    pub findings: Findings,
     pub verification: Option<Verification>,
     pub aborted: Option<String>,
     pub warnings: Vec<String>,
@@ -36,9 +35,6 @@ pub struct Context {
 /// Counts what became of every slot of the measured window.
 ///
 /// The terms come from independent sources: the schedule's arithmetic, the cursor, and the workers' counts.
-///
-/// # Errors
-/// They do not add up.
 pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, AccountingError> {
     let counters = &record.recorder.counters;
     let measured = &counters.measured;
@@ -58,23 +54,16 @@ pub fn account(record: &RunRecord, schedule: &Schedule) -> Result<Accounting, Ac
     let is_open = matches!(schedule.pace, Pace::Open { .. });
     let returned =
         record.recorder.returned_due_ns.iter().filter(|due_ns| is_open && window.contains(due_ns)).count() as u64;
-    let accounting = Accounting {
-        scheduled,
-        ok: measured.ok,
-        failed: measured.failed,
-        unknown: measured.unknown,
-        skipped: measured.skipped,
-        not_started: unclaimed + returned,
-        unfinished: measured.in_flight(),
-        unreported: 0,
-    };
+    let accounting = accounting(measured, scheduled, unclaimed + returned);
     if accounting.holds() { Ok(accounting) } else { Err(AccountingError { accounting }) }
 }
 
+fn accounting(counts: &Counts, scheduled: u64, not_started: u64) -> Accounting {
+    let Counts { ok, failed, unknown, skipped, started: _ } = *counts;
+    Accounting { scheduled, ok, failed, unknown, skipped, not_started, unfinished: counts.in_flight(), unreported: 0 }
+}
+
 /// The document of a run, without a verdict: `status` and `reason` are for [`crate::verdict`] to fill in.
-///
-/// # Errors
-/// The counts do not add up.
 pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, AccountingError> {
     let accounting = account(record, &context.schedule)?;
     let timeline =
@@ -115,16 +104,7 @@ pub fn assemble_lost(
     // What was counted is a fact, and the end of the window only an estimate.
     let known = counts.answered().saturating_add(counts.skipped).saturating_add(counts.in_flight());
     let scheduled = due_in(start_ns, end_ns).unwrap_or_default().max(known);
-    let accounting = Accounting {
-        scheduled,
-        ok: counts.ok,
-        failed: counts.failed,
-        unknown: counts.unknown,
-        skipped: counts.skipped,
-        not_started: scheduled - known,
-        unfinished: counts.in_flight(),
-        unreported: 0,
-    };
+    let accounting = accounting(counts, scheduled, scheduled - known);
     let timeline = Timeline::new(&recorder.bins, |ns| schedule.scheduled_before(ns), end_ns);
     let mut result = document(recorder, completed, epoch_unix_ns, accounting, context);
     result.timeline = timeline;
@@ -176,9 +156,8 @@ fn document(
         outages: Vec::new(),
         verification: context.verification,
         generator: Generator::default(),
-        container: context.container,
+        findings: context.findings,
         timeline: Timeline::default(),
-        server_stats: context.server_stats,
         histograms: figures.encode(),
         limit: Limit::default(),
         warnings: context.warnings,
@@ -281,8 +260,7 @@ mod tests {
             server: ServerInfo::default(),
             clock_vs_database: None,
             schedule: Schedule { pace, share, seed: 1, warmup_ns: SECOND, duration_ns: 10 * SECOND },
-            container: None,
-            server_stats: None,
+            findings: Findings::default(),
             verification: None,
             aborted: None,
             warnings: vec!["said before".to_owned()],

@@ -73,43 +73,33 @@ impl Summary {
         let max = ms(histogram.max()).min(most_ms);
         let min = ms(histogram.min()).min(max);
         let some = |value: f64| (known > 0).then_some(value);
-        let percentile = |per_mille: u64| {
-            // The nearest rank among all, in whole numbers: 99.9 / 100 is a little more than 0.999.
-            let rank = (per_mille * (known + beyond)).div_ceil(1_000).max(1);
-            // The histogram rounds quantiles up to ranks; half a rank less is safe from rounding on either side.
-            let quantile = (rank.min(known) as f64 - 0.5) / known.max(1) as f64;
-            let value = ms(histogram.value_at_quantile(quantile.max(0.0)));
-            (some(value.clamp(min, max)), rank > known && beyond > 0)
-        };
-        let ((p50, p50_is_lower_bound), (p90, p90_is_lower_bound)) = (percentile(500), percentile(900));
-        let ((p95, p95_is_lower_bound), (p99, p99_is_lower_bound)) = (percentile(950), percentile(990));
-        let (p99_9, p99_9_is_lower_bound) = percentile(999);
         let requests = known + beyond;
-        let is_max = |per_mille: u64| requests > 0 && requests.saturating_mul(1_000 - per_mille) < 1_000;
-        Self {
+        let mut summary = Self {
             count: durations.count(),
             min: some(min),
             avg: some((histogram.mean() / 1_000.0).clamp(min, max)),
             avg_is_lower_bound: beyond > 0,
-            p50,
-            p50_is_lower_bound,
-            p90,
-            p90_is_lower_bound,
-            p95,
-            p95_is_lower_bound,
-            p99,
-            p99_is_lower_bound,
-            p99_9,
-            p99_9_is_lower_bound,
             max: some(max),
             max_is_lower_bound: beyond > 0,
-            p50_is_max: is_max(500),
-            p90_is_max: is_max(900),
-            p95_is_max: is_max(950),
-            p99_is_max: is_max(990),
-            p99_9_is_max: is_max(999),
             requests,
+            ..Self::default()
+        };
+        for (per_mille, value, is_lower_bound, is_max) in [
+            (500, &mut summary.p50, &mut summary.p50_is_lower_bound, &mut summary.p50_is_max),
+            (900, &mut summary.p90, &mut summary.p90_is_lower_bound, &mut summary.p90_is_max),
+            (950, &mut summary.p95, &mut summary.p95_is_lower_bound, &mut summary.p95_is_max),
+            (990, &mut summary.p99, &mut summary.p99_is_lower_bound, &mut summary.p99_is_max),
+            (999, &mut summary.p99_9, &mut summary.p99_9_is_lower_bound, &mut summary.p99_9_is_max),
+        ] {
+            // The nearest rank among all, in whole numbers: 99.9 / 100 is a little more than 0.999.
+            let rank = (per_mille * requests).div_ceil(1_000).max(1);
+            // The histogram rounds quantiles up to ranks; half a rank less is safe from rounding on either side.
+            let quantile = (rank.min(known) as f64 - 0.5) / known.max(1) as f64;
+            *value = some(ms(histogram.value_at_quantile(quantile.max(0.0))).clamp(min, max));
+            *is_lower_bound = rank > known && beyond > 0;
+            *is_max = requests > 0 && requests.saturating_mul(1_000 - per_mille) < 1_000;
         }
+        summary
     }
 
     /// Whether a percentile is the maximum, because there are too few requests for it.

@@ -117,7 +117,7 @@ impl Timeline {
                 for (sum, part) in sum.counts_mut().into_iter().zip(part.counts()) {
                     sum[to] = sum[to].saturating_add(part[at]);
                 }
-                latency[to].add(&part.latency[at].decode_coarse()?);
+                latency[to].add(&part.latency[at].decode_digits(COARSE_DIGITS)?);
                 sum.lateness_max_ms[to] = sum.lateness_max_ms[to].max(part.lateness_max_ms[at]);
                 sum.busy_workers[to] += part.busy_workers[at] * weight;
                 sum.cpu_pct[to] += part.cpu_pct[at] * weight;
@@ -175,7 +175,7 @@ impl Timeline {
     pub(crate) fn has_all_latencies(&self) -> Result<bool, HistogramError> {
         for (at, latency) in self.latency.iter().enumerate() {
             let answered = self.ok[at].saturating_add(self.failed[at]).saturating_add(self.unknown[at]);
-            if latency.decode_coarse()?.count() != answered {
+            if latency.decode_digits(COARSE_DIGITS)?.count() != answered {
                 return Ok(false);
             }
         }

@@ -33,26 +33,21 @@ pub struct Reached {
 }
 
 /// What a database reports of itself.
-struct Found {
-    info: ServerInfo,
+pub(super) struct Found {
+    pub(super) info: ServerInfo,
     identity: Option<String>,
-    limits: SessionLimits,
-    clock: Option<ClockVsDatabase>,
+    pub(super) limits: SessionLimits,
+    pub(super) clock: Option<ClockVsDatabase>,
 }
 
 /// A database whose tables are ready, perhaps on a throwaway server.
 pub struct Database {
     pub(super) connector: Connector,
     pub(super) server: Option<ThrowawayServer>,
-    pub(super) info: ServerInfo,
-    identity: Option<String>,
-    pub(super) clock: Option<ClockVsDatabase>,
+    pub(super) found: Found,
     pub(super) warnings: Vec<String>,
     /// [`verify::total`] before the run, if it is needed after it.
     pub(super) total_before: Option<u64>,
-    /// [`SessionLimits::idle_in_transaction`]
-    pub(super) idle_in_transaction: Option<Duration>,
-    pub(super) is_pooled: bool,
     /// What the tables are before the load, where all processes of the test have emptied them by then.
     pub(super) before: Option<Baseline>,
     /// That the tables are this test's; absent where they could not be marked.
@@ -66,7 +61,11 @@ pub struct Database {
 pub async fn reach(plan: &Plan, server: Option<ThrowawayServer>, tell: Tell<'_>) -> Result<Reached, RunError> {
     let spec = match (&plan.database.target, &server) {
         (Target::Existing(spec), _) => (**spec).clone(),
-        (Target::Ephemeral, Some(server)) => throwaway_spec(server)?,
+        // The process's PG… variables are meant for other servers than this one.
+        (Target::Ephemeral, Some(server)) => {
+            ConnectionSpec::parse(&server.connection_string(), &Environment::default())
+                .unwrap_or_else(|error| unreachable!("the throwaway server's own string: {error}"))
+        }
         (Target::Ephemeral, None) => unreachable!("start_server comes first"),
     };
     tell(&format!("connecting to {}", spec.describe()));
@@ -131,11 +130,11 @@ impl Reached {
 pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Tell<'_>) -> Result<Database, RunError> {
     let Reached { connector, server, found } = reached;
     let mut link = schema::connect(&connector, plan.database.setup.is_some()).await?;
-    let Found { mut info, identity, limits, clock } = match found {
+    let mut found = match found {
         Some(found) => found,
         None => look(plan, &mut link, &connector).await?,
     };
-    let connector = connector.with_session_settings(&limits.session_sql);
+    let connector = connector.with_session_settings(&found.limits.session_sql);
     tell("marking the tables as in use");
     let claim = Claim::new(plan.test, plan.engine.schedule.share);
     let setup = plan.database.setup.is_some();
@@ -151,16 +150,14 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     }
     let checked = schema::check(&mut link, &plan.workload).await;
     let kind = foreign::explained(&mut link, checked).await?;
-    info.tables = Some(kind.name().to_owned());
+    found.info.tables = Some(kind.name().to_owned());
     if pool.is_some() {
         rights::check(&mut link, &plan.workload, plan.database.reset, plan.database.verify).await?;
     }
     if plan.database.reset && pool.is_some() {
         tell("emptying the tables");
-        let within = match plan.start_at_unix_ns {
-            Some(unix_ns) => Some(left_until(unix_ns).ok_or(RunError::StartMissed)?),
-            None => None,
-        };
+        let left = |unix_ns| left_until(unix_ns).ok_or(RunError::StartMissed);
+        let within = plan.start_at_unix_ns.map(left).transpose()?;
         schema::reset(&mut link, &plan.workload, within, lock).await?;
     }
     let schedule = &plan.engine.schedule;
@@ -176,7 +173,7 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
         None => None,
     };
     // Setting up may have taken long, and clocks drift.
-    let clock = clock::compare(&mut link).await.or(clock);
+    found.clock = clock::compare(&mut link).await.or(found.clock);
     link.close().await;
     if pool.is_none()
         && let Some(mark) = &mark
@@ -187,21 +184,9 @@ pub async fn set_up(plan: &Plan, reached: Reached, pool: Option<&Pool>, tell: Te
     if server.as_ref().is_some_and(ThrowawayServer::in_memory) {
         warnings.push("The throwaway server's files are in memory, which is faster than any disk.".to_owned());
     }
-    warnings.extend(start_at_warning(plan, clock));
+    warnings.extend(start_at_warning(plan, found.clock));
     warnings.extend(unmarked);
-    Ok(Database {
-        connector,
-        server,
-        info,
-        identity,
-        clock,
-        warnings,
-        total_before,
-        idle_in_transaction: limits.idle_in_transaction,
-        is_pooled: limits.is_pooled,
-        before: None,
-        mark,
-    })
+    Ok(Database { connector, server, found, warnings, total_before, before: None, mark })
 }
 
 impl Database {
@@ -212,12 +197,12 @@ impl Database {
 
     /// What the server reports of itself, with the tables.
     pub fn info(&self) -> &ServerInfo {
-        &self.info
+        &self.found.info
     }
 
     /// [`preflight::identity`]
     pub fn identity(&self) -> Option<&str> {
-        self.identity.as_deref()
+        self.found.identity.as_deref()
     }
 
     /// Where it is; never a password.
@@ -246,10 +231,4 @@ fn left_until(unix_ns: u64) -> Option<Duration> {
     const LEAST: Duration = Duration::from_millis(50);
     let left = Duration::from_nanos(unix_ns.checked_sub(crate::clock::unix_ns())?);
     left.checked_sub(LEAST).filter(|left| !left.is_zero())
-}
-
-fn throwaway_spec(server: &ThrowawayServer) -> Result<ConnectionSpec, RunError> {
-    // The process's PG… variables are meant for other servers than this one.
-    ConnectionSpec::parse(&server.connection_string(), &Environment::default())
-        .map_err(|error| unreachable!("the throwaway server's own string: {error}"))
 }

@@ -11,7 +11,6 @@ pub struct Decimal {
     exponent: i32,
 }
 
-/// Why a number is not of use for an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
     /// It has more decimals than the unit holds.

@@ -1,8 +1,8 @@
 //! Numbers, times and lists of names, as people read them. Pure.
 
 /// `a, b, c and 5 more`: at most `most` names.
-pub fn name_list(names: &[&str], most: usize) -> String {
-    let named = names.iter().take(most).copied().collect::<Vec<_>>().join(", ");
+pub fn name_list(names: &[impl AsRef<str>], most: usize) -> String {
+    let named = names.iter().take(most).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(most) {
         0 => named,
         more => format!("{named} and {more} more"),
@@ -22,7 +22,6 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// The text with a capital at its start.
 pub fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()

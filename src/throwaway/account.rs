@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::ThrowawayError;
-use super::program::{FOLDERS, find};
+use super::program::{self, FOLDERS, find};
 
 /// Accounts that root may lend to the server, best first: the one made for it, and the one that owns nothing.
 const STAND_INS: [&str; 2] = ["postgres", "nobody"];
@@ -46,9 +46,8 @@ impl Account {
 
     /// From the text of /etc/passwd; from the program `id` where accounts come from a directory service.
     fn stand_in(name: &'static str, entries: &str, id: Option<&Path>) -> Option<Self> {
-        let (uid, gid) = entry(entries, |fields| fields[0] == name)
-            .map(|entry| (entry.uid, entry.gid))
-            .or_else(|| Some((ask_id(id?, "-u", name)?, ask_id(id?, "-g", name)?)))?;
+        let asked = |flag| program::ask(id?, &[flag, name])?.parse().ok();
+        let (uid, gid) = entry(entries, |fields| fields[0] == name).or_else(|| Some((asked("-u")?, asked("-g")?)))?;
         (uid != 0).then_some(Self { uid, gid, stand_in: Some(name) })
     }
 
@@ -89,31 +88,18 @@ impl Account {
 
 const PASSWD: &str = "/etc/passwd";
 
-struct Entry {
-    uid: u32,
-    gid: u32,
-}
-
-fn entry(entries: &str, is_wanted: impl Fn(&[&str]) -> bool) -> Option<Entry> {
+/// User and group ID of the first account that is wanted, by the fields of its line.
+fn entry(entries: &str, is_wanted: impl Fn(&[&str]) -> bool) -> Option<(u32, u32)> {
     let fields = entries.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let mut wanted = fields.filter(|fields| fields.len() >= 4 && is_wanted(fields));
-    wanted.find_map(|fields| Some(Entry { uid: fields[2].parse().ok()?, gid: fields[3].parse().ok()? }))
+    wanted.find_map(|fields| Some((fields[2].parse().ok()?, fields[3].parse().ok()?)))
 }
 
 /// An account other than root that has a name here: for a program that only has to look up its own.
 pub(super) fn some_named_account() -> Option<(u32, u32)> {
     let entries = std::fs::read_to_string(PASSWD).ok()?;
     let found = STAND_INS.into_iter().find_map(|name| entry(&entries, |fields| fields[0] == name));
-    let found = found.or_else(|| entry(&entries, |fields| fields[2] != "0"))?;
-    (found.uid != 0).then_some((found.uid, found.gid))
-}
-
-fn ask_id(id: &Path, flag: &str, name: &str) -> Option<u32> {
-    let answer = Command::new(id).args([flag, name]).stdin(Stdio::null()).output().ok()?;
-    if !answer.status.success() {
-        return None;
-    }
-    String::from_utf8(answer.stdout).ok()?.trim().parse().ok()
+    found.or_else(|| entry(&entries, |fields| fields[2] != "0")).filter(|(uid, _)| *uid != 0)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -17,7 +17,6 @@ use super::{ThrowawayError, processes, program};
 const STARTUP_LIMIT: Duration = Duration::from_secs(120);
 /// It takes a second or two; on a disk that hardly answers, longer.
 const INITDB_LIMIT: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(3);
 /// How much of a log an error carries.
 const TAIL_LINES: usize = 12;
 const TAIL_BYTES: u64 = 8 * 1024;
@@ -81,8 +80,7 @@ impl Site {
         }
         command.arg("-D").arg(self.data());
         let mut initdb = self.spawn(command, &log)?;
-        let status =
-            wait(&mut initdb, INITDB_LIMIT).map_err(|source| self.folder_fault("wait for initdb in", source))?;
+        let status = wait(&mut initdb, INITDB_LIMIT).map_err(|source| self.fault("wait for initdb in", source))?;
         if status.is_none() {
             processes::halt(&self.data());
             end(&mut initdb);
@@ -138,7 +136,7 @@ impl Site {
             let file = OpenOptions::new().append(true).create(true).open(log)?;
             Ok((file.try_clone()?, file))
         };
-        let (out, err) = open().map_err(|source| self.folder_fault("write the log in", source))?;
+        let (out, err) = open().map_err(|source| self.fault("write the log in", source))?;
         let program = PathBuf::from(command.get_program());
         command.stdout(out).stderr(err).spawn().map_err(|source| ThrowawayError::Spawn { program, source })
     }
@@ -146,41 +144,28 @@ impl Site {
     /// Waits until the lines of `server`'s own postmaster.pid satisfy `met`. Fails with the exit status of a server
     /// that ended instead, or `None` when the limit passed.
     fn wait_for(&self, server: &mut Child, met: impl Fn(&[&str]) -> bool) -> Result<(), Option<ExitStatus>> {
-        let begin = Instant::now();
         let file = self.data().join("postmaster.pid");
-        loop {
+        let ended = processes::poll(STARTUP_LIMIT, || {
             let text = fs::read_to_string(&file).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             // The file of a killed predecessor says "ready" too.
             let own = lines.first().is_some_and(|line| line.trim().parse() == Ok(server.id()));
             if own && met(&lines) {
-                return Ok(());
+                return Some(Ok(()));
             }
-            if let Ok(Some(status)) = server.try_wait() {
-                return Err(Some(status));
-            }
-            if begin.elapsed() > STARTUP_LIMIT {
-                return Err(None);
-            }
-            std::thread::sleep(POLL);
-        }
+            server.try_wait().ok().flatten().map(|status| Err(Some(status)))
+        });
+        ended.unwrap_or(Err(None))
     }
 
-    fn folder_fault(&self, action: &'static str, source: std::io::Error) -> ThrowawayError {
+    pub(super) fn fault(&self, action: &'static str, source: std::io::Error) -> ThrowawayError {
         ThrowawayError::Folder { action, path: self.folder.clone(), source }
     }
 }
 
 /// Waits for the end of a process; `None` where it has not come within the limit.
 fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let begin = Instant::now();
-    loop {
-        let status = child.try_wait()?;
-        if status.is_some() || begin.elapsed() > limit {
-            return Ok(status);
-        }
-        std::thread::sleep(POLL);
-    }
+    processes::poll(limit, || child.try_wait().transpose()).transpose()
 }
 
 /// Takes the process away for good; it may have been halted already.

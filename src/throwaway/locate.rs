@@ -6,11 +6,10 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use super::ThrowawayError;
 use super::account::Account;
-use super::program::is_program;
+use super::program::{ask, is_program};
 
 /// Where distributions, Homebrew and the installers for macOS put the server's programs; `*` stands for any text
 /// within one component.
@@ -105,7 +104,9 @@ pub(super) fn locate(dirs: Option<&[PathBuf]>, account: &Account) -> Result<Prog
 /// Where the programs were looked for, and where one of them is without the other.
 fn looked(dirs: &[PathBuf], on_system: bool) -> String {
     let mut looked = match (on_system, std::env::var_os("PATH").filter(|path| !path.is_empty())) {
-        (false, _) => format!("in {}", listed(dirs)),
+        (false, _) => {
+            format!("in {}", dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", "))
+        }
         (true, Some(path)) => {
             format!("on PATH ({}) and in the usual places ({})", path.display(), USUAL_PLACES.join(", "))
         }
@@ -117,10 +118,6 @@ fn looked(dirs: &[PathBuf], on_system: bool) -> String {
         }
     }
     looked
-}
-
-fn listed(dirs: &[PathBuf]) -> String {
-    dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The folder that the programs in `dir` really lie in, which has the rest of the installation beside them; `None`
@@ -157,15 +154,9 @@ fn system_candidates(path: Option<&OsStr>) -> Vec<PathBuf> {
         path.map(|path| std::env::split_paths(path).filter(|dir| dir.is_absolute()).collect()).unwrap_or_default();
     let configured = on_path.iter().map(|dir| dir.join("pg_config")).find(|program| is_program(program));
     let mut dirs = on_path;
-    dirs.extend(configured.and_then(|program| ask_pg_config(&program)));
+    dirs.extend(configured.and_then(|program| ask(&program, &["--bindir"])).map(PathBuf::from));
     dirs.extend(USUAL_PLACES.iter().flat_map(|pattern| expand(Path::new("/"), pattern)));
     dirs
-}
-
-fn ask_pg_config(program: &Path) -> Option<PathBuf> {
-    let output = Command::new(program).arg("--bindir").stdin(Stdio::null()).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| PathBuf::from(text.trim()))
 }
 
 /// The existing folders below `root` that match `pattern`, in the order of their names.
@@ -240,6 +231,7 @@ fn families(os_release: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
 
     fn version(major: u32, minor: Option<u32>) -> ServerVersion {
         ServerVersion { major, minor }

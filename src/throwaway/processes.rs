@@ -15,10 +15,8 @@ const GRACE: Duration = Duration::from_secs(8);
 const AFTER_KILL: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(3);
 
-/// Process ids of the server, its backends and of an initdb in `data_dir`, run by the owner of that folder.
-pub(super) fn members(data_dir: &Path) -> Vec<u32> {
-    platform::members(data_dir)
-}
+/// Process ids of the server, its backends and of an initdb in a data directory, run by the owner of that folder.
+pub(super) use platform::members;
 
 /// Sends `signal`; a process that is already gone is no fault.
 pub(super) fn send(pid: u32, signal: Signal) {
@@ -46,11 +44,21 @@ pub(super) fn noted_server(data_dir: &Path) -> Option<u32> {
 }
 
 fn wait_until_none(data_dir: &Path, limit: Duration) -> Vec<u32> {
+    let mut left = Vec::new();
+    poll(limit, || {
+        left = members(data_dir);
+        left.is_empty().then_some(())
+    });
+    left
+}
+
+/// Asks again and again until there is an answer; `None` where there is none within the limit.
+pub(super) fn poll<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
-        let left = members(data_dir);
-        if left.is_empty() || start.elapsed() > limit {
-            return left;
+        let answer = ask();
+        if answer.is_some() || start.elapsed() > limit {
+            return answer;
         }
         std::thread::sleep(POLL);
     }
@@ -64,7 +72,7 @@ mod platform {
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
 
-    pub(super) fn members(data_dir: &Path) -> Vec<u32> {
+    pub(in crate::throwaway) fn members(data_dir: &Path) -> Vec<u32> {
         let (Ok(home), Ok(entries)) = (fs::metadata(data_dir), fs::read_dir("/proc")) else { return Vec::new() };
         let belongs = |proc: &Path| {
             let owned = fs::metadata(proc).is_ok_and(|process| process.uid() == home.uid());
@@ -93,7 +101,7 @@ mod platform {
     use std::path::Path;
     use std::process::{Command, Stdio};
 
-    pub(super) fn members(data_dir: &Path) -> Vec<u32> {
+    pub(in crate::throwaway) fn members(data_dir: &Path) -> Vec<u32> {
         let Ok(home) = std::fs::metadata(data_dir) else { return Vec::new() };
         let listing = Command::new("ps").args(super::PS_ARGUMENTS).stdin(Stdio::null()).output();
         listing.map_or(Vec::new(), |output| {

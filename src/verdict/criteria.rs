@@ -3,14 +3,12 @@
 use crate::result::{Bounded, RunResult};
 use crate::text::number::Decimal;
 
-/// What a run must reach.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Criteria {
     /// Minimum achieved rate, as % of the target, to pass.
     pub min_achieved_pct: f64,
     /// How many of the requests may fail at most, percent.
     pub max_error_rate_pct: f64,
-    /// Limits on the latency.
     pub slos: Vec<Slo>,
 }
 
@@ -28,7 +26,6 @@ pub struct Slo {
 impl Slo {
     /// A year. No request takes longer, so a greater limit is a slip.
     const MOST_MS: f64 = 366.0 * 86_400_000.0;
-    /// The figures that can be limited.
     pub const FIGURES: [&'static str; 7] = ["avg", "p50", "p90", "p95", "p99", "p99.9", "max"];
 
     /// Reads `FIGURE<LIMIT` or `FIGURE<=LIMIT`, where the limit has the unit `us`, `ms` or `s`.

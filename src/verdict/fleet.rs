@@ -31,7 +31,6 @@ fn incomplete(fleet: &Fleet) -> Option<String> {
     let said = grouped::by_text(failed.iter().map(|vm| (vm.hostname.as_str(), vm.error.as_str())));
     let told: Vec<String> =
         said.iter().map(|(names, why)| format!("{} ({})", name_list(names, NAMED), shortened(why))).collect();
-    let told: Vec<&str> = told.iter().map(String::as_str).collect();
     let (are, it) = if failed.len() == 1 { ("is", "it") } else { ("are", "them") };
     Some(format!(
         "{} of {} VMs {are} missing or ended early: {}; the database had less load than was asked for, so repair {it} and \
@@ -47,18 +46,16 @@ fn clocks_off(fleet: &Fleet) -> Option<String> {
     let named = fleet.per_vm_results.iter().zip(&errors);
     let off: Vec<String> =
         named.filter_map(|(vm, error)| Some(format!("{} ({})", vm.hostname, error.as_ref()?))).collect();
-    let named: Vec<&str> = off.iter().map(String::as_str).collect();
     (!off.is_empty()).then(|| {
         format!(
             "Clocks are off by more than {:.0} ms against those of the other VMs: {}; synchronise them with chrony or \
              another NTP client, and run the test again.",
             clocks::LIMIT_MS,
-            name_list(&named, NAMED)
+            name_list(&off, NAMED)
         )
     })
 }
 
-/// What is wrong with each VM's clock.
 pub fn clock_errors(fleet: &Fleet) -> Vec<Option<String>> {
     clocks::errors(&compared(fleet))
 }
@@ -111,7 +108,6 @@ pub(super) fn warnings(fleet: &Fleet) -> Vec<String> {
     warnings
 }
 
-/// A VM that is unlike the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Which one of [`Fleet::per_vm_results`].

@@ -13,7 +13,6 @@ const BEFORE_S: f64 = 1.0;
 /// VMs that are named before "and N more".
 const NAMED: usize = 3;
 
-/// Who held whom up.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct HeldUp {
     /// Which one of [`Fleet::per_vm_results`] was cut off.

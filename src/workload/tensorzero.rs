@@ -56,39 +56,29 @@ pub struct Workload {
     experimentation: bool,
 }
 
-/// Sizes of the four documents of a request, in bytes.
-#[derive(Clone, Copy, Debug)]
-struct Sizes {
-    input: usize,
-    output: usize,
-    raw_request: usize,
-    raw_response: usize,
-}
-
 impl Workload {
     /// Which options make the documents smaller.
     pub const SIZE_FLAGS: &str =
         "the largest of --output-size-kb, --raw-response-size-kb, --input-size-kb, --raw-request-size-kb";
 
-    fn sizes(&self) -> Sizes {
-        Sizes {
-            input: payload::bytes_of_kb(self.input_size_kb),
-            output: payload::bytes_of_kb(self.output_size_kb),
-            raw_request: payload::bytes_of_kb(self.raw_request_size_kb),
-            raw_response: payload::bytes_of_kb(self.raw_response_size_kb),
-        }
+    /// Of the documents of a request, KB: input, output, raw_request, raw_response.
+    fn sizes_kb(&self) -> [f64; 4] {
+        [self.input_size_kb, self.output_size_kb, self.raw_request_size_kb, self.raw_response_size_kb]
+    }
+
+    /// The same in bytes.
+    fn sizes(&self) -> [usize; 4] {
+        self.sizes_kb().map(payload::bytes_of_kb)
     }
 
     /// Bytes of documents in one request, wherever they are made.
     pub fn document_bytes(&self) -> usize {
-        let Sizes { input, output, raw_request, raw_response } = self.sizes();
         // Sizes of a result from elsewhere may be anything.
-        [input, output, raw_request, raw_response].into_iter().fold(0, usize::saturating_add)
+        self.sizes().into_iter().fold(0, usize::saturating_add)
     }
 
     fn largest_document(&self) -> usize {
-        let Sizes { input, output, raw_request, raw_response } = self.sizes();
-        input.max(output).max(raw_request).max(raw_response)
+        self.sizes().into_iter().fold(0, usize::max)
     }
 
     /// Bytes of the pool that documents are cut from.
@@ -171,7 +161,7 @@ impl Workload {
     /// Lines of the report's header.
     pub fn described(&self) -> Vec<(&'static str, String)> {
         let on = |on: bool| if on { "enabled" } else { "disabled" }.to_owned();
-        let kb = self.input_size_kb + self.output_size_kb + self.raw_request_size_kb + self.raw_response_size_kb;
+        let kb: f64 = self.sizes_kb().iter().sum();
         let made = if self.server_side_data { "server-side (SQL)" } else { "client-side" };
         vec![
             ("Rate limiting", on(self.rate_limiting)),

@@ -1,5 +1,6 @@
 //! Whose locks on our tables others wait for.
 
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::postgres::link::Link;
@@ -21,76 +22,34 @@ pub(super) async fn of_tables(link: &mut Link, tables: &[Table], advisory: Optio
     let tables: Vec<&str> = tables.iter().map(|table| table.name).collect();
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&tables, Type::TEXT_ARRAY), (&advisory, Type::INT8)];
     let rows = link.query(sql, &parameters).await.unwrap_or_default();
-    let text = |row: &tokio_postgres::Row, column| row.try_get::<_, Option<String>>(column).ok().flatten();
-    let holders = rows.iter().map(|row| Holder {
-        pid: row.try_get(0).unwrap_or_default(),
-        user: text(row, 1),
-        application: text(row, 2),
-        address: text(row, 3),
-        state: text(row, 4),
-        transaction_s: row.try_get::<_, Option<f64>>(5).ok().flatten(),
-    });
-    let mut told: Vec<String> = holders.take(NAMED).map(|holder| holder.to_string()).collect();
+    let mut told: Vec<String> = rows.iter().take(NAMED).map(holder).collect();
     if rows.len() > NAMED {
         told.push(format!("and {} more", rows.len() - NAMED));
     }
     told
 }
 
-/// A session that holds a lock. What another role's session does the server tells only to those who may know.
-#[derive(Debug)]
-struct Holder {
-    pid: i32,
-    user: Option<String>,
-    application: Option<String>,
-    address: Option<String>,
-    state: Option<String>,
-    transaction_s: Option<f64>,
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "pid {}", self.pid)?;
-        if let Some(application) = self.application.as_deref().filter(|name| !name.is_empty()) {
-            write!(f, " ({application})")?;
-        }
-        if let Some(user) = &self.user {
-            write!(f, " of {user}")?;
-        }
-        match &self.address {
-            Some(address) => write!(f, " from {address}")?,
-            None if self.state.is_some() => write!(f, " on a local socket")?,
-            None => {}
-        }
-        if let Some(state) = &self.state {
-            write!(f, ", {state}")?;
-        }
-        if let Some(seconds) = self.transaction_s {
-            write!(f, ", its transaction open for {seconds:.0} s")?;
-        }
-        Ok(())
+/// What another role's session does the server tells only to those who may know.
+fn holder(row: &Row) -> String {
+    let text = |column| row.try_get::<_, Option<String>>(column).ok().flatten();
+    let mut told = format!("pid {}", row.try_get::<_, i32>(0).unwrap_or_default());
+    if let Some(application) = text(2).filter(|name| !name.is_empty()) {
+        told += &format!(" ({application})");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_known_of_a_session_is_told() {
-        let mut holder = Holder {
-            pid: 42,
-            user: Some("app".to_owned()),
-            application: Some("psql".to_owned()),
-            address: Some("10.0.0.7".to_owned()),
-            state: Some("idle in transaction".to_owned()),
-            transaction_s: Some(61.4),
-        };
-        let expected = "pid 42 (psql) of app from 10.0.0.7, idle in transaction, its transaction open for 61 s";
-        assert_eq!(holder.to_string(), expected);
-        holder.address = None;
-        assert!(holder.to_string().contains("of app on a local socket, idle"), "{holder}");
-        holder = Holder { application: Some(String::new()), state: None, transaction_s: None, ..holder };
-        assert_eq!(holder.to_string(), "pid 42 of app");
+    if let Some(user) = text(1) {
+        told += &format!(" of {user}");
     }
+    let state = text(4);
+    match text(3) {
+        Some(address) => told += &format!(" from {address}"),
+        None if state.is_some() => told += " on a local socket",
+        None => {}
+    }
+    if let Some(state) = state {
+        told += &format!(", {state}");
+    }
+    if let Ok(Some(seconds)) = row.try_get::<_, Option<f64>>(5) {
+        told += &format!(", its transaction open for {seconds:.0} s");
+    }
+    told
 }

@@ -12,6 +12,7 @@ use super::error::{Cause, Stage};
 use super::script::{COMMAND, MARK};
 use crate::fleet::binary::{AgentBinary, Probe};
 use crate::fleet::ssh::words_of;
+use crate::measure::outcome::chain;
 use crate::text::terminal::printable;
 
 /// For the shell to start and the script to look around.
@@ -34,7 +35,6 @@ const MOST_FACTS: usize = 20;
 pub(super) struct Facts {
     pub(super) probe: Probe,
     pub(super) present: bool,
-    /// Whether it can compute SHA-256.
     pub(super) can_hash: bool,
 }
 
@@ -50,15 +50,11 @@ impl Channel {
     pub(super) async fn open(session: Arc<Session>) -> Result<Self, Cause> {
         let mut command = Arc::clone(&session).arc_raw_command(COMMAND);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let spawned = timeout(FIRST_ANSWER_WITHIN, command.spawn()).await;
-        let mut child = match spawned {
-            Ok(Ok(child)) => child,
-            Ok(Err(error)) => {
-                let words = words_of(&session).unwrap_or_else(|| crate::measure::outcome::chain(&error));
-                return Err(Cause::NoChannel(printable(&words)));
-            }
-            Err(_) => return Err(Cause::Silent(FIRST_ANSWER_WITHIN, String::new())),
+        let no_channel = |error| {
+            let words = words_of(&session).unwrap_or_else(|| chain(&error));
+            Cause::NoChannel(printable(&words))
         };
+        let mut child = within(FIRST_ANSWER_WITHIN, async { command.spawn().await.map_err(no_channel) }).await?;
         let pipes = (child.stdin().take(), child.stdout().take(), child.stderr().take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(Cause::NoChannel("it has no pipes".to_owned()));
@@ -70,10 +66,9 @@ impl Channel {
 
     pub(super) async fn order(&mut self, line: &str) -> Result<(), Cause> {
         let line = format!("{line}\n");
-        match timeout(CHUNK_WITHIN, self.stdin.write_all(line.as_bytes())).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(self.reason().await),
-            Err(_) => Err(Cause::Silent(CHUNK_WITHIN, String::new())),
+        match within(CHUNK_WITHIN, async { Ok(self.stdin.write_all(line.as_bytes()).await) }).await? {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.reason().await),
         }
     }
 
@@ -88,9 +83,7 @@ impl Channel {
                 }
             }
         };
-        timeout(FIRST_ANSWER_WITHIN, all)
-            .await
-            .unwrap_or_else(|_| Err(Cause::Silent(FIRST_ANSWER_WITHIN, String::new())))?;
+        within(FIRST_ANSWER_WITHIN, all).await?;
         let value = |key: &str| {
             let values = answers.iter().rev().filter_map(|answer| answer.split_once('='));
             values.filter(|(name, _)| *name == key).map(|(_, value)| value.to_owned()).next().unwrap_or_default()
@@ -118,7 +111,7 @@ impl Channel {
         self.stage = Stage::Upload;
         let order = if force { "force" } else { "put" };
         self.order(&format!("{order} {} {}", binary.bytes.len(), binary.sha256)).await?;
-        match self.ear.answer_within(ANSWER_WITHIN).await? {
+        match within(ANSWER_WITHIN, self.ear.answer()).await? {
             kept if kept == "kept" => return Ok(false),
             send if send == "send" => {}
             other => return Err(Cause::Nonsense(other)),
@@ -148,7 +141,7 @@ impl Channel {
     }
 
     async fn expect(&mut self, wanted: &str) -> Result<(), Cause> {
-        match self.ear.answer_within(ANSWER_WITHIN).await? {
+        match within(ANSWER_WITHIN, self.ear.answer()).await? {
             answer if answer == wanted => Ok(()),
             other => Err(Cause::Nonsense(other)),
         }
@@ -156,7 +149,7 @@ impl Channel {
 
     /// Why nobody reads there any more.
     async fn reason(&mut self) -> Cause {
-        match self.ear.answer_within(REASON_WITHIN).await {
+        match within(REASON_WITHIN, self.ear.answer()).await {
             Err(cause @ Cause::Failed { .. }) => cause,
             _ => Cause::ended(),
         }
@@ -189,6 +182,10 @@ impl Channel {
     }
 }
 
+async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Cause>>) -> Result<T, Cause> {
+    timeout(limit, answer).await.unwrap_or_else(|_| Err(Cause::Silent(limit, String::new())))
+}
+
 /// Both outputs of the host: answers in one, noise in both.
 struct Ear {
     stdout: BufReader<ChildStdout>,
@@ -203,10 +200,6 @@ struct Ear {
 }
 
 impl Ear {
-    async fn answer_within(&mut self, limit: Duration) -> Result<String, Cause> {
-        timeout(limit, self.answer()).await.unwrap_or_else(|_| Err(Cause::Silent(limit, String::new())))
-    }
-
     /// The next marked line, without the mark. Cancel-safe: what has been read is kept.
     async fn answer(&mut self) -> Result<String, Cause> {
         let mut chunk = [0; KEPT_BYTES];

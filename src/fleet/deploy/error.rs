@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::fleet::hosts::Host;
-use crate::text::terminal::printable;
+use crate::text::terminal::{brief, printable};
 
 /// Of a host's words more is not repeated.
 const LONGEST_WORDS_CHARS: usize = 300;
@@ -49,7 +49,6 @@ impl DeployError {
     }
 }
 
-/// What went wrong, with what is known of it.
 #[derive(Debug)]
 pub(super) enum Cause {
     WrongPath(String),
@@ -200,9 +199,5 @@ fn said(words: &str) -> String {
 }
 
 fn short(words: &str) -> String {
-    let mut text: String = words.chars().take(LONGEST_WORDS_CHARS).collect();
-    if text.len() < words.len() {
-        text.push('…');
-    }
-    text
+    brief(words, LONGEST_WORDS_CHARS)
 }

@@ -14,7 +14,6 @@ const LONGEST_ANSWER_BYTES: u32 = 1 << 20;
 const REQUEST_IDENTITIES: u8 = 11;
 const IDENTITIES_ANSWER: u8 = 12;
 
-/// What an agent says of its keys.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Keys {
     /// The public keys that it holds, in ssh's encoding.
@@ -25,7 +24,6 @@ pub(super) enum Keys {
     None,
 }
 
-/// Asks the agent behind a socket for its keys.
 pub(super) async fn keys(socket: &Path) -> Keys {
     let asking = async {
         let mut stream = UnixStream::connect(socket).await.ok()?;

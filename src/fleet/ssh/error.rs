@@ -156,7 +156,6 @@ pub(super) struct Facts<'a> {
     pub(super) locked_keys: &'a [PathBuf],
 }
 
-/// A jump host, for a sentence.
 #[derive(Debug, Clone)]
 pub(super) struct Jump {
     pub(super) name: String,
@@ -300,25 +299,24 @@ impl Facts<'_> {
     fn of_command(&self, command: &str, log: &str, way: &str) -> SshError {
         let host = self.host;
         let words = last_words(way);
-        if words == SAID_NOTHING {
-            let words = last_words(log);
-            if kind_of(log) == Kind::Timeout {
-                let seconds = self.connect_timeout.as_secs();
-                let what = format!(
-                    "{host}: no answer within {seconds} s through the ProxyCommand of ssh's configuration ({words}): run it by \
-                     hand: {command}"
-                );
-                return SshError::new(Kind::Timeout, what);
-            }
-            let what = format!(
-                "{host}: the ProxyCommand of ssh's configuration ended before the login, and did not say why ({words}): run it \
-                 by hand, without -q: {command}"
-            );
-            return SshError::new(Kind::Other, what);
+        if words != SAID_NOTHING {
+            let what =
+                format!("{host}: the ProxyCommand of ssh's configuration failed ({words}): run it by hand: {command}");
+            return SshError::new(kind_of(way), what);
         }
-        let what =
-            format!("{host}: the ProxyCommand of ssh's configuration failed ({words}): run it by hand: {command}");
-        SshError::new(kind_of(way), what)
+        let (words, seconds) = (last_words(log), self.connect_timeout.as_secs());
+        if kind_of(log) == Kind::Timeout {
+            let what = format!(
+                "{host}: no answer within {seconds} s through the ProxyCommand of ssh's configuration ({words}): run it by \
+                 hand: {command}"
+            );
+            return SshError::new(Kind::Timeout, what);
+        }
+        let what = format!(
+            "{host}: the ProxyCommand of ssh's configuration ended before the login, and did not say why ({words}): run it \
+             by hand, without -q: {command}"
+        );
+        SshError::new(Kind::Other, what)
     }
 
     fn denied(&self, log: &str, words: &str) -> String {
@@ -372,13 +370,10 @@ impl Facts<'_> {
     }
 }
 
-/// Where a failure on the way arose.
 enum Culprit<'a> {
-    /// At a jump host.
     At(&'a Jump),
     /// Between a jump host and the next one, or the host where there is none.
     Behind(&'a Jump, Option<&'a Jump>),
-    /// In a ProxyCommand.
     Command(&'a str),
 }
 

@@ -1,7 +1,7 @@
 //! Files that the user names for ssh, looked at once before the first of many connections would stumble over them: the
 //! private key and the configuration. Never keeps a key.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -18,7 +18,6 @@ const LARGEST_KEY_BYTES: u64 = 1 << 20;
 /// What a file given as a key is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum KeyFile {
-    /// A private key that can be used.
     Private,
     /// One that wants a passphrase. ssh may still use it, if its agent has it.
     Locked,
@@ -26,20 +25,15 @@ pub(super) enum KeyFile {
     Public(Vec<u8>),
 }
 
-/// What the key given is.
 pub(super) fn check(path: &Path) -> Result<KeyFile, SshError> {
     let shown = path.display();
     let unusable = |what: String| SshError::new(SshErrorKind::KeyFile, what);
-    let unreadable = |error: std::io::Error| {
+    let (metadata, content) = read(path).map_err(|error| {
         unusable(format!("The key {shown} cannot be read ({error}): give a readable private key with --ssh-key."))
-    };
-    let metadata = fs::metadata(path).map_err(unreadable)?;
+    })?;
     if !metadata.is_file() {
         return Err(unusable(format!("{shown} is not a file: give a private key with --ssh-key.")));
     }
-    let mut content = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST_KEY_BYTES).read_to_end(&mut content));
-    read.map_err(unreadable)?;
     if let Some(public) = public_key(&content) {
         return Ok(KeyFile::Public(public));
     }
@@ -55,21 +49,23 @@ pub(super) fn check(path: &Path) -> Result<KeyFile, SshError> {
 
 /// Whether a private key wants a passphrase and is none of those that the agent holds.
 pub(super) fn is_locked(path: &Path, held: &[Vec<u8>]) -> bool {
-    let read = |path: &Path| {
-        let mut content = Vec::new();
-        let file = fs::metadata(path).and_then(|metadata| {
-            if metadata.is_file() { File::open(path) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
-        });
-        file.and_then(|file| file.take(LARGEST_KEY_BYTES).read_to_end(&mut content)).ok().map(|_| content)
-    };
-    let Some(content) = read(path).filter(|content| is_encrypted(content)) else { return false };
+    let content = |path: &Path| read(path).map(|(_, content)| content).unwrap_or_default();
+    let private = content(path);
     let beside = || {
         let mut name = path.as_os_str().to_owned();
         name.push(".pub");
-        public_key(&read(Path::new(&name))?)
+        public_key(&content(Path::new(&name)))
     };
-    let public = public_half(&content).or_else(beside);
-    !public.is_some_and(|public| held.contains(&public))
+    is_encrypted(&private) && !public_half(&private).or_else(beside).is_some_and(|public| held.contains(&public))
+}
+
+/// What a file is, and what is in it. Of a pipe or a device nothing is read: it may have no end.
+fn read(path: &Path) -> std::io::Result<(Metadata, Vec<u8>)> {
+    let (metadata, mut content) = (fs::metadata(path)?, Vec::new());
+    if metadata.is_file() {
+        File::open(path)?.take(LARGEST_KEY_BYTES).read_to_end(&mut content)?;
+    }
+    Ok((metadata, content))
 }
 
 /// Of a line such as "ssh-ed25519 AAAA… comment".
@@ -100,7 +96,6 @@ fn openssh_body(content: &[u8]) -> Option<Vec<u8>> {
     STANDARD.decode(body).ok()
 }
 
-/// Whether the configuration can be read.
 pub(super) fn check_config(path: &Path) -> Result<(), SshError> {
     // Nobody may write to a pipe, and what is read from it ssh would not find there any more.
     let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());

@@ -53,14 +53,12 @@ fn on_path(name: &str) -> Option<PathBuf> {
 pub(super) struct Ssh {
     pub(super) options: SshOptions,
     program: PathBuf,
-    /// setsid, where there is one.
     setsid: Option<PathBuf>,
     keyfile: Option<KeyFile>,
     /// Of all control sockets.
     folder: PathBuf,
     /// The configuration that jump hosts are connected to with, once it is written.
     jump_config: OnceCell<PathBuf>,
-    /// Sockets of ssh agents that do not answer.
     stuck_agents: Mutex<Vec<PathBuf>>,
 }
 
@@ -308,7 +306,6 @@ pub(super) fn said(folder: &Path) -> String {
     [WAY, LOG].map(|name| read_log(&folder.join(name)).unwrap_or_default()).concat()
 }
 
-/// Which options of ssh a policy for host keys is.
 fn host_key_options(host_keys: HostKeys) -> &'static [(&'static str, &'static str)] {
     match host_keys {
         HostKeys::Strict => &[("StrictHostKeyChecking", "yes")],

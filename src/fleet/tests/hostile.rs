@@ -16,6 +16,7 @@ use crate::measure::outcome::{Failure, Outcome};
 use crate::measure::recorder::{Instants, Recorder, Window};
 use crate::measure::timeline::Timeline;
 use crate::merge::{self, Part};
+use crate::monitor::Findings;
 use crate::postgres::conninfo::Environment;
 use crate::report::text::report;
 use crate::result::{ClockVsDatabase, Config, Context, FailedVm, RunResult, ServerInfo, assemble_lost};
@@ -110,8 +111,7 @@ pub fn honest() -> Vec<AgentEvent> {
         server,
         clock_vs_database: None,
         schedule: schedule(),
-        container: None,
-        server_stats: None,
+        findings: Findings::default(),
         verification: None,
         aborted: None,
         warnings: vec!["autovacuum is off".to_owned()],

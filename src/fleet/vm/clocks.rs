@@ -12,9 +12,9 @@ const PINGS_KEPT: u64 = 64;
 
 /// The estimates of one VM's clock.
 #[derive(Debug, Default)]
-pub(super) struct ClockEstimates {
+pub struct ClockEstimates {
     /// Against ours, before T0.
-    pub(super) before: Option<Offset>,
+    pub before: Option<Offset>,
     /// Against ours, after the test.
     after: Option<Offset>,
     /// The offset with which its T0 was computed.
@@ -27,12 +27,12 @@ pub(super) struct ClockEstimates {
     pings: HashMap<u64, u64>,
     next_ping: u64,
     /// Round trips that are still wanted, one right after the other.
-    pub(super) samples_wanted: u32,
+    pub samples_wanted: u32,
 }
 
 impl ClockEstimates {
     /// Notes that a ping is sent. Returns its number.
-    pub(super) fn ping(&mut self, now_ns: u64) -> u64 {
+    pub fn ping(&mut self, now_ns: u64) -> u64 {
         let number = self.next_ping;
         self.next_ping += 1;
         self.pings.retain(|known, _| known + PINGS_KEPT > number);
@@ -41,7 +41,7 @@ impl ClockEstimates {
     }
 
     /// Takes in the time there. Returns whether another round trip is wanted at once.
-    pub(super) fn pong(&mut self, number: u64, unix_ns: u64, at_ns: u64, reference: &Reference) -> bool {
+    pub fn pong(&mut self, number: u64, unix_ns: u64, at_ns: u64, reference: &Reference) -> bool {
         let Some(sent_ns) = self.pings.remove(&number) else { return false };
         let [sent_ns, at_ns] = [sent_ns, at_ns].map(|ns| reference.unix_ns_at(ns));
         let offset = Offset::of_round_trip(sent_ns, unix_ns, at_ns);
@@ -52,12 +52,12 @@ impl ClockEstimates {
     }
 
     /// From here on `samples` round trips in a row tell the offset.
-    pub(super) fn begin_samples(&mut self, samples: u32) {
+    pub fn begin_samples(&mut self, samples: u32) {
         self.replaced = self.estimate().take();
         self.samples_wanted = samples;
     }
 
-    pub(super) fn end_samples(&mut self) {
+    pub fn end_samples(&mut self) {
         self.samples_wanted = 0;
         let replaced = self.replaced.take();
         let estimate = self.estimate();
@@ -65,13 +65,13 @@ impl ClockEstimates {
     }
 
     /// Fixes the offset by which T0 is told: `through` the database's clock where that is given, otherwise against ours.
-    pub(super) fn fix(&mut self, through: Option<(Offset, ClockVsDatabase)>) {
+    pub fn fix(&mut self, through: Option<(Offset, ClockVsDatabase)>) {
         self.vs_database = through.map(|(_, clock)| clock);
         self.at_start = through.map(|(offset, _)| offset).or(self.before);
     }
 
     /// An instant of our clock as the VM's shows it, by the offset that was fixed.
-    pub(super) fn there_ns(&self, here_ns: u64) -> u64 {
+    pub fn there_ns(&self, here_ns: u64) -> u64 {
         self.at_start.map_or(here_ns, |clock| clock.there_ns(here_ns))
     }
 
@@ -81,7 +81,7 @@ impl ClockEstimates {
     }
 
     /// What is to be reported; `is_whole` tells whether the VM was there until the end.
-    pub(super) fn comparison(&self, is_whole: bool) -> Option<ClockComparison> {
+    pub fn comparison(&self, is_whole: bool) -> Option<ClockComparison> {
         let after = self.after.filter(|_| is_whole);
         if let Some(at_first) = self.vs_database {
             // Through the database they were compared before only; since then each has drifted by what we see ourselves.

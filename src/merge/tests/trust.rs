@@ -12,7 +12,7 @@ use crate::result::{TableRows, Verification};
 
 /// What nothing in a document can prove or refute: the VM's own words and measurements. `merge` hands them on, and computes
 /// none of its other figures from them. Everything else is refused if it was changed.
-const CLAIMS: [&str; 33] = [
+const CLAIMS: &[&str] = &[
     // Who and where.
     "hostname",
     "config.workers",
@@ -113,7 +113,7 @@ fn rich(index: u64) -> Part {
     result.generator.busiest_thread_pct = 10.0;
     result.generator.run_queue_wait_pct = Some(5.0);
     result.generator.occupied_pct = Some(14.0);
-    result.container = Some(ContainerUsage {
+    result.findings.container = Some(ContainerUsage {
         name: "db".to_owned(),
         samples: 9,
         cpu_percent_avg: Some(50.0),
@@ -122,7 +122,7 @@ fn rich(index: u64) -> Part {
         memory_mib_max: Some(110.0),
         warning: None,
     });
-    result.server_stats = Some(crate::monitor::server::ServerStats { seconds: 12.0, ..Default::default() });
+    result.findings.server_stats = Some(crate::monitor::server::ServerStats { seconds: 12.0, ..Default::default() });
     result.server.version = Some("15.1".to_owned());
     result.server.round_trip_ms = Some(0.1);
     result.warnings = vec!["autovacuum is off".to_owned()];

@@ -26,7 +26,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest answer, and the longest reading, bytes. A reading has some 5 KB, and a list 1 KB a container.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Where an engine listens.
 #[derive(Clone, Debug)]
 pub(super) enum Engine {
     Unix(PathBuf),
@@ -175,7 +174,6 @@ async fn whole(response: Response<Incoming>) -> Result<Bytes, String> {
     body.map(|body| body.to_bytes()).map_err(|error| chain(error.as_ref()))
 }
 
-/// Why an engine answered with an error.
 async fn refusal(response: Response<Incoming>) -> String {
     #[derive(Deserialize)]
     struct Refusal {

@@ -9,7 +9,6 @@ use super::usage::{ContainerSample, ContainerUsage, Reading, Step, Tally};
 /// A sample older than this is no longer the present: an engine sends one a second.
 const STALE: Duration = Duration::from_secs(5);
 
-/// What the readings have told so far.
 #[derive(Debug)]
 pub(super) struct Follower {
     previous: Option<Reading>,
@@ -20,7 +19,6 @@ pub(super) struct Follower {
     heard_at: Instant,
     /// Readings in the window that found the container stopped, or started anew.
     interruptions: u64,
-    /// Why no more readings come.
     ended: Option<String>,
 }
 

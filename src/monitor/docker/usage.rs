@@ -69,7 +69,6 @@ struct MemoryStatistics {
 /// The counters of one reading, all since the container or the machine started.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Reading {
-    /// CPU time of the container.
     cpu_ns: u64,
     /// CPU time of the whole machine, idle time included: the engine's clock, times the number of cores.
     system_ns: u64,
@@ -96,7 +95,6 @@ impl Reading {
     }
 }
 
-/// What two successive readings tell.
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
     /// A sample and its length in nanoseconds of machine time.

@@ -47,10 +47,10 @@ impl Canceller {
             Endpoint::Tcp(address) => Stream::Tcp(TcpStream::connect(address).await?),
         };
         // PgBouncer drops a request whose sender has shut its side down, and 1.18 may crash of it.
-        let tap = Tap::kept_open(stream, self.asks_for_tls);
+        let tap = Tap::new(stream, self.asks_for_tls, false);
         let asked = match self.tls.clone() {
             None => self.token.cancel_query_raw(tap.clone(), NoTls).await,
-            Some(tls) => self.token.cancel_query_raw(tap.clone(), TapTls::new(tls, &self.host)).await,
+            Some(tls) => self.token.cancel_query_raw(tap.clone(), TapTls { tls, host: self.host.clone() }).await,
         };
         asked.map_err(io::Error::other)?;
         // The server hangs up once it has passed the request on.

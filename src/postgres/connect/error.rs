@@ -3,13 +3,13 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_postgres::error::{DbError, SqlState};
 
+use super::Inner;
 use crate::measure::outcome::chain;
-use crate::postgres::conninfo::{InvalidConnectionString, SslMode};
+use crate::postgres::conninfo::{ConnectionSpec, HostSpec, InvalidConnectionString};
 use crate::postgres::tls::TlsSetupError;
 
 /// The kinds of failure, for decisions; the sentence is for people.
@@ -96,34 +96,17 @@ impl From<TlsSetupError> for ConnectError {
     }
 }
 
-#[derive(Debug, Clone)]
-pub(super) enum PasswordOrigin {
-    /// There is none, and why the password file gave none, where it is there.
-    None(Option<String>),
-    ConnectionString,
-    Environment,
-    Passfile(PathBuf),
-}
-
 /// What a sentence needs to know about the attempt that failed.
-#[derive(Debug, Clone)]
-pub(super) struct Attempt {
+pub(super) struct Attempt<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) host: &'a HostSpec,
     /// `host:port`, or the path of the socket.
     pub(super) server: String,
-    pub(super) host: String,
-    pub(super) user: String,
-    pub(super) dbname: String,
-    pub(super) mode: SslMode,
-    pub(super) password: PasswordOrigin,
-    /// Whether the password ends with a blank or a line break, as those of files often do.
-    pub(super) password_ends_blank: bool,
-    /// Where host, port, user and database are corrected.
-    pub(super) place: String,
 }
 
 use ConnectErrorKind as Kind;
 
-impl Attempt {
+impl Attempt<'_> {
     pub(super) fn timeout(&self, limit: Duration) -> ConnectError {
         let (server, seconds) = (&self.server, limit.as_secs());
         ConnectError::new(
@@ -140,15 +123,15 @@ impl Attempt {
             Kind::Dns,
             format!(
                 "The host name {} cannot be resolved ({}): correct it in {}, or check this machine's DNS.",
-                self.host,
+                self.host.name(),
                 chain(error),
-                self.place
+                self.inner.spec.place
             ),
         )
     }
 
     pub(super) fn socket(&self, error: &io::Error) -> ConnectError {
-        let Self { server, place, .. } = self;
+        let (server, place) = (&self.server, &self.inner.spec.place);
         let (kind, message) = match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => (
                 Kind::Refused,
@@ -198,7 +181,7 @@ impl Attempt {
         }
         let text = chain(error);
         let server = &self.server;
-        let mode = self.mode.as_str();
+        let mode = self.inner.spec.tls.mode.as_str();
         if text.contains("server does not support TLS") {
             return ConnectError::new(
                 Kind::TlsRefusedByServer,
@@ -218,7 +201,9 @@ impl Attempt {
             );
         }
         if text.contains("password missing") {
-            return self.missing_password();
+            let (user, remedy) = (&self.inner.spec.user, self.inner.password_remedy(self.host));
+            let message = format!("{server} wants a password for {user} and none was given: {remedy}.");
+            return ConnectError::new(Kind::MissingPassword, message);
         }
         if text.contains("channel binding") {
             return ConnectError::new(
@@ -230,12 +215,6 @@ impl Attempt {
             );
         }
         self.unclear(&text, error.is_closed() || find::<io::Error>(error).is_some_and(is_lost))
-    }
-
-    fn missing_password(&self) -> ConnectError {
-        let (server, user, remedy) = (&self.server, &self.user, self.password_remedy());
-        let message = format!("{server} wants a password for {user} and none was given: {remedy}.");
-        ConnectError::new(Kind::MissingPassword, message)
     }
 
     fn unclear(&self, text: &str, broken: bool) -> ConnectError {
@@ -274,10 +253,13 @@ impl Attempt {
     }
 
     fn answer_sentence(&self, kind: Kind, text: &str) -> String {
-        let Self { server, user, dbname, place, .. } = self;
+        let (server, ConnectionSpec { user, dbname, place, .. }) = (&self.server, &self.inner.spec);
         match kind {
             Kind::WrongPassword => {
-                format!("{server} did not accept the password of {user} ({text}): {}.", self.password_remedy())
+                format!(
+                    "{server} did not accept the password of {user} ({text}): {}.",
+                    self.inner.password_remedy(self.host)
+                )
             }
             Kind::NotAllowed => format!(
                 "{server} does not let {user} into the database {dbname} ({text}): correct the user, database or \
@@ -301,25 +283,6 @@ impl Attempt {
             ),
             _ => format!("{server} refused the connection ({text}): see the server's log."),
         }
-    }
-
-    fn password_remedy(&self) -> String {
-        let place = &self.place;
-        let remedy = match &self.password {
-            PasswordOrigin::None(None) => {
-                "set PGPASSWORD, add a line to ~/.pgpass, or put it into --postgres-url".into()
-            }
-            PasswordOrigin::None(Some(why)) => format!("{why}; or set PGPASSWORD, or put it into --postgres-url"),
-            PasswordOrigin::ConnectionString => {
-                format!("correct it or the user in {place}, where special characters of a URL are percent-encoded")
-            }
-            PasswordOrigin::Environment => format!("correct PGPASSWORD, or the user in {place}"),
-            PasswordOrigin::Passfile(path) => {
-                format!("correct its line in {}, or the user in {place}", path.display())
-            }
-        };
-        let blank = if self.password_ends_blank { "it ends with a blank or a line break; " } else { "" };
-        format!("{blank}{remedy}")
     }
 }
 

@@ -49,7 +49,10 @@ pub(super) async fn is_wanted(
     };
     match answer {
         Some(answer) => Ok(answer == expected),
-        None => Ok(ask(query, client, driver).await? == expected),
+        None => {
+            let is_true = |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::Row(row) if matches!(row.get(0), Some("on" | "t")));
+            Ok(run(query, client, driver).await?.iter().any(is_true) == expected)
+        }
     }
 }
 
@@ -59,14 +62,6 @@ pub(super) async fn set(sql: &str, client: &Client, driver: &mut Driver) -> Resu
         Err(error) if error.as_db_error().is_none() => Err(error),
         _ => Ok(()),
     }
-}
-
-async fn ask(query: &str, client: &Client, driver: &mut Driver) -> Result<bool, Error> {
-    let is_true = |message: &SimpleQueryMessage| match message {
-        SimpleQueryMessage::Row(row) => matches!(row.get(0), Some("on" | "t")),
-        _ => false,
-    };
-    Ok(run(query, client, driver).await?.iter().any(is_true))
 }
 
 async fn run(query: &str, client: &Client, driver: &mut Driver) -> Result<Vec<SimpleQueryMessage>, Error> {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::postgres::conninfo::{ConnectionSpec, Host, HostSpec, Keepalives};
+use super::error::{Attempt, ConnectError};
+use crate::postgres::conninfo::{Host, HostSpec, Keepalives};
 
 /// Where Debian's and PostgreSQL's own builds put the server's socket.
 const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
@@ -62,32 +63,24 @@ fn socket_path(directory: &str, port: u16) -> PathBuf {
     }
 }
 
-pub(super) enum SocketError {
-    Connect(io::Error),
-    /// The operating system refuses what this parameter asks for.
-    Option(&'static str, io::Error),
-}
-
 /// Connects over TCP: no delaying of small packets, and the keepalives of the specification.
-pub(super) async fn tcp(address: SocketAddr, spec: &ConnectionSpec) -> Result<TcpStream, SocketError> {
-    let stream = TcpStream::connect(address).await.map_err(SocketError::Connect)?;
-    stream.set_nodelay(true).map_err(SocketError::Connect)?;
+pub(super) async fn tcp(address: SocketAddr, attempt: &Attempt<'_>) -> Result<TcpStream, ConnectError> {
+    let stream = TcpStream::connect(address).await.map_err(|error| attempt.socket(&error))?;
+    stream.set_nodelay(true).map_err(|error| attempt.socket(&error))?;
     let socket = SockRef::from(&stream);
-    let named = |parameter| move |error| SocketError::Option(parameter, error);
-    let Keepalives { enabled, idle, interval, count } = &spec.keepalives;
-    socket.set_keepalive(*enabled).map_err(named("keepalives"))?;
-    if *enabled {
-        // One after the other, so that the one that is refused can be named.
-        if let Some(idle) = idle {
-            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(*idle)).map_err(named("keepalives_idle"))?;
-        }
-        if let Some(interval) = interval {
-            let interval = TcpKeepalive::new().with_interval(*interval);
-            socket.set_tcp_keepalive(&interval).map_err(named("keepalives_interval"))?;
-        }
-        if let Some(count) = count {
-            let count = TcpKeepalive::new().with_retries(*count);
-            socket.set_tcp_keepalive(&count).map_err(named("keepalives_count"))?;
+    let spec = &attempt.inner.spec;
+    let named = |parameter| move |error| attempt.socket_option(parameter, &error);
+    let Keepalives { enabled, idle, interval, count } = spec.keepalives;
+    socket.set_keepalive(enabled).map_err(named("keepalives"))?;
+    // One after the other, so that the one that is refused can be named.
+    let settings = [
+        ("keepalives_idle", idle.map(|idle| TcpKeepalive::new().with_time(idle))),
+        ("keepalives_interval", interval.map(|interval| TcpKeepalive::new().with_interval(interval))),
+        ("keepalives_count", count.map(|count| TcpKeepalive::new().with_retries(count))),
+    ];
+    for (parameter, setting) in settings {
+        if let Some(setting) = setting.filter(|_| enabled) {
+            socket.set_tcp_keepalive(&setting).map_err(named(parameter))?;
         }
     }
     #[cfg(target_os = "linux")]

@@ -73,22 +73,15 @@ struct Tapped {
     read: Framing,
     /// Of the TLS session. Asked for once, during authentication.
     binding: Option<ChannelBinding>,
-    /// Whether this side may end the stream first.
     may_shut_down: bool,
 }
 
 impl Tap {
     /// A tap on a fresh stream. `asks_for_tls` where the first byte to come is the server's answer to that question.
-    pub(super) fn new(stream: Stream, asks_for_tls: bool) -> Self {
+    /// Where the other side is to end the stream, and not `may_shut_down`, shutting it down does nothing.
+    pub(super) fn new(stream: Stream, asks_for_tls: bool, may_shut_down: bool) -> Self {
         let read = Framing { lone_bytes: usize::from(asks_for_tls), ..Framing::default() };
-        Self { tapped: Arc::new(Mutex::new(Tapped { stream: Some(stream), read, binding: None, may_shut_down: true })) }
-    }
-
-    /// The same, for a stream that the other side is to end: shutting it down does nothing.
-    pub(super) fn kept_open(stream: Stream, asks_for_tls: bool) -> Self {
-        let tap = Self::new(stream, asks_for_tls);
-        tap.with(|tapped| tapped.may_shut_down = false);
-        tap
+        Self { tapped: Arc::new(Mutex::new(Tapped { stream: Some(stream), read, binding: None, may_shut_down })) }
     }
 
     /// Whether what was read so far ends with a whole message.
@@ -157,15 +150,9 @@ impl AsyncWrite for Tap {
 
 /// TLS for a tap: the tap's stream is replaced by the encrypted one.
 pub(super) struct TapTls {
-    tls: MakeRustlsConnect,
-    host: String,
-}
-
-impl TapTls {
-    /// `host` is what the certificate has to name.
-    pub(super) fn new(tls: MakeRustlsConnect, host: &str) -> Self {
-        Self { tls, host: host.to_owned() }
-    }
+    pub(super) tls: MakeRustlsConnect,
+    /// What the certificate has to name.
+    pub(super) host: String,
 }
 
 impl TlsConnect<Tap> for TapTls {

@@ -5,11 +5,11 @@ use rustls::{AlertDescription, CertificateError};
 
 use super::error::{Attempt, ConnectError, ConnectErrorKind as Kind};
 
-impl Attempt {
+impl Attempt<'_> {
     /// TLS failed, on our side or by an alert of the server.
     pub(super) fn tls(&self, error: &rustls::Error) -> ConnectError {
-        let Self { server, host, .. } = self;
-        let mode = self.mode.as_str();
+        let (server, host) = (&self.server, self.host.name());
+        let mode = self.inner.spec.tls.mode.as_str();
         let (kind, message) = match error {
             rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => (
                 Kind::TlsWrongName,

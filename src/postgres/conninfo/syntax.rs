@@ -49,14 +49,8 @@ fn uri(rest: &str) -> Result<Pairs, SyntaxFault> {
         }
         None => rest,
     };
-    let (before_query, query) = match hosts_and_more.split_once('?') {
-        Some((before, query)) => (before, Some(query)),
-        None => (hosts_and_more, None),
-    };
-    let (hosts, dbname) = match before_query.split_once('/') {
-        Some((hosts, dbname)) => (hosts, Some(dbname)),
-        None => (before_query, None),
-    };
+    let (before_query, query) = split(hosts_and_more, '?');
+    let (hosts, dbname) = split(before_query, '/');
     if hosts.contains('@') || dbname.is_some_and(|name| name.contains('@')) {
         return Err(format!("the part before the host is ambiguous: {ENCODE}"));
     }
@@ -76,15 +70,17 @@ fn uri(rest: &str) -> Result<Pairs, SyntaxFault> {
     Ok(pairs)
 }
 
+/// The text up to the first `at`, and what follows it where there is one.
+fn split(text: &str, at: char) -> (&str, Option<&str>) {
+    text.split_once(at).map_or((text, None), |(before, after)| (before, Some(after)))
+}
+
 fn user_info(text: &str, pairs: &mut Pairs) -> Result<(), SyntaxFault> {
     // A query that holds an @ would otherwise be taken for a user name, and be printed as one.
     if text.split_once('?').is_some_and(|(_, rest)| rest.contains('=')) {
         return Err(format!("an @ follows a ?, which is ambiguous: {ENCODE}, and @ as %40 after the ? too"));
     }
-    let (user, password) = match text.split_once(':') {
-        Some((user, password)) => (user, Some(password)),
-        None => (text, None),
-    };
+    let (user, password) = split(text, ':');
     pairs.push(("user".into(), decode(user, "the user name")?));
     if let Some(password) = password.filter(|password| !password.is_empty()) {
         pairs.push(("password".into(), decode(password, "the password")?));

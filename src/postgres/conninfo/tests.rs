@@ -103,13 +103,13 @@ fn the_environment_fills_in_what_the_string_leaves_out() {
     let spec = ConnectionSpec::parse("", &environment).unwrap();
     assert_eq!(spec.describe(), "envuser@env.example:7/envdb");
     assert_eq!((spec.tls.mode, spec.connect_timeout), (SslMode::Require, Some(Duration::from_secs(3))));
-    assert_eq!(spec.password_source, PasswordSource::Environment);
+    assert!(spec.is_password_from_environment);
     assert_eq!(spec.password, Some(Secret::new("hunter2")));
     assert!(!format!("{spec:?}{environment:?}").contains("hunter2"));
     let spec = ConnectionSpec::parse("postgres://u:p@h:1/d?options=", &environment).unwrap();
     assert_eq!(spec.describe(), "u@h:1/d");
     assert_eq!((spec.password, spec.options), (Some(Secret::new("p")), None));
-    assert_eq!(spec.password_source, PasswordSource::ConnectionString);
+    assert!(!spec.is_password_from_environment);
 }
 
 #[test]

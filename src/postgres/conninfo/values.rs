@@ -7,8 +7,8 @@ pub(super) trait Keyword: Copy + 'static {
     const WORDS: &'static [(&'static str, Self)];
 }
 
-macro_rules! keyword {
-    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+macro_rules! keywords {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)? })+) => {$(
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name { $($(#[$variant_meta])* $variant),+ }
@@ -22,10 +22,10 @@ macro_rules! keyword {
         impl Keyword for $name {
             const WORDS: &'static [(&'static str, Self)] = &[$(($text, Self::$variant)),+];
         }
-    };
+    )+};
 }
 
-keyword! {
+keywords! {
     /// `sslmode`: whether to encrypt and what to verify, as libpq means it. The order is from weak to strong.
     #[derive(PartialOrd, Ord)]
     SslMode {
@@ -41,9 +41,7 @@ keyword! {
         /// TLS with a trusted certificate that is made out for the host.
         VerifyFull = "verify-full",
     }
-}
 
-keyword! {
     /// `sslnegotiation`: how TLS is asked for.
     SslNegotiation {
         /// With an SSLRequest message, which every server understands (the default).
@@ -51,18 +49,14 @@ keyword! {
         /// With the TLS handshake itself (PostgreSQL 17 and some proxies): one round trip less.
         Direct = "direct",
     }
-}
 
-keyword! {
     /// `channel_binding`: whether SCRAM authentication is tied to the TLS connection.
     ChannelBinding {
         Disable = "disable",
         Prefer = "prefer",
         Require = "require",
     }
-}
 
-keyword! {
     /// `target_session_attrs`: which of several servers will do.
     TargetSessionAttrs {
         Any = "any",
@@ -72,17 +66,13 @@ keyword! {
         Standby = "standby",
         PreferStandby = "prefer-standby",
     }
-}
 
-keyword! {
     /// `load_balance_hosts`: in which order hosts and addresses are tried.
     LoadBalanceHosts {
         Disable = "disable",
         Random = "random",
     }
-}
 
-keyword! {
     /// `ssl_min_protocol_version` and `ssl_max_protocol_version`.
     #[derive(PartialOrd, Ord)]
     TlsVersion {
@@ -91,9 +81,7 @@ keyword! {
         V1_2 = "TLSv1.2",
         V1_3 = "TLSv1.3",
     }
-}
 
-keyword! {
     /// `sslcertmode`: whether a client certificate is offered.
     SslCertMode {
         Disable = "disable",

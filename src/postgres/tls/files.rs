@@ -31,7 +31,11 @@ fn is_missing(error: &std::io::Error) -> bool {
 /// Whom to trust. libpq verifies with a root file whenever there is one, and insists on it in the verify modes alone.
 pub(super) fn roots(spec: &TlsSpec, warnings: &mut Vec<String>) -> Result<Roots, TlsSetupError> {
     let path = match &spec.root {
-        RootCert::System => return Ok(system_roots()),
+        RootCert::System => {
+            // The list that Mozilla keeps, where the system has none.
+            let native = rustls_native_certs::load_native_certs().certs;
+            return Ok(if native.is_empty() { Roots::Mozilla } else { Roots::System(native) });
+        }
         RootCert::File(path) => Some(path.clone()),
         RootCert::Default => default_file(spec, "root.crt"),
     };
@@ -41,7 +45,10 @@ pub(super) fn roots(spec: &TlsSpec, warnings: &mut Vec<String>) -> Result<Roots,
         return if insists { Err(no_roots(mode, "sslrootcert is not given".into())) } else { Ok(Roots::Unverified) };
     };
     match std::fs::read(&path) {
-        Ok(text) => file_roots(&path, &text),
+        Ok(text) => Ok(Roots::Trusted {
+            certificates: certificates(&path, "sslrootcert", &text)?,
+            origin: path.display().to_string(),
+        }),
         Err(error) if is_missing(&error) => {
             if insists {
                 return Err(no_roots(mode, format!("the root certificate file {} does not exist", path.display())));
@@ -70,29 +77,15 @@ fn unreadable(what: &str, path: &Path, parameter: &str, error: &std::io::Error) 
     TlsSetupError(format!("The {what} {} ({parameter}) cannot be read: {error}.", path.display()))
 }
 
-fn file_roots(path: &Path, text: &[u8]) -> Result<Roots, TlsSetupError> {
-    let certificates = certificates(text).map_err(|why| not_certificates(path, "sslrootcert", &why))?;
-    Ok(Roots::Trusted { certificates, origin: path.display().to_string() })
-}
-
-fn not_certificates(path: &Path, parameter: &str, why: &str) -> TlsSetupError {
-    let path = path.display();
-    TlsSetupError(format!("The file {path} ({parameter}) holds no usable certificate in PEM form: {why}."))
-}
-
-fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(path: &Path, parameter: &str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-    match parsed {
-        Ok(certificates) if certificates.is_empty() => Err("there is no BEGIN CERTIFICATE".into()),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// The system's authorities; the list that Mozilla keeps, where the system has none.
-fn system_roots() -> Roots {
-    let native = rustls_native_certs::load_native_certs().certs;
-    if native.is_empty() { Roots::Mozilla } else { Roots::System(native) }
+    let why = match parsed {
+        Ok(certificates) if certificates.is_empty() => "there is no BEGIN CERTIFICATE".to_owned(),
+        Ok(certificates) => return Ok(certificates),
+        Err(error) => error.to_string(),
+    };
+    let path = path.display();
+    Err(TlsSetupError(format!("The file {path} ({parameter}) holds no usable certificate in PEM form: {why}.")))
 }
 
 /// The client's certificate and key; `None` if there is no certificate, which only the server can object to.
@@ -112,7 +105,7 @@ pub(super) fn identity(spec: &TlsSpec, warnings: &mut Vec<String>) -> Result<Opt
         }
         Err(error) => return Err(unreadable("client certificate", &cert_path, "sslcert", &error)),
     };
-    let chain = certificates(&text).map_err(|why| not_certificates(&cert_path, "sslcert", &why))?;
+    let chain = certificates(&cert_path, "sslcert", &text)?;
     let Some(key_path) = spec.key.clone().or_else(|| default_file(spec, "postgresql.key")) else {
         return Err(TlsSetupError(format!(
             "The client certificate {} lacks its key: add sslkey.",

@@ -32,25 +32,19 @@ pub(super) enum Roots {
     Mozilla,
 }
 
-/// What is verified when there are roots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Check {
-    Chain,
-    ChainAndName,
-}
-
 #[derive(Debug)]
 pub(super) struct Verifier {
     /// `None` accepts any certificate.
     roots: Option<RootCertStore>,
     /// The roots as they stood in the file: a server may use one of them itself.
     listed: Vec<CertificateDer<'static>>,
-    check: Check,
+    /// Whether the host's name is verified, too.
+    checks_name: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    pub(super) fn new(roots: Roots, check: Check, provider: &CryptoProvider) -> Result<Self, TlsSetupError> {
+    pub(super) fn new(roots: Roots, checks_name: bool, provider: &CryptoProvider) -> Result<Self, TlsSetupError> {
         let mut store = RootCertStore::empty();
         let mut listed = Vec::new();
         let mut verified = true;
@@ -72,7 +66,7 @@ impl Verifier {
             }
         }
         let algorithms = provider.signature_verification_algorithms;
-        Ok(Self { roots: verified.then_some(store), listed, check, algorithms })
+        Ok(Self { roots: verified.then_some(store), listed, checks_name, algorithms })
     }
 
     fn verify_chain(
@@ -89,6 +83,14 @@ impl Verifier {
         let parsed = ParsedCertificate::try_from(leaf)?;
         verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, self.algorithms.all)
     }
+
+    /// webpki cannot read certificates of version 1, and an unverified server proves nothing by its signature.
+    fn verify_signature(
+        &self,
+        verify: impl FnOnce() -> Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if self.roots.is_none() { Ok(HandshakeSignatureValid::assertion()) } else { verify() }
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -102,7 +104,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let Some(roots) = &self.roots else { return Ok(ServerCertVerified::assertion()) };
         self.verify_chain(roots, leaf, intermediates, now)?;
-        if self.check == Check::ChainAndName {
+        if self.checks_name {
             verify_name(leaf, server_name)?;
         }
         Ok(ServerCertVerified::assertion())
@@ -114,11 +116,7 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // webpki cannot read certificates of version 1, and an unverified server proves nothing by its signature.
-        if self.roots.is_none() {
-            return Ok(HandshakeSignatureValid::assertion());
-        }
-        verify_tls12_signature(message, leaf, signature, &self.algorithms)
+        self.verify_signature(|| verify_tls12_signature(message, leaf, signature, &self.algorithms))
     }
 
     fn verify_tls13_signature(
@@ -127,10 +125,7 @@ impl ServerCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        if self.roots.is_none() {
-            return Ok(HandshakeSignatureValid::assertion());
-        }
-        verify_tls13_signature(message, leaf, signature, &self.algorithms)
+        self.verify_signature(|| verify_tls13_signature(message, leaf, signature, &self.algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

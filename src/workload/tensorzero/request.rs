@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use uuid::Uuid;
 
-use super::{Sizes, Workload};
+use super::Workload;
 use crate::random::SplitMix64;
 use crate::workload::ids::{row_id, uuid_v7};
 use crate::workload::payload::{Cut, Pool};
@@ -29,7 +29,7 @@ pub(super) const MODEL_OUTPUT: &str = r#"{"content":"model response content"}"#;
 #[derive(Clone, Debug)]
 pub struct RequestMaker {
     pub(super) workload: Workload,
-    sizes: Sizes,
+    sizes: [usize; 4],
     pub(super) seed: u64,
     pool: Pool,
     /// Drawn once a process, so that two runs with one seed on one database never make the same id.
@@ -105,11 +105,8 @@ impl RequestMaker {
         let random = &mut SplitMix64::for_slot(self.seed, slot);
         (request.function_name, request.bucket_key) = FUNCTIONS[random.below(10) as usize];
         request.variant_name = pick(&VARIANTS, random);
-        let sizes = &self.sizes;
-        request.input = self.pool.cut(sizes.input, random);
-        request.output = self.pool.cut(sizes.output, random);
-        request.raw_request = self.pool.cut(sizes.raw_request, random);
-        request.raw_response = self.pool.cut(sizes.raw_response, random);
+        [request.input, request.output, request.raw_request, request.raw_response] =
+            self.sizes.map(|size| self.pool.cut(size, random));
         request.processing_time_ms = random.between(100, 3000);
         request.model_name = pick(&MODELS, random);
         request.model_provider_name = pick(&PROVIDERS, random);

@@ -99,12 +99,7 @@ impl RequestMaker {
                 bind.jsonb(&r.inference_params);
                 bind.jsonb(&r.tags);
                 bind.int4(r.processing_time_ms);
-                if self.workload.server_side_data {
-                    self.bind_cuts(bind, [r.input, r.output]);
-                } else {
-                    bind.jsonb_document(r.input);
-                    bind.jsonb_document(r.output);
-                }
+                self.bind_documents(bind, [r.input, r.output], Bind::jsonb_document);
             }
             Write::ModelInference => {
                 bind.uuid(&r.model_inference_id);
@@ -116,12 +111,7 @@ impl RequestMaker {
                 bind.int4(r.response_time_ms);
                 bind.jsonb(INPUT_MESSAGES);
                 bind.jsonb(MODEL_OUTPUT);
-                if self.workload.server_side_data {
-                    self.bind_cuts(bind, [r.raw_request, r.raw_response]);
-                } else {
-                    bind.text_document(r.raw_request);
-                    bind.text_document(r.raw_response);
-                }
+                self.bind_documents(bind, [r.raw_request, r.raw_response], Bind::text_document);
             }
             Write::ResourceBucket => bind.text(r.bucket_key),
             Write::VariantByEpisode => {
@@ -132,7 +122,11 @@ impl RequestMaker {
         }
     }
 
-    fn bind_cuts(&self, bind: &mut Bind<'_>, cuts: [Cut; 2]) {
+    /// The parameters behind those that are given, as [`Workload::insert`] has them.
+    fn bind_documents<'a>(&self, bind: &mut Bind<'a>, cuts: [Cut; 2], document: fn(&mut Bind<'a>, Cut)) {
+        if !self.workload.server_side_data {
+            return cuts.into_iter().for_each(|cut| document(bind, cut));
+        }
         for cut in cuts {
             bind.int4(cut.sql_offset());
             bind.int4(cut.sql_length());
