@@ -165,10 +165,11 @@ mod tests {
     fn a_reader_that_stands_still_holds_nobody_up_until_too_much_waits() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let outbox = Arc::new(Outbox::default());
+        let megabyte = 1024 * 1024;
+        let _ = outbox.say(incident(megabyte));
         let writing = outbox.clone();
         let writer = std::thread::spawn(move || writing.write_all(ours));
-        let megabyte = 1024 * 1024;
-        (0..60).for_each(|_| _ = outbox.say(incident(megabyte)));
+        (1..60).for_each(|_| _ = outbox.say(incident(megabyte)));
         assert!(!outbox.has_overflown());
         (0..8).for_each(|_| _ = outbox.say(incident(megabyte)));
         assert!(outbox.has_overflown());

@@ -12,8 +12,7 @@ pub trait Exporter {
         Ok(())
     }
 
-    /// Second `index` since T0 is over: of warm-up, window or drain. With a coordinator, of all VMs together. Not called where
-    /// results are merged later.
+    /// Second `index` since T0 is over: of warm-up, window or drain. With a coordinator, of all VMs together.
     fn second(&mut self, _out: &mut dyn Write, _index: u64, _interval: &Interval) -> io::Result<()> {
         Ok(())
     }
