@@ -35,7 +35,7 @@ pub async fn load_test(plan: Plan) -> Result<u8> {
             note("  Comparing the rows in the database with what was acknowledged...");
         }
         tokio::select! {
-            verification = live.verify(&record) => verification,
+            verification = live.wind_up(&record) => verification,
             () = stops.next() => {
                 is_stopped = true;
                 live.unverified(&record)
