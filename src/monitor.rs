@@ -75,7 +75,8 @@ impl Monitors {
 
     /// Watches the server, too. The load's connections are open: they come first.
     pub async fn attach_server(&mut self, watched: Watched) {
-        self.monitors.push(Box::new(ServerMonitor::attach(watched).await));
+        // Its word comes first in the live line.
+        self.monitors.insert(0, Box::new(ServerMonitor::attach(watched).await));
     }
 
     /// T0 is known, and with it the measured window.

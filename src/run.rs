@@ -412,11 +412,7 @@ async fn verify_rows(
     let claims = verify::Claims {
         acknowledged,
         unsettled,
-        unsettled_ids: recorder
-            .unsettled
-            .iter()
-            .map(|request| maker.id_of(request.slot, request.unix_ms))
-            .collect(),
+        unsettled_ids: recorder.unsettled.iter().map(|request| maker.id_of(request.slot, request.unix_ms)).collect(),
         tag: maker.tag(),
         unix_ms: (unix_ms(0), unix_ms(record.window_end_ns)),
         workload: plan.workload,

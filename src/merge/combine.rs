@@ -63,7 +63,8 @@ pub(super) fn combine(
         generator: Generator::default(),
         container,
         timeline: Timeline::default(),
-        server_stats: None,
+        // One VM asked the server for all.
+        server_stats: parts.iter().find_map(|part| part.result.server_stats.clone()),
         histograms: sums.figures.encode(),
         limit: Limit::default(),
         warnings: warnings(&parts, time, server_differs),

@@ -54,7 +54,9 @@ impl Asker {
         match is_pooled {
             // A setting of the session would stay with the pooler's connection.
             true => Self { connector, link: None, prefix: set("SET LOCAL") },
-            false => Self { connector: connector.with_session_settings(&set("SET")), link: None, prefix: String::new() },
+            false => {
+                Self { connector: connector.with_session_settings(&set("SET")), link: None, prefix: String::new() }
+            }
         }
     }
 

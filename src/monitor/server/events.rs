@@ -128,11 +128,14 @@ mod tests {
         ] {
             events.see_checkpoints(now_s, counts);
         }
-        assert_eq!(events.until(8.0), [
-            event(2.0, 2.0, Checkpoint, "timed"),
-            event(4.6, 5.0 - 4.6, Checkpoint, "requested"),
-            event(6.0, 2.0, Checkpoint, "requested"),
-        ]);
+        assert_eq!(
+            events.until(8.0),
+            [
+                event(2.0, 2.0, Checkpoint, "timed"),
+                event(4.6, 5.0 - 4.6, Checkpoint, "requested"),
+                event(6.0, 2.0, Checkpoint, "requested"),
+            ]
+        );
         // A reset ends what was seen until then, and nothing is made of lower figures.
         events.see_checkpoints(9.0, counts(0, 0, 0.0));
         assert_eq!(events.until(20.0).len(), 3);
@@ -148,10 +151,9 @@ mod tests {
         events.see_vacuums(2.0, &[a.clone(), b.clone()]);
         events.see_vacuums(4.0, &[b]);
         events.see_restart(5.0, 7.0);
-        assert_eq!(events.until(9.0), [
-            event(1.0, 3.0, Autovacuum, "a"),
-            event(2.0, 3.0, Autovacuum, "b"),
-            event(5.0, 2.0, Restart, ""),
-        ]);
+        assert_eq!(
+            events.until(9.0),
+            [event(1.0, 3.0, Autovacuum, "a"), event(2.0, 3.0, Autovacuum, "b"), event(5.0, 2.0, Restart, ""),]
+        );
     }
 }

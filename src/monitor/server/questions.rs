@@ -95,10 +95,8 @@ const WAITING_AT_ONCE: u32 = 20;
 /// left out, and those named like one of `ours`.
 pub fn blockers(application: &str, ours: &[&str]) -> String {
     let application = quoted(application);
-    let ours: String = ours
-        .iter()
-        .map(|name| format!(" AND coalesce(application_name, '') NOT LIKE {}", quoted(name)))
-        .collect();
+    let ours: String =
+        ours.iter().map(|name| format!(" AND coalesce(application_name, '') NOT LIKE {}", quoted(name))).collect();
     format!(
         "WITH waiting AS MATERIALIZED (SELECT pid {AT_WORK} AND wait_event_type = 'Lock' \
          AND application_name = {application} LIMIT {WAITING_AT_ONCE}), \
@@ -122,10 +120,7 @@ pub fn checkpoints(columns: &Columns) -> Option<String> {
 fn checkpoint_columns(columns: &Columns) -> Option<(&'static str, [&'static str; 4])> {
     let known = [
         ("pg_stat_checkpointer", ["num_timed", "num_requested", "write_time", "sync_time"]),
-        (
-            "pg_stat_bgwriter",
-            ["checkpoints_timed", "checkpoints_req", "checkpoint_write_time", "checkpoint_sync_time"],
-        ),
+        ("pg_stat_bgwriter", ["checkpoints_timed", "checkpoints_req", "checkpoint_write_time", "checkpoint_sync_time"]),
     ];
     known.into_iter().find(|(view, names)| names.iter().all(|name| columns.contains(&format!("{view}.{name}"))))
 }
@@ -188,7 +183,9 @@ pub fn counters(view: View, columns: &Columns, tables: &[&str]) -> Result<String
         }
         View::Checkpoints => {
             let Some((view, [timed, requested, write, sync])) = checkpoint_columns(columns) else {
-                return Err("this server has neither pg_stat_checkpointer nor the columns of pg_stat_bgwriter".to_owned());
+                return Err(
+                    "this server has neither pg_stat_checkpointer nor the columns of pg_stat_bgwriter".to_owned()
+                );
             };
             let buffers = if view == "pg_stat_bgwriter" { "buffers_checkpoint" } else { "buffers_written" };
             Ok(format!(

@@ -160,8 +160,7 @@ impl<'a> Pair<'a> {
     fn of(before: &'a Row, after: &'a Row) -> Result<Self, String> {
         let pair = Self { before, after };
         let is_lower = |name: &&String| {
-            !NO_COUNTERS.contains(&name.as_str())
-                && pair.values(name).is_some_and(|[before, after]| after < before)
+            !NO_COUNTERS.contains(&name.as_str()) && pair.values(name).is_some_and(|[before, after]| after < before)
         };
         if before.get("stats_reset") != after.get("stats_reset") || after.keys().any(|name| is_lower(&name)) {
             return Err("its counters were reset during the run".to_owned());
@@ -224,22 +223,24 @@ mod tests {
         let before = [("xact_commit", large), ("blk_read_time", "1.5"), ("io_timing", "off")];
         let after = [("xact_commit", "18446744073709551615"), ("blk_read_time", "4"), ("io_timing", "off")];
         let new = row(&[("name", "b"), ("id", "2")]);
-        let stats = differences(
-            &snapshot(1, &before, vec![table("5", "9")]),
-            &snapshot(4, &after, vec![table("7", "3"), new]),
-        );
+        let stats =
+            differences(&snapshot(1, &before, vec![table("5", "9")]), &snapshot(4, &after, vec![table("7", "3"), new]));
         assert_eq!(stats.seconds, 3.0);
         let activity = stats.activity.unwrap();
         assert_eq!((activity.commits, activity.block_read_ms), (1, None));
         let [table] = &stats.tables[..] else { panic!("{:?}", stats.tables) };
         assert_eq!((table.inserted, table.dead_rows, table.bytes_after), (2, 3, Some(8192)));
-        let unavailable: Vec<_> = stats.unavailable.iter().map(|lack| (lack.what.as_str(), lack.reason.as_str())).collect();
-        assert_eq!(unavailable, [
-            ("pg_stat_wal", "no answer"),
-            ("pg_stat_checkpointer", "no answer"),
-            ("pg_stat_io", "no answer"),
-            ("pg_stat_user_tables", "b: it was not there when the window began"),
-        ]);
+        let unavailable: Vec<_> =
+            stats.unavailable.iter().map(|lack| (lack.what.as_str(), lack.reason.as_str())).collect();
+        assert_eq!(
+            unavailable,
+            [
+                ("pg_stat_wal", "no answer"),
+                ("pg_stat_checkpointer", "no answer"),
+                ("pg_stat_io", "no answer"),
+                ("pg_stat_user_tables", "b: it was not there when the window began"),
+            ]
+        );
     }
 
     #[test]

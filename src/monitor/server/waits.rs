@@ -55,10 +55,10 @@ impl Bin {
         self.sessions.get(event).copied().unwrap_or(0)
     }
 
-    /// Average number of sessions in these events; 0 without a sample.
+    /// Average number of sessions in these events, to three decimals, so that the document stays small; 0 without a sample.
     fn average(&self, events: &[usize]) -> f64 {
         let sum: u64 = events.iter().map(|event| self.sum(*event)).sum();
-        if self.samples == 0 { 0.0 } else { sum as f64 / self.samples as f64 }
+        if self.samples == 0 { 0.0 } else { (sum as f64 * 1e3 / self.samples as f64).round() / 1e3 }
     }
 }
 
