@@ -57,7 +57,7 @@ pub struct Monitors {
 enum Window {
     Ahead(Option<WindowTimes>),
     Open { ends_ns: u64 },
-    Closed(Findings),
+    Closed(Box<Findings>),
 }
 
 impl Monitors {
@@ -106,7 +106,7 @@ impl Monitors {
     /// The window is over, perhaps early.
     pub fn close(&mut self) {
         if !matches!(self.window, Window::Closed(_)) {
-            let mut findings = Findings::default();
+            let mut findings = Box::<Findings>::default();
             self.monitors.iter().for_each(|monitor| monitor.finish(&mut findings));
             self.window = Window::Closed(findings);
         }
@@ -130,7 +130,7 @@ impl Monitors {
     pub fn into_findings(mut self) -> Findings {
         self.close();
         match self.window {
-            Window::Closed(findings) => findings,
+            Window::Closed(findings) => *findings,
             Window::Ahead(_) | Window::Open { .. } => Findings::default(),
         }
     }

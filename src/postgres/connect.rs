@@ -137,6 +137,11 @@ impl Connector {
         Self { inner: Arc::new(inner) }
     }
 
+    /// See [`Self::with_session_settings`].
+    pub fn session_settings(&self) -> &str {
+        &self.inner.session_settings
+    }
+
     pub fn spec(&self) -> &ConnectionSpec {
         &self.inner.spec
     }

@@ -51,13 +51,12 @@ impl Asker {
     pub fn new(connector: &Connector, application: &str, is_pooled: bool) -> Self {
         let set = |set: &str| LIMITS.map(|(name, ms)| format!("{set} {name} = {ms}; ")).concat();
         let connector = connector.with_application_name(application);
-        match is_pooled {
+        if is_pooled {
             // A setting of the session would stay with the pooler's connection.
-            true => Self { connector, link: None, prefix: set("SET LOCAL") },
-            false => {
-                Self { connector: connector.with_session_settings(&set("SET")), link: None, prefix: String::new() }
-            }
+            return Self { connector, link: None, prefix: set("SET LOCAL") };
         }
+        let settings = format!("{}{}", connector.session_settings(), set("SET"));
+        Self { connector: connector.with_session_settings(&settings), link: None, prefix: String::new() }
     }
 
     pub fn is_connected(&self) -> bool {

@@ -179,7 +179,7 @@ mod tests {
         collected.falls_silent(13 * SECOND_NS, "closed".to_owned());
         collected.falls_silent(14 * SECOND_NS, "refused".to_owned());
         let gap = Gap { started_s: 3.0, seconds: 2.0, reason: "closed".to_owned() };
-        assert_eq!(collected.stats(15 * SECOND_NS).gaps, [gap.clone()]);
+        assert_eq!(collected.stats(15 * SECOND_NS).gaps, std::slice::from_ref(&gap));
         assert_eq!(collected.answers(15 * SECOND_NS), Some(13 * SECOND_NS));
         assert_eq!(collected.stats(18 * SECOND_NS).gaps, [gap]);
     }
