@@ -142,8 +142,21 @@ impl Collected {
         stats.gaps.clone_from(&self.gaps);
         let open = self.silent.clone().and_then(|(since_ns, reason)| self.gap(since_ns, now_ns, reason));
         stats.gaps.extend(open);
+        shorten(&mut stats);
         stats
     }
+}
+
+/// Rounds figures to three decimals: none is known more exactly, and each digit makes the document longer.
+fn shorten(stats: &mut ServerStats) {
+    let short = |figure: &mut f64| *figure = (*figure * 1e3).round() / 1e3;
+    short(&mut stats.seconds);
+    stats.activity.iter_mut().filter_map(|activity| activity.block_read_ms.as_mut()).for_each(short);
+    stats.checkpoints.iter_mut().flat_map(|all| [&mut all.write_ms, &mut all.sync_ms]).for_each(short);
+    stats.standbys.iter_mut().filter_map(|standby| standby.replay_lag_ms.as_mut()).for_each(short);
+    stats.blockers.iter_mut().for_each(|blocker| short(&mut blocker.share_pct));
+    stats.events.iter_mut().flat_map(|event| [&mut event.started_s, &mut event.seconds]).for_each(short);
+    stats.gaps.iter_mut().flat_map(|gap| [&mut gap.started_s, &mut gap.seconds]).for_each(short);
 }
 
 /// What is not available where the monitor gave up.
