@@ -238,7 +238,7 @@ impl Watcher {
     /// Counts sessions once. Returns whether that may be tried again.
     async fn sample(&mut self, is_first: bool) -> bool {
         let at_ns = clock::now_ns();
-        let answer = self.asker.ask(&self.sessions_sql).await;
+        let answer = self.asker.ask_again(&self.sessions_sql).await;
         let mut collected = lock(&self.collected);
         match answer {
             Ok(rows) => {
@@ -262,7 +262,7 @@ impl Watcher {
         let at_ns = clock::now_ns();
         let mut blockers = Vec::new();
         if std::mem::take(&mut self.has_seen_locks) {
-            match self.asker.ask(&self.blockers_sql).await {
+            match self.asker.ask_again(&self.blockers_sql).await {
                 Ok(rows) => blockers = rows.into_iter().filter_map(found_blocker).collect(),
                 Err(NoRows::Refused(reason)) => self.collected().lack("pg_blocking_pids", reason),
                 Err(NoRows::Silent(reason)) => return self.collected().falls_silent(at_ns, reason),
@@ -270,7 +270,7 @@ impl Watcher {
         }
         self.collected().take_blockers(at_ns, blockers);
         if let Some(sql) = self.checkpoints_sql.take() {
-            match self.asker.ask(&sql).await {
+            match self.asker.ask_again(&sql).await {
                 Ok(rows) => {
                     let counts = rows.first().and_then(checkpoint_counts);
                     counts.into_iter().for_each(|counts| self.collected().take_checkpoints(at_ns, counts));
@@ -285,7 +285,7 @@ impl Watcher {
             }
         }
         if let Some(sql) = self.vacuums_sql.take() {
-            match self.asker.ask(&sql).await {
+            match self.asker.ask_again(&sql).await {
                 Ok(rows) => {
                     let names: Vec<String> = rows.into_iter().filter_map(|mut row| row.remove("name")).collect();
                     self.collected().take_vacuums(at_ns, &names);
