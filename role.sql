@@ -12,6 +12,9 @@
 --   empty the tables before a run                       TRUNCATE; not needed with --no-reset, then add -v reset=no
 --   --server-side-data                                  SELECT, INSERT and DELETE on the pool of random text
 --   --verify                                            SELECT of the IDs
+--   statistics of all sessions (docs/server-stats.md)   pg_read_all_stats, only with -v stats=yes. It shows the
+--                                                       statements of everybody, and runs do without it. You need
+--                                                       ADMIN OPTION on it (a superuser has it)
 --
 -- The role cannot read the documents, delete single rows, or create, alter or drop anything. So it cannot use --setup:
 -- the owner does that. When tables are created anew, their grants are gone, and the owner runs this file again.
@@ -28,6 +31,10 @@
 \if :{?reset}
 \else
   \set reset yes
+\endif
+\if :{?stats}
+\else
+  \set stats no
 \endif
 
 BEGIN;
@@ -77,6 +84,10 @@ GRANT SELECT, INSERT, DELETE ON loadtest_payload_pool TO :"role";
 
 \if :reset
 GRANT TRUNCATE ON chat_inference, model_inference, resource_bucket, variant_by_episode TO :"role";
+\endif
+
+\if :stats
+GRANT pg_read_all_stats TO :"role";
 \endif
 
 COMMIT;

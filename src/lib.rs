@@ -17,8 +17,8 @@
 //! - [`workload`]: what a request writes, as a function of (seed, slot), and the messages that carry it. Pure.
 //! - [`measure`]: counters and histograms with one `add`, errors in classes, outages and stalls; what a run leaves behind.
 //!   Pure.
-//! - [`monitor`]: what is watched next to a run: a Docker container.
 //! - [`postgres`]: connection strings, TLS, connections. [`throwaway`]: a server for one run.
+//! - [`monitor`]: what is watched during a run: the database server, a Docker container.
 //! - [`engine`]: drives load: threads, workers, pacing, drain.
 //! - [`result`]: the versioned JSON document of one VM or of many. Pure.
 //! - [`verdict`]: status, reason, warnings, advice. Pure.

@@ -161,7 +161,7 @@ impl Conversation {
                     self.total = live.total_counter();
                     let verification = match is_aborted {
                         true => live.unverified(&record),
-                        false => self.verify(&live, &record).await?,
+                        false => self.wind_up(&mut live, &record).await?,
                     };
                     // Who is told to end at once ends its connections by ending.
                     if self.total.is_none() && !is_aborted {
@@ -175,19 +175,22 @@ impl Conversation {
         }
     }
 
-    /// Counts the rows of the run, unless it is told to make an end of it.
-    async fn verify(&mut self, live: &Live, record: &engine::RunRecord) -> Result<Option<Verification>, End> {
-        let mut verifying = pin!(live.verify(record));
-        loop {
-            let turn = tokio::select! {
-                verification = &mut verifying => return Ok(verification),
-                turn = self.next() => turn?,
-            };
-            // The window of this VM has closed already.
-            if !matches!(turn, Turn::Order(Order::Stop)) {
-                return Ok(live.unverified(record));
+    /// Asks what is known only after the run, and counts its rows, unless it is told to make an end of it.
+    async fn wind_up(&mut self, live: &mut Live, record: &engine::RunRecord) -> Result<Option<Verification>, End> {
+        {
+            let mut winding_up = pin!(live.wind_up(record));
+            loop {
+                let turn = tokio::select! {
+                    verification = &mut winding_up => return Ok(verification),
+                    turn = self.next() => turn?,
+                };
+                // The window of this VM has closed already.
+                if !matches!(turn, Turn::Order(Order::Stop)) {
+                    break;
+                }
             }
         }
+        Ok(live.unverified(record))
     }
 
     /// Stays for the coordinator's last pings, until it hangs up or says no more. `result` is the message that has to

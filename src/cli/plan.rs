@@ -60,6 +60,8 @@ pub struct DatabasePlan {
     pub reset: bool,
     /// Compare what is in the database with what was acknowledged.
     pub verify: bool,
+    /// Ask the server what it does during the run.
+    pub server_stats: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -241,6 +243,7 @@ fn database(
         setup_only: options.load.duration.is_zero(),
         reset: !options.target.no_reset && !is_unsafe_to_empty(options, share),
         verify: options.target.verify,
+        server_stats: !options.target.no_server_stats,
     })
 }
 

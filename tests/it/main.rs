@@ -13,4 +13,5 @@ mod faults;
 mod generator;
 mod load_test;
 mod merge;
+mod server_stats;
 mod ssh;
