@@ -61,7 +61,7 @@ impl TestAgent {
         let mut command = Command::new("ssh-agent");
         let child = command.args(["-D", "-a"]).arg(&socket).stdout(std::process::Stdio::null()).spawn().unwrap();
         let agent = Self { socket, child };
-        eventually("the agent listens", || agent.socket.exists()).await;
+        eventually("the agent listens", || std::os::unix::net::UnixStream::connect(&agent.socket).is_ok()).await;
         if let Some(key) = key {
             let mut add = Command::new("ssh-add");
             let output = add.arg("-q").arg(key).env("SSH_AUTH_SOCK", &agent.socket).output().unwrap();
