@@ -304,7 +304,7 @@ fn resolve(order: PlanOrder) -> Result<Plan, End> {
     );
     // What concerns the output is up to the coordinator, and what was refused need not be judged any further.
     (options.local, options.part) = Default::default();
-    (options.output.output, options.output.hdr_log) = (None, None);
+    (options.output.output, options.output.hdr_log, options.output.html) = (None, None, None);
     // The coordinator has put all that its own environment says into the connection string.
     let mut environment = Environment::of_process().without_variables();
     if let Some(password) = &pgpassword {

@@ -149,7 +149,8 @@ fn page(result: &RunResult, slos: &[Slo]) -> io::Result<String> {
             }
         }
     };
-    Ok(page.into_string())
+    // Nothing in a text may turn its direction or hide in it.
+    Ok(printable_json(&page.into_string()))
 }
 
 /// JSON that cannot end the element it stands in: `<` may stand within texts only, where an escape means the same.

@@ -15,6 +15,8 @@ const HEIGHT: f64 = 200.0;
 const LANE: f64 = 18.0;
 /// Width of the column with the numbers of the vertical axis, pixels: the same in all charts, so that times are aligned.
 const MARGIN: u32 = 86;
+/// The same of small charts, which have no bands.
+const SMALL_MARGIN: u32 = 52;
 
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,17 +186,18 @@ impl<'a> Chart<'a> {
         let lane_y = |kind: &str| lanes.iter().position(|lane| *lane == kind).unwrap_or(0) as f64 * LANE + 2.0;
         let view = format!("{} 0 {} {height}", self.axis.low, self.axis.high - self.axis.low);
         let lane_view = format!("{} 0 {} {top}", self.axis.low, self.axis.high - self.axis.low);
+        let margin = if self.is_small { SMALL_MARGIN } else { MARGIN };
         let (title, about) = (format!("{}-t", self.id), format!("{}-d", self.id));
         html! {
-            div class="chart" data-chart=(self.id) {
+            div class=(if self.is_small { "chart small-chart" } else { "chart" }) data-chart=(self.id) {
                 (self.legend())
                 div class="frame" {
-                    svg class="y" width=(MARGIN) height=(total) aria-hidden="true" {
+                    svg class="y" width=(margin) height=(total) aria-hidden="true" {
                         @for lane in &lanes {
                             text class="lane" x="0" y=(coordinate(lane_y(lane) + 11.0)) { (lane) }
                         }
                         @for tick in scale.ticks() {
-                            text x=(MARGIN - 8) y=(y(tick)) dy="0.32em" text-anchor="end" { (short(tick)) }
+                            text x=(margin - 8) y=(y(tick)) dy="0.32em" text-anchor="end" { (short(tick)) }
                         }
                     }
                     svg class="plot" width="100%" height=(total) role="img" tabindex="0"
@@ -236,6 +239,14 @@ impl<'a> Chart<'a> {
         }
     }
 
+    fn class_of(&self, series: &Series) -> &'static str {
+        match (self.is_stacked, series.style) {
+            (true, _) => "area",
+            (false, Style::Line) => "line",
+            (false, Style::Dashed) => "line dashed",
+        }
+    }
+
     fn legend(&self) -> Markup {
         html! {
             @if self.series.len() > 1 || !self.marks.is_empty() {
@@ -243,7 +254,7 @@ impl<'a> Chart<'a> {
                     @for (at, series) in self.series.iter().enumerate() {
                         li {
                             button type="button" aria-pressed="true" data-series=(at) {
-                                span class=(format!("key c{}", series.colour)) {}
+                                span class=(format!("key {} c{}", self.class_of(series), series.colour)) {}
                                 (series.name)
                             }
                         }
@@ -274,11 +285,7 @@ impl<'a> Chart<'a> {
         let mut below = vec![0.0; self.axis.edges.len()];
         html! {
             @for (at, series) in self.series.iter().enumerate() {
-                @let class = match (self.is_stacked, series.style) {
-                    (true, _) => format!("area c{}", series.colour),
-                    (false, Style::Line) => format!("line c{}", series.colour),
-                    (false, Style::Dashed) => format!("line dashed c{}", series.colour),
-                };
+                @let class = format!("{} c{}", self.class_of(series), series.colour);
                 @if self.is_stacked {
                     path class=(class) data-series=(at) d=(area(&self.axis.edges, series, &mut below, scale, height)) {}
                 } @else {

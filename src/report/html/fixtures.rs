@@ -7,8 +7,8 @@ use crate::measure::outages::Outage;
 use crate::measure::outcome::{ErrorCount, ErrorOrigin};
 use crate::measure::stalls::Stall;
 use crate::monitor::server::{
-    Blocker, CheckpointActivity, Gap, IoActivity, ServerActivity, ServerEvent, ServerEventKind, ServerStats, TableActivity,
-    Unavailable, WaitEvent, WaitTimeline, WalActivity,
+    Blocker, CheckpointActivity, Gap, IoActivity, ServerActivity, ServerEvent, ServerEventKind, ServerStats,
+    TableActivity, Unavailable, WaitEvent, WaitTimeline, WalActivity,
 };
 use crate::random::SplitMix64;
 use crate::result::tests::sample;
@@ -46,7 +46,8 @@ pub(super) fn run(shape: &Shape) -> RunResult {
     let bins = shape.seconds.div_ceil(bin_s);
     let mut figures = Figures::new(5);
     let mut timeline = Timeline { bin_seconds: bin_s, ..Timeline::default() };
-    let within = |list: &[(u64, u64)], s: u64| list.iter().find(|(from, length)| (*from..from + length).contains(&s)).copied();
+    let within =
+        |list: &[(u64, u64)], s: u64| list.iter().find(|(from, length)| (*from..from + length).contains(&s)).copied();
     let (mut ok, mut failed) = (0, 0);
     for bin in 0..bins {
         let mut durations = Durations::default();
@@ -83,7 +84,13 @@ pub(super) fn run(shape: &Shape) -> RunResult {
         let is_after = bin > 0 && !is_out && within(&shape.outages, bin * bin_s - 1).is_some();
         let covered = ((bin + 1) * bin_s).min(shape.seconds) - bin * bin_s;
         timeline.offered.push(shape.rate * covered);
-        timeline.completed.push(if is_out { 0 } else if is_after { bin_ok * 3 } else { bin_ok });
+        timeline.completed.push(if is_out {
+            0
+        } else if is_after {
+            bin_ok * 3
+        } else {
+            bin_ok
+        });
         timeline.errors.push(bin_failed);
         timeline.ok.push(bin_ok);
         timeline.failed.push(bin_failed);
@@ -91,7 +98,11 @@ pub(super) fn run(shape: &Shape) -> RunResult {
         timeline.skipped.push(0);
         timeline.latency.push(EncodedHistogram::new(&durations.coarse()));
         timeline.lateness_max_ms.push(0.2 + random.below(900) as f64 / 1_000.0);
-        timeline.busy_workers.push(if is_out { 16.0 } else { shape.rate as f64 * 0.0045 * (1.0 + random.below(30) as f64 / 100.0) });
+        timeline.busy_workers.push(if is_out {
+            16.0
+        } else {
+            shape.rate as f64 * 0.0045 * (1.0 + random.below(30) as f64 / 100.0)
+        });
         timeline.backlog.push(backlog);
         timeline.cpu_pct.push(shape.rate as f64 * 0.03 + random.below(40) as f64 / 10.0);
         (ok, failed) = (ok + bin_ok, failed + bin_failed);
@@ -144,7 +155,9 @@ fn stats(shape: &Shape, bin_s: u64, bins: u64, random: &mut SplitMix64, ok: u64)
         sessions,
         by_bin: (0..bins).map(|_| sessions * (0.6 + random.below(80) as f64 / 100.0)).collect(),
     });
-    let seconds = |list: &[(u64, u64)]| list.iter().map(|(from, length)| (*from as f64 + 0.3, *length as f64 - 0.4)).collect::<Vec<_>>();
+    let seconds = |list: &[(u64, u64)]| {
+        list.iter().map(|(from, length)| (*from as f64 + 0.3, *length as f64 - 0.4)).collect::<Vec<_>>()
+    };
     let table = |name: &str, inserted, updated, kb: u64| TableActivity {
         name: name.to_owned(),
         inserted,
@@ -170,7 +183,12 @@ fn stats(shape: &Shape, bin_s: u64, bins: u64, random: &mut SplitMix64, ok: u64)
         seconds: shape.seconds as f64 + 2.1,
         settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         is_standby: Some(false),
-        activity: Some(ServerActivity { commits: ok + 312, blocks_read: 512, blocks_hit: ok * 41, ..Default::default() }),
+        activity: Some(ServerActivity {
+            commits: ok + 312,
+            blocks_read: 512,
+            blocks_hit: ok * 41,
+            ..Default::default()
+        }),
         wal: Some(WalActivity {
             records: Some(ok * 27),
             full_page_images: Some(8_412),
@@ -231,8 +249,7 @@ pub(super) fn with_outages() -> RunResult {
             seconds: *length as f64 - 0.02,
         })
         .collect();
-    result.generator.stood_still.stalls =
-        vec![Stall { hostname: None, started_s: 52.4, seconds: 1.3, asleep: false }];
+    result.generator.stood_still.stalls = vec![Stall { hostname: None, started_s: 52.4, seconds: 1.3, asleep: false }];
     result.errors = vec![ErrorCount {
         origin: ErrorOrigin::Request,
         class: "connection closed".to_owned(),
@@ -250,19 +267,22 @@ pub(super) fn with_outages() -> RunResult {
     result.run.window_seconds = 55.0;
     result.status = Status::Failed;
     result.reason = "60 requests failed, and the database did not answer for 6 s in all".to_owned();
-    result.warnings = vec!["The generator stood still for 1.3 s; requests that came due meanwhile count as lateness.".to_owned()];
+    result.warnings =
+        vec!["The generator stood still for 1.3 s; requests that came due meanwhile count as lateness.".to_owned()];
     result.advice = vec!["See the server's log at the times of the outages.".to_owned()];
     result.limit = Limit {
         kind: LimitKind::RowLocks,
         share_pct: Some(42.0),
-        sentence: "Row locks: sessions spent 42 % of their time waiting for the ten hot rows of resource_bucket.".to_owned(),
+        sentence: "Row locks: sessions spent 42 % of their time waiting for the ten hot rows of resource_bucket."
+            .to_owned(),
         evidence: vec!["Lock:transactionid: 1.1 of 2.6 sessions at work.".to_owned()],
         r#try: vec!["--pipeline, so that a lock is held for one round trip.".to_owned()],
     };
     if let Some(stats) = &mut result.server_stats {
         stats.gaps = vec![Gap { started_s: 18.1, seconds: 4.2, reason: "connection closed".to_owned() }];
         stats.waits.samples[18..22].fill(0);
-        let restart = ServerEvent { started_s: 18.0, seconds: 3.9, kind: ServerEventKind::Restart, detail: String::new() };
+        let restart =
+            ServerEvent { started_s: 18.0, seconds: 3.9, kind: ServerEventKind::Restart, detail: String::new() };
         let vacuum = ServerEvent {
             started_s: 33.0,
             seconds: 1.4,
@@ -337,16 +357,29 @@ pub(super) fn hostile() -> RunResult {
     fn poison(value: serde_json::Value, name: &str) -> serde_json::Value {
         use serde_json::Value;
         const KEPT: [&str; 12] = [
-            "base64", "format", "started_unix_ns", "seed", "status", "kind", "origin", "arrival", "isolation", "reference",
-            "share", "started_at",
+            "base64",
+            "format",
+            "started_unix_ns",
+            "seed",
+            "status",
+            "kind",
+            "origin",
+            "arrival",
+            "isolation",
+            "reference",
+            "share",
+            "started_at",
         ];
         match value {
             Value::String(_) if !KEPT.contains(&name) => Value::String(EVIL.to_owned()),
             Value::Array(list) => list.into_iter().map(|value| poison(value, name)).collect(),
-            Value::Object(map) => map.into_iter().map(|(key, value)| {
-                let poisoned = poison(value, &key);
-                (key, poisoned)
-            }).collect(),
+            Value::Object(map) => map
+                .into_iter()
+                .map(|(key, value)| {
+                    let poisoned = poison(value, &key);
+                    (key, poisoned)
+                })
+                .collect(),
             value => value,
         }
     }

@@ -32,7 +32,8 @@ pub(super) fn curve(result: &RunResult, slos: &[Slo]) -> Panel {
     let unanswered = result.accounting.unanswered();
     let mut series = Vec::new();
     add_curve(&mut series, "latency", 1, &latency, unanswered, &axis);
-    if let Some(service) = decoded("service_time", &result.histograms).filter(|service| is_open && service.count() > 0) {
+    if let Some(service) = decoded("service_time", &result.histograms).filter(|service| is_open && service.count() > 0)
+    {
         add_curve(&mut series, "service time", 0, &service, result.accounting.unfinished, &axis);
     }
     let mut chart =
@@ -195,9 +196,7 @@ pub(super) fn round_trips(result: &RunResult) -> Option<Panel> {
         }
     };
     let sum = result.phases_ms.iter().filter_map(|phase| phase.summary.avg).sum::<f64>();
-    let lead = format!(
-        "The parts of the service time, in order: {} ms on average. The first one includes BEGIN.",
-        short(sum)
-    );
+    let lead =
+        format!("The parts of the service time, in order: {} ms on average. The first one includes BEGIN.", short(sum));
     Some(Panel::new(id, title, &lead, body, Vec::new()))
 }

@@ -18,11 +18,12 @@
     const whole = Math.round(seconds);
     const rest = two(whole % 60);
     if (span < 3600) return `${Math.floor(whole / 60)}:${rest}`;
-    return `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${rest}`;
+    const [hours, minutes] = [Math.floor(whole / 3600), two(Math.floor(whole / 60) % 60)];
+    return whole % 60 === 0 ? `${hours}h${minutes}` : `${hours}:${minutes}:${rest}`;
   };
   const STEPS = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800];
   const timeTicks = (low, high) => {
-    const step = STEPS.find((step) => (high - low) / step <= 6.01) || (high - low) / 6;
+    const step = STEPS.find((step) => (high - low) / step <= 5.01) || (high - low) / 5;
     const ticks = [];
     for (let at = Math.ceil(low / step - 1e-9); at * step <= high * 1.0000001; at += 1) ticks.push(at * step);
     return ticks;

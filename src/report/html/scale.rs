@@ -1,5 +1,7 @@
 //! Axes: from values to positions, where the ticks stand, and how numbers are written. Pure.
 
+use crate::text::words::thousands;
+
 /// A vertical axis from `low` at the bottom to `high` at the top.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Scale {
@@ -11,7 +13,10 @@ impl Scale {
     /// A linear one from zero that holds all values, and ends at a round number.
     pub(super) fn linear(values: impl Iterator<Item = f64>) -> Self {
         let most = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
-        let step = step(if most > 0.0 { most } else { 1.0 }, 4);
+        if most <= 0.0 {
+            return Self::Linear { high: 1.0 };
+        }
+        let step = step(most, 4);
         Self::Linear { high: ((most / step).ceil() * step).max(step) }
     }
 
@@ -71,20 +76,24 @@ fn round_log(value: f64, up: bool) -> f64 {
 pub(super) fn step(span: f64, ticks: u32) -> f64 {
     let raw = span / f64::from(ticks);
     let decade = 10f64.powf(raw.log10().floor());
-    [1.0, 2.0, 5.0].map(|factor| factor * decade).into_iter().find(|step| raw <= *step * 1.0001).unwrap_or(10.0 * decade)
+    [1.0, 2.0, 5.0]
+        .map(|factor| factor * decade)
+        .into_iter()
+        .find(|step| raw <= *step * 1.0001)
+        .unwrap_or(10.0 * decade)
 }
 
 /// Seconds at which a time axis of that length has its ticks, and how many seconds apart they are.
 pub(super) fn time_ticks(seconds: f64) -> (Vec<f64>, f64) {
     const STEPS: [f64; 18] = [
-        0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 14_400.0,
-        28_800.0,
+        0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0, 7_200.0,
+        14_400.0, 28_800.0,
     ];
-    let step = STEPS.into_iter().find(|step| seconds / step <= 6.01).unwrap_or_else(|| step(seconds, 6));
+    let step = STEPS.into_iter().find(|step| seconds / step <= 5.01).unwrap_or_else(|| step(seconds, 5));
     ((0..=(seconds / step * 1.0001).floor() as u64).map(|at| at as f64 * step).collect(), step)
 }
 
-/// A time after T0 as people read it: `45 s`, `2:30`, `1:02:30`. `span_s` is the length of the axis, which decides the
+/// A time after T0 as people read it: `45 s`, `2:30`, `1h02` or, where that is not exact, `1:02:30`. `span_s` is the length of the axis, which decides the
 /// form.
 pub(super) fn time(seconds: f64, span_s: f64) -> String {
     if span_s <= 120.0 {
@@ -92,7 +101,11 @@ pub(super) fn time(seconds: f64, span_s: f64) -> String {
     }
     let whole = seconds.round() as u64;
     let (hours, minutes, rest) = (whole / 3_600, whole / 60 % 60, whole % 60);
-    if span_s < 3_600.0 { format!("{}:{rest:02}", whole / 60) } else { format!("{hours}:{minutes:02}:{rest:02}") }
+    match rest {
+        _ if span_s < 3_600.0 => format!("{}:{rest:02}", whole / 60),
+        0 => format!("{hours}h{minutes:02}"),
+        _ => format!("{hours}:{minutes:02}:{rest:02}"),
+    }
 }
 
 /// A number in three significant digits, with k, M or G for thousands, millions and thousands of millions.
@@ -112,13 +125,21 @@ pub(super) fn short(value: f64) -> String {
         _ => 4,
     };
     let text = format!("{scaled:.digits$}");
-    let text = if digits > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{unit}")
+    if digits > 0 {
+        return format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'));
+    }
+    if scaled >= 999.5 { format!("{}{unit}", thousands(scaled.round() as u64)) } else { text + unit }
 }
 
-/// Milliseconds with the unit that suits them.
+/// Milliseconds with the unit that suits them, in as many digits as compare well in a column.
 pub(super) fn ms(value: f64) -> String {
-    if value >= 10_000.0 { format!("{} s", short(value / 1_000.0)) } else { format!("{} ms", short(value)) }
+    match value {
+        value if value >= 10_000.0 => format!("{} s", short(value / 1_000.0)),
+        value if value >= 99.95 => format!("{} ms", thousands(value.round() as u64)),
+        value if value >= 9.995 => format!("{value:.1} ms"),
+        value if value >= 0.095 || value == 0.0 => format!("{value:.2} ms"),
+        value => format!("{value:.3} ms"),
+    }
 }
 
 /// Bytes with the unit that suits them, in powers of 1,024.
@@ -153,16 +174,17 @@ mod tests {
         let log = Scale::log([0.8, 340.0].into_iter());
         assert_eq!((log, log.ticks()), (Scale::Log { low: 0.5, high: 500.0 }, vec![1.0, 10.0, 100.0]));
         assert_eq!(Scale::log([3.0].into_iter()).ticks(), [2.0, 5.0, 10.0, 20.0]);
-        assert_eq!(time_ticks(60.0), (vec![0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0], 10.0));
+        assert_eq!(time_ticks(60.0), (vec![0.0, 15.0, 30.0, 45.0, 60.0], 15.0));
         assert_eq!(time_ticks(600.0).1, 120.0);
     }
 
     #[test]
     fn numbers_are_short() {
         let numbers = [0.0, 0.034, 1.0, 12.345, 999.6, 9_999.0, 12_345.0, 1.5e6, 2e9].map(short);
-        assert_eq!(numbers, ["0", "0.034", "1", "12.3", "1000", "9999", "12.3k", "1.5M", "2G"]);
+        assert_eq!(numbers, ["0", "0.034", "1", "12.3", "1,000", "9,999", "12.3k", "1.5M", "2G"]);
         assert_eq!([time(45.0, 60.0), time(150.0, 600.0), time(3_750.0, 7_200.0)], ["45 s", "2:30", "1:02:30"]);
-        assert_eq!([ms(0.5), ms(12_340.0), bytes(1536.0)], ["0.5 ms", "12.3 s", "1.5 KiB"]);
+        assert_eq!([ms(0.5), ms(0.02), ms(4_004.0), ms(12_340.0)], ["0.50 ms", "0.020 ms", "4,004 ms", "12.3 s"]);
+        assert_eq!(bytes(1536.0), "1.5 KiB");
     }
 
     proptest! {

@@ -46,10 +46,12 @@ pub(super) fn waits(view: &View<'_>) -> Panel {
         Chart::new("c-waits", "Sessions at work by wait event over time", &axis, "sessions, average", series);
     chart.is_stacked = true;
     chart.bands = view.phases();
-    chart.bands.extend(stats.gaps.iter().filter(|gap| gap.started_s.is_finite() && gap.seconds.is_finite()).map(|gap| {
-        let text = format!("no answer to the monitor at {} s: {}", short(gap.started_s), gap.reason);
-        Band { kind: "no stats", from_s: gap.started_s, to_s: gap.started_s + gap.seconds, text }
-    }));
+    chart.bands.extend(stats.gaps.iter().filter(|gap| gap.started_s.is_finite() && gap.seconds.is_finite()).map(
+        |gap| {
+            let text = format!("no answer to the monitor at {} s: {}", short(gap.started_s), gap.reason);
+            Band { kind: "no stats", from_s: gap.started_s, to_s: gap.started_s + gap.seconds, text }
+        },
+    ));
     let seen = match stats.sees_all_sessions {
         true => "all sessions of this database",
         false => "this role's own sessions only (grant pg_monitor to see all)",

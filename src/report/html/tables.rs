@@ -119,7 +119,9 @@ pub(super) fn configuration(result: &RunResult) -> Panel {
     let body = html! {
         h3 { "Command" }
         p class="small" { "The options that make the same load. Give the connection string in POSTGRES_URL." }
-        pre tabindex="0" { code { (command(&result.config, result.fleet.is_some())) } }
+        pre tabindex="0" {
+            code { @for word in command(&result.config, result.fleet.is_some()) { span { (word) } " " } }
+        }
         @if let Some(found) = &result.verification {
             h3 { "Verification" }
             p {
@@ -153,6 +155,7 @@ fn pairs(fields: &Map<String, Value>) -> Markup {
                     @let text = match value {
                         Value::Null => "–".to_owned(),
                         Value::String(text) => text.clone(),
+                        Value::Number(value) if value.is_f64() => number(value.as_f64().unwrap_or_default()),
                         value => value.to_string(),
                     };
                     tr { th scope="row" { (name) } td { (text) } }
@@ -163,7 +166,7 @@ fn pairs(fields: &Map<String, Value>) -> Markup {
 }
 
 /// The options that make the same load; without the connection string.
-fn command(config: &Config, is_fleet: bool) -> String {
+fn command(config: &Config, is_fleet: bool) -> Vec<String> {
     let fields = fields(config);
     let mut words = vec![if is_fleet { "coordinator --vms …".to_owned() } else { "load_test".to_owned() }];
     let mut add = |flag: &str, value: String| words.push(format!("--{flag} {value}").trim_end().to_owned());
@@ -203,7 +206,9 @@ fn command(config: &Config, is_fleet: bool) -> String {
     if config.drain_seconds != 30.0 {
         add("drain", format!("{}s", number(config.drain_seconds)));
     }
-    for (flag, seconds) in [("max-lag", config.max_lag_seconds), ("statement-timeout", config.statement_timeout_seconds)] {
+    for (flag, seconds) in
+        [("max-lag", config.max_lag_seconds), ("statement-timeout", config.statement_timeout_seconds)]
+    {
         seconds.into_iter().for_each(|seconds| add(flag, format!("{}s", number(seconds))));
     }
     if config.max_tries != 1 {
@@ -212,7 +217,7 @@ fn command(config: &Config, is_fleet: bool) -> String {
     if config.seed != 1 {
         add("seed", config.seed.to_string());
     }
-    words.join(" ")
+    words
 }
 
 #[cfg(test)]
@@ -227,7 +232,7 @@ mod tests {
         let mut config = sample().config;
         config.arrival = Some(crate::schedule::Arrival::Poisson);
         (config.pipeline, config.max_lag_seconds, config.seed) = (true, Some(2.5), 7);
-        let command = command(&config, false);
+        let command = command(&config, false).join(" ");
         let options = LoadTestOptions::try_parse_from(command.split_whitespace()).expect(&command);
         assert_eq!(options.data.workload(), config.workload);
         assert_eq!((options.load.workers, options.load.seed), (config.workers, 7));

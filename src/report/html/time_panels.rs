@@ -43,11 +43,11 @@ pub(super) fn latency(view: &View<'_>) -> Panel {
         };
         return Panel::empty(id, title, why);
     }
-    let names = [("p50", 0), ("p90", 2), ("p99", 1), ("max", 3)];
-    let series = names.iter().zip(&view.latency).map(|((name, colour), values)| {
-        Series::line(name, *colour, values.clone())
-    });
-    let mut chart = Chart::new("c-latency", "Latency over time", &view.axis, "milliseconds, log scale", series.collect());
+    let names = [("p50", 0), ("p90", 2), ("p99", 1), ("max", 7)];
+    let series =
+        names.iter().zip(&view.latency).map(|((name, colour), values)| Series::line(name, *colour, values.clone()));
+    let mut chart =
+        Chart::new("c-latency", "Latency over time", &view.axis, "milliseconds, log scale", series.collect());
     chart.is_log = true;
     chart.bands = view.bands();
     let lead = "Percentiles of the requests that were due in each moment, and what happened meanwhile.";

@@ -55,7 +55,7 @@ impl<'a> View<'a> {
             high,
             ticks: ticks.into_iter().map(|tick| (tick, scale::time(tick, high))).collect(),
             is_time: true,
-            title: "time since the start of the schedule",
+            title: "time since the start",
         };
         Self { result, axis, latency: percentiles(timeline, bins), offered, completed, errors }
     }
@@ -109,8 +109,7 @@ impl<'a> View<'a> {
                     ServerEventKind::Restart => "restart",
                 };
                 let detail = if event.detail.is_empty() { String::new() } else { format!(" ({})", event.detail) };
-                let text =
-                    format!("{kind}{detail} at {} s, {} s long", short(event.started_s), short(event.seconds));
+                let text = format!("{kind}{detail} at {} s, {} s long", short(event.started_s), short(event.seconds));
                 add(kind, event.started_s, event.seconds, text);
             }
             for gap in &stats.gaps {
@@ -139,7 +138,9 @@ impl<'a> View<'a> {
 
     /// A list of the timeline in the length of the axis.
     pub(super) fn list<T: Copy + Into<f64>>(&self, list: &[T]) -> Vec<Option<f64>> {
-        (0..self.bins()).map(|at| list.get(at).map(|value| (*value).into()).filter(|value: &f64| value.is_finite())).collect()
+        (0..self.bins())
+            .map(|at| list.get(at).map(|value| (*value).into()).filter(|value: &f64| value.is_finite()))
+            .collect()
     }
 }
 
