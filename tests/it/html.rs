@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Program, TestServer, coordinator, document, entries, is_installed, load_test, skipped, start_at, text,
+    Program, SMALL, TestServer, coordinator, document, entries, is_installed, load_test, skipped, start_at, text,
 };
 
 /// Runs in a copy of a page without its policy. Writes down what a reader could not read: texts upon each other, texts
@@ -41,6 +41,24 @@ window.addEventListener('load', () => {
       }
     }
   });
+  // The script: zoom by keyboard in all charts over time at once, switches, exact values.
+  const plots = [...document.querySelectorAll('.chart .plot')];
+  const views = () => plots.map((plot) => plot.querySelector('.data').getAttribute('viewBox')).join();
+  const key = (name) => plots[0].dispatchEvent(new KeyboardEvent('keydown', { key: name, bubbles: true }));
+  const whole = views();
+  key('+');
+  if (plots[0].querySelector('.data').viewBox.baseVal.width >= 4 && views() === whole) faults.push('no zoom');
+  key('Escape');
+  if (views() !== whole) faults.push('no reset');
+  key('ArrowRight');
+  const tip = document.querySelector('#tip');
+  if (tip.hidden || !/\d/.test(tip.textContent)) faults.push('no exact values');
+  const entry = document.querySelector('.legend button');
+  entry.click();
+  if (entry.getAttribute('aria-pressed') !== 'false' || !document.querySelector('path.off')) faults.push('no switch');
+  document.querySelector('#theme').click();
+  if (!document.documentElement.dataset.theme) faults.push('no theme');
+  document.querySelector('#download').click();
   const requests = performance.getEntriesByType('resource').length;
   if (requests) faults.push(requests + ' requests');
   parent.postMessage('PROBED ' + texts.length + ' texts; ' + faults.slice(0, 8).join('; ') + ';', '*');
@@ -181,7 +199,8 @@ fn a_report_of_a_file_is_that_of_the_run() {
     let server = TestServer::with_tables();
     let folder = tempfile::tempdir().unwrap();
     let result = folder.path().join("r.json");
-    let ran = server.load(&["--rps", "20", "--duration", "1", "--output", text(&result)]).run().expect_measured();
+    let (url, output) = (server.url(), ["--rps", "20", "--duration", "1", "--output", text(&result)]);
+    let ran = load_test(&[&["--postgres-url", &url][..], &SMALL, &output].concat()).run().expect_measured();
     let shown = load_test(&["report", text(&result)]).run().expect(0);
     assert!(ran.stdout.ends_with(&shown.stdout), "{}", shown.stdout);
     let page = load_test(&["report", "-", "--html", "-"]).input(fs::read(&result).unwrap()).run().expect(0).stdout;

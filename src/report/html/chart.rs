@@ -68,6 +68,8 @@ pub(super) struct Mark {
     pub(super) text: String,
     /// Whether it is a limit that was not kept.
     pub(super) is_bad: bool,
+    /// Whether it stands in the plot, and not in the legend alone.
+    pub(super) is_drawn: bool,
 }
 
 /// The horizontal axis.
@@ -126,6 +128,12 @@ impl<'a> Chart<'a> {
         }
     }
 
+    /// Whether a label has no room on a narrow screen: the last percentiles are long and close together.
+    fn is_dense(&self, tick: usize) -> bool {
+        let ticks = self.axis.ticks.len();
+        !self.axis.is_time && ticks > 5 && tick + 2 == ticks
+    }
+
     fn height(&self) -> f64 {
         if self.is_small { 90.0 } else { HEIGHT }
     }
@@ -134,7 +142,7 @@ impl<'a> Chart<'a> {
         if let Some(scale) = self.scale {
             return scale;
         }
-        let marks = self.marks.iter().map(|mark| mark.y);
+        let marks = self.marks.iter().filter(|mark| mark.is_drawn).map(|mark| mark.y);
         if self.is_stacked {
             let sums = (0..self.axis.edges.len()).map(|at| {
                 self.series.iter().filter_map(|series| series.values.get(at).copied().flatten()).sum::<f64>()
@@ -218,16 +226,16 @@ impl<'a> Chart<'a> {
                             @for band in &self.bands { (rect(band, 0.0, height, "shade")) }
                             (self.paths(scale))
                         }
-                        @for mark in &self.marks {
+                        @for mark in self.marks.iter().filter(|mark| mark.is_drawn) {
                             g class=(if mark.is_bad { "mark bad" } else { "mark" }) {
                                 line x1="0" x2=(percent(self.axis.share(mark.x))) y1=(y(mark.y)) y2=(y(mark.y)) {}
                                 circle cx=(percent(self.axis.share(mark.x))) cy=(y(mark.y)) r="5" {}
                             }
                         }
                         g class="x" {
-                            @for (x, label) in &self.axis.ticks {
+                            @for (at, (x, label)) in self.axis.ticks.iter().enumerate() {
                                 @let share = self.axis.share(*x);
-                                text x=(percent(share)) y=(coordinate(top + height + 18.0))
+                                text class=[self.is_dense(at).then_some("dense")] x=(percent(share)) y=(coordinate(top + height + 18.0))
                                     text-anchor=(anchor(share)) { (label) }
                             }
                         }

@@ -40,6 +40,9 @@ pub(super) fn curve(result: &RunResult, slos: &[Slo]) -> Panel {
         Chart::new("c-curve", "Latency and service time by percentile", &axis, "milliseconds, log scale", series);
     chart.is_log = true;
     chart.marks = slos.iter().filter_map(|slo| mark(result, slo, nines)).collect();
+    // A limit far above all that was measured would leave no room for the curves.
+    let most_ms = chart.series.iter().flat_map(|series| &series.values).flatten().copied().fold(0.0, f64::max);
+    chart.marks.iter_mut().for_each(|mark| mark.is_drawn = mark.y <= most_ms * 10.0);
     let lead = if is_open {
         "Latency counts from the time a request was due, service time from the time it was sent. Where the curves part, \
          requests waited."
@@ -114,7 +117,7 @@ fn mark(result: &RunResult, slo: &Slo, nines: f64) -> Option<Mark> {
         kept && !found.is_lower_bound
     });
     let text = format!("SLO {slo}: {}", if is_kept { "kept" } else { "not kept" });
-    Some(Mark { x, y: slo.limit_ms, text, is_bad: !is_kept })
+    Some(Mark { x, y: slo.limit_ms, text, is_bad: !is_kept, is_drawn: true })
 }
 
 fn table(result: &RunResult, is_open: bool) -> Markup {

@@ -106,7 +106,7 @@
         if (className) element.className = className;
         return element;
       };
-      const unit = this.unit.split(',')[0].replace('milliseconds', 'ms').replace('requests per second', '/s');
+      const unit = this.unit.split(',')[0].replace('milliseconds', 'ms').replace(/.*per second/, '/s');
       const lines = rows.map(([name, value]) => {
         const row = make('div', '', 'row');
         row.append(make('span', name), make('span', `${short(value)} ${unit}`));

@@ -16,8 +16,9 @@ impl Scale {
         if most <= 0.0 {
             return Self::Linear { high: 1.0 };
         }
-        let step = step(most, 4);
-        Self::Linear { high: ((most / step).ceil() * step).max(step) }
+        // With some room above, so that the highest line is not taken for the edge.
+        let step = step(most * 1.05, 4);
+        Self::Linear { high: ((most * 1.05 / step).ceil() * step).max(step) }
     }
 
     /// A logarithmic one that holds all values above zero. It spans at least one decade.

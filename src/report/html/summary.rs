@@ -10,14 +10,16 @@ use crate::result::{LimitKind, RunResult, Status};
 use crate::text::words::thousands;
 
 /// Who measured what, and when.
-pub(super) fn subtitle(result: &RunResult) -> String {
-    let server = result.server.version.as_ref().map(|version| format!("PostgreSQL {version} · ")).unwrap_or_default();
+pub(super) fn subtitle(result: &RunResult) -> Markup {
+    let server = result.server.version.as_ref().map(|version| format!("PostgreSQL {version}"));
     let from = match &result.fleet {
         Some(fleet) => format!("{} VMs", fleet.num_vms),
         None => result.hostname.clone(),
     };
     let started = result.run.started_at.split('.').next().unwrap_or_default().replace('T', " ");
-    format!("{server}{} · from {from} · {} UTC", result.config.target, started.trim_end_matches('Z'))
+    let started = format!("{} UTC", started.trim_end_matches('Z'));
+    let pieces = server.into_iter().chain([result.config.target.clone(), format!("from {from}"), started]);
+    html! { @for piece in pieces { span class="piece" { (piece) } " " } }
 }
 
 pub(super) fn panel(result: &RunResult) -> Panel {

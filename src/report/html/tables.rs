@@ -41,16 +41,19 @@ pub(super) fn accounting(result: &RunResult) -> Panel {
                 tbody {
                     @for (name, count, colour, meaning) in &shown {
                         tr {
-                            th scope="row" { span class=(format!("key c{colour}")) {} (name) }
+                            th scope="row" {
+                                span class=(format!("key c{colour}")) {}
+                                (name)
+                                span class="meaning" { (meaning) }
+                            }
                             td class="number" { (thousands(*count)) }
                             td class="number" { (share_of(*count, counts.scheduled)) }
-                            td class="muted" { (meaning) }
                         }
                     }
                     tr class="sum" {
-                        th scope="row" { "scheduled" }
+                        th scope="row" { "scheduled" span class="meaning" { "due in the window" } }
                         td class="number" { (thousands(counts.scheduled)) }
-                        td {} td class="muted" { "due in the window" }
+                        td {}
                     }
                 }
             }
@@ -66,6 +69,7 @@ fn share_of(count: u64, all: u64) -> String {
     match share {
         share if count > 0 && share < 0.01 => "< 0.01%".to_owned(),
         share if count < all && share > 99.99 => "> 99.99%".to_owned(),
+        share if share < 10.0 => format!("{share:.2}%"),
         share => format!("{}%", short(share)),
     }
 }
@@ -243,6 +247,6 @@ mod tests {
     #[test]
     fn a_share_that_is_not_all_is_never_rounded_to_all() {
         let shares = [(1, 1), (999_999, 1_000_000), (1, 1_000_000), (0, 5)].map(|(count, all)| share_of(count, all));
-        assert_eq!(shares, ["100%", "> 99.99%", "< 0.01%", "0%"]);
+        assert_eq!(shares, ["100%", "> 99.99%", "< 0.01%", "0.00%"]);
     }
 }

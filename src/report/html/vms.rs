@@ -31,8 +31,8 @@ pub(super) fn panel(view: &View<'_>) -> Option<Panel> {
                 (chart.is_small, chart.scale) = (true, Some(scale));
                 chart
             };
-            let rate = small("rate", "completed", "requests per second", 0, &own.completed, rates);
-            (*vm, [rate, small("p99", "latency p99", "milliseconds, log scale", 1, &own.latency[2], p99s)])
+            let rate = small("rate", "completed", "completed requests per second", 0, &own.completed, rates);
+            (*vm, [rate, small("p99", "latency p99", "milliseconds (p99), log scale", 1, &own.latency[2], p99s)])
         })
         .collect();
     let data: Vec<Value> = cells.iter().flat_map(|(_, charts)| charts.iter().map(Chart::data)).collect();
