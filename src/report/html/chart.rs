@@ -257,7 +257,7 @@ impl<'a> Chart<'a> {
 
     fn legend(&self) -> Markup {
         html! {
-            @if self.series.len() > 1 || !self.marks.is_empty() {
+            @if self.series.len() > 1 || self.is_stacked || !self.marks.is_empty() {
                 ul class="legend" {
                     @for (at, series) in self.series.iter().enumerate() {
                         li {

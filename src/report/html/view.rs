@@ -61,7 +61,7 @@ impl<'a> View<'a> {
     }
 
     /// On the time axis of another, so that both can be compared.
-    pub(super) fn as_wide_as(mut self, other: &View<'_>) -> Self {
+    pub(super) fn on_axis_of(mut self, other: &View<'_>) -> Self {
         (self.axis.high, self.axis.ticks) = (other.axis.high, other.axis.ticks.clone());
         self
     }

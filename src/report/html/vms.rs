@@ -17,7 +17,7 @@ const MAX_DRAWN: usize = 24;
 pub(super) fn panel(view: &View<'_>) -> Option<Panel> {
     let fleet = view.result.fleet.as_ref()?;
     let drawn: Vec<(&VmResult, View<'_>)> =
-        fleet.per_vm_results.iter().take(MAX_DRAWN).map(|vm| (vm, View::new(&vm.result).as_wide_as(view))).collect();
+        fleet.per_vm_results.iter().take(MAX_DRAWN).map(|vm| (vm, View::new(&vm.result).on_axis_of(view))).collect();
     let rates = Scale::linear(drawn.iter().flat_map(|(_, view)| view.completed.iter().flatten().copied()));
     let p99s = Scale::log(drawn.iter().flat_map(|(_, view)| view.latency[2].iter().flatten().copied()));
     let cells: Vec<(&VmResult, [Chart<'_>; 2])> = drawn
