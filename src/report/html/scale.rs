@@ -17,8 +17,8 @@ impl Scale {
             return Self::Linear { high: 1.0 };
         }
         // With some room above, so that the highest line is not taken for the edge.
-        let step = step(most * 1.05, 4);
-        Self::Linear { high: ((most * 1.05 / step).ceil() * step).max(step) }
+        let step = step(most * 1.02, 4);
+        Self::Linear { high: ((most * 1.02 / step).ceil() * step).max(step) }
     }
 
     /// A logarithmic one that holds all values above zero. It spans at least one decade.
