@@ -27,7 +27,7 @@
 //! - [`merge`]: many results → one. Pure, except that it reads the files.
 //! - [`run`]: one run from a plan to a result. [`agent`]: the same run, led by a coordinator; the protocol between both.
 //! - [`fleet`]: the coordinator's side: which VMs, SSH to them, how the program gets there, the phases of a test.
-//! - [`report`]: result → text, JSON, interval log; live lines. [`console`]: what both programs say, and their exit codes.
+//! - [`report`]: result → text, JSON, HTML page, interval log; live lines. [`console`]: what both programs say, and their exit codes.
 //!
 //! Pure modules know no tokio, no clock and no socket. Only the binaries print and exit. Times are nanoseconds of the
 //! monotonic clock inside, microseconds in histograms, milliseconds in what people and scripts read; names say which.
@@ -67,6 +67,7 @@ pub mod program {
     pub use crate::console::fleet::coordinate;
     pub use crate::console::load_test::load_test;
     pub use crate::console::merge::run as merge;
+    pub use crate::console::report::run as report;
     pub use crate::console::{
         BUG, COULD_NOT_RUN, INTERRUPTED, Stopped, code_of_output, note, refuse, say_error, wrong_use,
     };

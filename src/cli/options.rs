@@ -10,11 +10,13 @@
 
 mod coordinator;
 mod merge;
+mod report;
 #[cfg(test)]
 mod tests;
 
 pub use coordinator::{CoordinatorOptions, DeployMode, FleetOptions, HostKeys, OnHostLoss};
 pub use merge::MergeOptions;
+pub use report::ReportOptions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -280,6 +282,12 @@ pub struct OutputOptions {
     /// - is stdout, as with --json-output.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+
+    /// Also write the result as one HTML page to this file
+    ///
+    /// It needs no network, and opens in any browser.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 
     /// Write an HdrHistogram interval log of the latency, one line a second
     #[arg(long, value_name = "FILE", hide_short_help = true)]

@@ -11,6 +11,7 @@ mod docker;
 mod ephemeral;
 mod faults;
 mod generator;
+mod html;
 mod load_test;
 mod merge;
 mod server_stats;

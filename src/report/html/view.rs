@@ -1,0 +1,201 @@
+//! What the charts show, taken from a result: times, rates, percentiles and events. Pure.
+
+use super::chart::{Axis, Band};
+use super::scale::{self, ms, short, time_ticks};
+use crate::measure::durations::Durations;
+use crate::monitor::server::ServerEventKind;
+use crate::result::{RunResult, Timeline};
+
+/// The lanes that a legend explains.
+pub(super) const OUTAGE: &str = "outage";
+pub(super) const STALL: &str = "stall";
+const WARMUP: &str = "warm-up";
+const AFTER: &str = "drain";
+
+/// A result over time.
+pub(super) struct View<'a> {
+    pub(super) result: &'a RunResult,
+    pub(super) axis: Axis,
+    /// Of each bin: p50, p90, p99 and maximum, milliseconds.
+    pub(super) latency: [Vec<Option<f64>>; 4],
+    /// Of each bin, requests per second.
+    pub(super) offered: Vec<Option<f64>>,
+    pub(super) completed: Vec<Option<f64>>,
+    pub(super) errors: Vec<Option<f64>>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(result: &'a RunResult) -> Self {
+        let timeline = &result.timeline;
+        // Documents of elsewhere may have lists of any length.
+        let has_bins = timeline.bin_seconds > 0 && !timeline.offered.is_empty();
+        let (bin_s, bins) = match has_bins {
+            true => (timeline.bin_seconds as f64, timeline.offered.len()),
+            false => (result.throughput.timeline.bin_seconds.max(1) as f64, result.throughput.timeline.completed.len()),
+        };
+        let bins = bins.min(10_000);
+        let end_s = window_end_s(result);
+        let covered = |at: usize| covered_s(at as f64 * bin_s, bin_s, end_s);
+        let rate = |list: &[u64]| -> Vec<Option<f64>> {
+            (0..bins).map(|at| list.get(at).map(|count| *count as f64 / covered(at))).collect()
+        };
+        let (offered, mut completed, errors) = match has_bins {
+            true => (rate(&timeline.offered), rate(&timeline.completed), rate(&timeline.errors)),
+            false => (Vec::new(), rate(&result.throughput.timeline.completed), Vec::new()),
+        };
+        if has_bins {
+            without_drain(result, bin_s, end_s, &mut completed);
+        }
+        let edges = (0..=bins).map(|at| at as f64 * bin_s).collect();
+        let high = (bins as f64 * bin_s).max(1.0);
+        let (ticks, _) = time_ticks(high);
+        let axis = Axis {
+            edges,
+            low: 0.0,
+            high,
+            ticks: ticks.into_iter().map(|tick| (tick, scale::time(tick, high))).collect(),
+            is_time: true,
+            title: "time since the start",
+        };
+        Self { result, axis, latency: percentiles(timeline, bins), offered, completed, errors }
+    }
+
+    /// On the time axis of another, so that both can be compared.
+    pub(super) fn on_axis_of(mut self, other: &View<'_>) -> Self {
+        (self.axis.high, self.axis.ticks) = (other.axis.high, other.axis.ticks.clone());
+        self
+    }
+
+    pub(super) fn bins(&self) -> usize {
+        self.axis.edges.len().saturating_sub(1)
+    }
+
+    /// Everything that happened, in the order of time.
+    pub(super) fn bands(&self) -> Vec<Band> {
+        let result = self.result;
+        let name = |hostname: &Option<String>| hostname.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+        let mut bands = self.phases();
+        let mut add = |kind, from_s: f64, seconds: f64, text: String| {
+            if from_s.is_finite() && seconds.is_finite() && from_s < self.axis.high {
+                let to_s = (from_s + seconds.max(0.0)).min(self.axis.high);
+                bands.push(Band { kind, from_s: from_s.max(0.0), to_s: to_s.max(0.0), text });
+            }
+        };
+        for outage in &result.outages {
+            let to_s = outage.recovered_s.unwrap_or(outage.started_s + outage.seconds);
+            let end = if outage.recovered_s.is_some() { "" } else { ", not recovered" };
+            let text = format!(
+                "{}nothing acknowledged for {} s from {} s on{end}",
+                name(&outage.hostname),
+                short(outage.seconds),
+                short(outage.started_s)
+            );
+            add(OUTAGE, outage.started_s, to_s - outage.started_s, text);
+        }
+        for stall in &result.generator.stood_still.stalls {
+            let text = format!(
+                "{}the generator stood still for {} s at {} s",
+                name(&stall.hostname),
+                short(stall.seconds),
+                short(stall.started_s)
+            );
+            add(STALL, stall.started_s, stall.seconds, text);
+        }
+        for stats in result.server_stats.iter() {
+            for event in &stats.events {
+                let kind = match event.kind {
+                    ServerEventKind::Checkpoint => "checkpoint",
+                    ServerEventKind::Autovacuum => "autovacuum",
+                    ServerEventKind::Restart => "restart",
+                };
+                let detail = if event.detail.is_empty() { String::new() } else { format!(" ({})", event.detail) };
+                let text = format!("{kind}{detail} at {} s, {} s long", short(event.started_s), short(event.seconds));
+                add(kind, event.started_s, event.seconds, text);
+            }
+            for gap in &stats.gaps {
+                let text = format!("no answer to the monitor at {} s: {}", short(gap.started_s), gap.reason);
+                add("no stats", gap.started_s, gap.seconds, text);
+            }
+        }
+        bands
+    }
+
+    /// Warm-up and drain.
+    pub(super) fn phases(&self) -> Vec<Band> {
+        let mut bands = Vec::new();
+        let (start_s, end_s) = (self.result.run.window_start_s, window_end_s(self.result));
+        if start_s > 0.0 && start_s.is_finite() {
+            let (from_s, to_s) = (0.0, start_s.min(self.axis.high));
+            let text = format!("warm-up until {} s: not in the figures", short(start_s));
+            bands.push(Band { kind: WARMUP, from_s, to_s, text });
+        }
+        if end_s < self.axis.high {
+            let text = "after the window: requests in flight are waited for".to_owned();
+            bands.push(Band { kind: AFTER, from_s: end_s.max(0.0), to_s: self.axis.high, text });
+        }
+        bands
+    }
+
+    /// A list of the timeline in the length of the axis.
+    pub(super) fn list<T: Copy + Into<f64>>(&self, list: &[T]) -> Vec<Option<f64>> {
+        (0..self.bins())
+            .map(|at| list.get(at).map(|value| (*value).into()).filter(|value: &f64| value.is_finite()))
+            .collect()
+    }
+}
+
+/// When the window closed, seconds after T0.
+fn window_end_s(result: &RunResult) -> f64 {
+    result.run.window_start_s + result.run.window_seconds
+}
+
+/// How much of a bin the schedule covers, seconds: the last one may end later than it.
+fn covered_s(from_s: f64, bin_s: f64, end_s: f64) -> f64 {
+    if end_s > from_s && end_s < from_s + bin_s { end_s - from_s } else { bin_s }
+}
+
+/// In the bin in which the window ends, only what was completed within the window counts: the backlog that drains must
+/// not look like keeping up.
+fn without_drain(result: &RunResult, bin_s: f64, end_s: f64, completed: &mut [Option<f64>]) {
+    let within = &result.throughput.timeline;
+    let last = (end_s / bin_s).floor();
+    let from_s = last * bin_s;
+    if !(end_s > from_s && within.bin_seconds > 0 && within.bin_seconds as f64 <= bin_s) {
+        return;
+    }
+    if let Some(rate) = completed.get_mut(last as usize) {
+        let skipped = (from_s / within.bin_seconds as f64) as usize;
+        let count = within.completed.iter().skip(skipped).fold(0u64, |sum, count| sum.saturating_add(*count));
+        *rate = Some(count as f64 / covered_s(from_s, bin_s, end_s));
+    }
+}
+
+/// p50, p90, p99 and maximum of each bin, milliseconds. A histogram that cannot be read leaves a gap.
+pub(super) fn percentiles(timeline: &Timeline, bins: usize) -> [Vec<Option<f64>>; 4] {
+    let mut lists = [const { Vec::new() }; 4];
+    for at in 0..bins {
+        let durations = timeline.latency.get(at).and_then(|encoded| encoded.decode_coarse().ok());
+        let known = durations.filter(|durations| !durations.histogram.is_empty());
+        for (list, quantile) in lists.iter_mut().zip([0.5, 0.9, 0.99, 1.0]) {
+            list.push(known.as_ref().map(|durations| quantile_ms(durations, quantile)));
+        }
+    }
+    lists
+}
+
+/// The nearest rank among what was recorded, milliseconds.
+pub(super) fn quantile_ms(durations: &Durations, quantile: f64) -> f64 {
+    let histogram = &durations.histogram;
+    histogram.value_at_quantile(quantile).min(histogram.max()) as f64 / 1_000.0
+}
+
+/// A value in milliseconds, or why there is none.
+pub(super) fn bounded(figure: Option<crate::result::Bounded>) -> String {
+    match figure {
+        Some(crate::result::Bounded { value: Some(value), is_lower_bound }) => {
+            format!("{}{}", if is_lower_bound { "> " } else { "" }, ms(value))
+        }
+        Some(crate::result::Bounded { is_lower_bound: true, .. }) => "no answer".to_owned(),
+        _ => "–".to_owned(),
+    }
+}
