@@ -8,6 +8,7 @@ pub mod exporters;
 pub mod hdr_log;
 pub mod header;
 mod headline;
+mod insight;
 pub mod json;
 mod layout;
 pub mod live;

@@ -22,18 +22,12 @@ pub(super) fn limit(result: &RunResult) -> Limit {
         return limit;
     }
     let sentence = "Not known: what the server's sessions waited for was not seen";
-    let mut evidence = Vec::new();
-    let mut remedies = Vec::new();
-    if let Some(text) = commit(result) {
-        evidence.push(text);
-        remedies.push(
-            "See in pg_stat_activity whether COMMIT waits for the disk (wait events WALSync, WALWrite) or for a standby \
-             (SyncRep)."
-                .to_owned(),
-        );
-    }
-    remedies.extend(remedies::of_missing_statistics(result));
-    unknown(sentence, evidence, remedies)
+    let Some(commit) = commit(result) else {
+        return unknown(sentence, Vec::new(), remedies::of_missing_statistics(result));
+    };
+    let remedy = "See in pg_stat_activity whether COMMIT waits for the disk (wait events WALSync, WALWrite) or for a standby \
+                  (SyncRep), or let this program look (without --no-server-stats, and with pg_monitor).";
+    unknown(sentence, vec![commit], vec![remedy.to_owned()])
 }
 
 /// Whether requests take about as long as the quickest of them.
@@ -80,7 +74,7 @@ pub(super) fn workers(result: &RunResult) -> Option<Limit> {
     let remedy = if each > MAX_WORKERS {
         format!("For {offered:.0} requests/s no number of workers is enough: lower --rps.")
     } else {
-        format!("For {offered:.0} requests/s, raise --workers{per_vm} to about {each}{limit}.")
+        format!("{of_law}. For {offered:.0} requests/s, raise --workers{per_vm} to about {each}{limit}.")
     };
     let sentence = format!("Too few workers: {of_law}");
     Some(found(LimitKind::Workers, Some(share_pct), sentence, evidence, vec![remedy]))
