@@ -255,7 +255,7 @@ mod tests {
             text.contains("\n      30.0  outage of 2.5 s\n      31.0  the server was restarted, 1.0 s\n"),
             "{text}"
         );
-        assert!(text.contains("\n       0.0  checkpoint, 1.0 s\n") && text.contains("and 4 more"), "{text}");
+        assert!(text.contains("\n       0.0  checkpoint, 1.0 s\n") && text.contains("and 5 more"), "{text}");
         assert!(!text.contains("autovacuum"), "{text}");
     }
 

@@ -96,12 +96,18 @@ fn network(result: &RunResult) -> Option<Limit> {
     // Of a single round trip there is nothing to compare with.
     (count > 1 && is_shortest && share_pct > NAMED_FROM_PCT).then(|| {
         let share_pct = share_pct.min(100.0);
-        let sentence = format!(
-            "The network: {share_pct:.0}% of the service time are {count} round trips of {round_trip_ms:.1} ms"
-        );
+        let sentence = format!("The network: {share_pct:.0}% of the service time {}", in_words(count, round_trip_ms));
         let evidence = vec!["No statement took less than a round trip.".to_owned()];
         found(LimitKind::Network, Some(share_pct), sentence, evidence, remedies::of(LimitKind::Network, result))
     })
+}
+
+/// So many round trips, as the end of a sentence.
+pub(super) fn in_words(count: usize, round_trip_ms: f64) -> String {
+    match count {
+        1 => format!("is one round trip of {round_trip_ms:.1} ms"),
+        count => format!("are {count} round trips of {round_trip_ms:.1} ms"),
+    }
 }
 
 /// Where COMMIT is most of a request. What it waits for is known to the server alone.

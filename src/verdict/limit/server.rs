@@ -264,9 +264,8 @@ fn between(result: &RunResult, stats: &ServerStats, sessions: &Sessions) -> Limi
         client::round_trips(result).filter(|(pct, ..)| *pct >= NAMED_FROM_PCT)
     {
         let trips_pct = trips_pct.min(100.0);
-        let sentence = format!(
-            "The network: {trips_pct:.0}% of the service time are {count} round trips of {round_trip_ms:.1} ms"
-        );
+        let sentence =
+            format!("The network: {trips_pct:.0}% of the service time {}", client::in_words(count, round_trip_ms));
         let evidence = vec![at_work, for_client];
         return found(
             LimitKind::Network,
