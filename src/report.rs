@@ -9,6 +9,7 @@ pub mod hdr_log;
 pub mod header;
 mod headline;
 pub mod html;
+mod insight;
 pub mod json;
 mod layout;
 pub mod live;

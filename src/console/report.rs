@@ -57,7 +57,7 @@ fn shown(result: &RunResult, options: &ReportOptions) -> Result<(), (String, u8)
         Some(path) => {
             let plan = OutputPlan { html: Some(path.clone()), slos: options.slo.clone(), ..OutputPlan::default() };
             let mut exporters = Exporters::open(&plan).map_err(|error| (error.to_string(), code_of_output(&error)))?;
-            exporters.finish(result).map_err(|error| failed(&error))
+            exporters.finish(result).first().map_or(Ok(()), |error| Err(failed(error)))
         }
     }
 }

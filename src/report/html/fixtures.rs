@@ -42,7 +42,7 @@ fn latency_ms(random: &mut SplitMix64, median_ms: f64) -> f64 {
 pub(super) fn run(shape: &Shape) -> RunResult {
     let mut random = SplitMix64::new(shape.seed);
     let mut result = sample();
-    let bin_s = (shape.seconds.div_ceil(Timeline::MAX_BINS as u64)).next_power_of_two();
+    let bin_s = (shape.seconds.div_ceil(crate::measure::bins::Bins::MAX_BINS)).next_power_of_two();
     let bins = shape.seconds.div_ceil(bin_s);
     let mut figures = Figures::new(5);
     let mut timeline = Timeline { bin_seconds: bin_s, ..Timeline::default() };
@@ -121,7 +121,7 @@ pub(super) fn run(shape: &Shape) -> RunResult {
     result.generator.cpu_seconds = shape.seconds as f64 * 0.14;
     result.generator.busiest_thread_pct = 7.4;
     result.timeline = timeline;
-    result.server_stats = Some(stats(shape, bin_s, bins, &mut random, ok));
+    result.findings.server_stats = Some(stats(shape, bin_s, bins, &mut random, ok));
     result.histograms = figures.encode();
     result.derive(&figures);
     result.limit = Limit {
@@ -278,7 +278,7 @@ pub(super) fn with_outages() -> RunResult {
         evidence: vec!["Lock:transactionid: 1.1 of 2.6 sessions at work.".to_owned()],
         r#try: vec!["--pipeline, so that a lock is held for one round trip.".to_owned()],
     };
-    if let Some(stats) = &mut result.server_stats {
+    if let Some(stats) = &mut result.findings.server_stats {
         stats.gaps = vec![Gap { started_s: 18.1, seconds: 4.2, reason: "connection closed".to_owned() }];
         stats.waits.samples[18..22].fill(0);
         let restart =
@@ -307,7 +307,7 @@ pub(super) fn fleet() -> RunResult {
     let vms = (1..=3).map(|at| {
         let seconds = if at == 2 { 31 } else { 60 };
         let mut own = run(&Shape { rate: 200, seed: at, seconds, ..Shape::normal() });
-        own.server_stats = None;
+        own.findings.server_stats = None;
         own.hostname = format!("load-{at}.eu-west-1.compute.example.com");
         VmResult {
             hostname: own.hostname.clone(),
@@ -341,7 +341,7 @@ pub(super) fn fleet() -> RunResult {
 /// Three requests, all of them answered.
 pub(super) fn three_requests() -> RunResult {
     let mut result = run(&Shape { seconds: 1, rate: 3, seed: 3, outages: Vec::new(), checkpoints: Vec::new() });
-    result.server_stats = None;
+    result.findings.server_stats = None;
     result
 }
 

@@ -17,7 +17,7 @@ const NO_STATS: &str = "The server's statistics were not read (--no-server-stats
 /// Sessions by what they waited for, over time.
 pub(super) fn waits(view: &View<'_>) -> Panel {
     let (id, title) = ("waits", "What the server's sessions waited for");
-    let Some(stats) = &view.result.server_stats else { return Panel::empty(id, title, NO_STATS) };
+    let Some(stats) = &view.result.findings.server_stats else { return Panel::empty(id, title, NO_STATS) };
     let waits = &stats.waits;
     let bins = waits.events.iter().map(|event| event.by_bin.len()).max().unwrap_or(0).min(10_000);
     if bins == 0 || waits.bin_seconds == 0 || waits.window_samples == 0 {
@@ -114,7 +114,7 @@ fn blockers(stats: &ServerStats) -> Markup {
 
 /// WAL, checkpoints, tables. Left out where the panel before has said that there are none.
 pub(super) fn counters(result: &RunResult) -> Option<Panel> {
-    let stats = result.server_stats.as_ref()?;
+    let stats = result.findings.server_stats.as_ref()?;
     let rows = rows(stats, result.accounting.ok);
     let body = html! {
         @if rows.is_empty() { p class="empty" { "The server gave no counters; see below for the reasons." } }

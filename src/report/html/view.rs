@@ -2,7 +2,7 @@
 
 use super::chart::{Axis, Band};
 use super::scale::{self, ms, short, time_ticks};
-use crate::measure::durations::Durations;
+use crate::measure::durations::{COARSE_DIGITS, Durations};
 use crate::monitor::server::ServerEventKind;
 use crate::result::{RunResult, Timeline};
 
@@ -101,7 +101,7 @@ impl<'a> View<'a> {
             );
             add(STALL, stall.started_s, stall.seconds, text);
         }
-        for stats in result.server_stats.iter() {
+        for stats in result.findings.server_stats.iter() {
             for event in &stats.events {
                 let kind = match event.kind {
                     ServerEventKind::Checkpoint => "checkpoint",
@@ -174,7 +174,7 @@ fn without_drain(result: &RunResult, bin_s: f64, end_s: f64, completed: &mut [Op
 pub(super) fn percentiles(timeline: &Timeline, bins: usize) -> [Vec<Option<f64>>; 4] {
     let mut lists = [const { Vec::new() }; 4];
     for at in 0..bins {
-        let durations = timeline.latency.get(at).and_then(|encoded| encoded.decode_coarse().ok());
+        let durations = timeline.latency.get(at).and_then(|encoded| encoded.decode_digits(COARSE_DIGITS).ok());
         let known = durations.filter(|durations| !durations.histogram.is_empty());
         for (list, quantile) in lists.iter_mut().zip([0.5, 0.9, 0.99, 1.0]) {
             list.push(known.as_ref().map(|durations| quantile_ms(durations, quantile)));
