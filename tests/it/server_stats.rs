@@ -207,5 +207,6 @@ fn a_stop_at_once_does_not_wait_for_the_last_counters() {
     started.signal(rustix::process::Signal::INT);
     let json = started.finish().json();
     assert!(json["server_stats"].is_object(), "{}", json["server_stats"]);
-    assert!(lacks(&json["server_stats"], "pg_stat_database").unwrap().contains("not read after"), "{json}");
+    // On a busy machine the first ones may be missing as well.
+    assert!(lacks(&json["server_stats"], "pg_stat_database").unwrap().contains("not read"), "{json}");
 }
