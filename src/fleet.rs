@@ -124,7 +124,7 @@ impl Fleet {
     /// What to warn of once all VMs are connected.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.sessions.notes();
-        warnings.extend(connect::same_machine_warnings(&self.vms));
+        warnings.extend(connect::same_vm_warnings(&self.vms));
         warnings
     }
 

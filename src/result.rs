@@ -62,7 +62,8 @@ pub struct RunResult {
     pub run: RunInfo,
     /// What was asked for.
     pub config: Config,
-    /// What the database said of itself before the run; `null` if it did not tell, or told VMs different values.
+    /// Version and settings that the database reported before the run. A field is `null` if the database did not report it,
+    /// or reported different values to different VMs.
     pub server: ServerInfo,
     /// What became of every slot of the measured window. `scheduled` is the sum of all other counts.
     pub accounting: Accounting,

@@ -50,7 +50,7 @@ impl Rate {
         self.micro_per_s as f64 / MICRO as f64
     }
 
-    /// The rate of `vms` VMs of which each has this one.
+    /// The rate of `vms` VMs together, if each has this one.
     ///
     /// # Errors
     /// The product is too large.

@@ -160,7 +160,7 @@ pub struct Hello {
 /// What the agent found before anything was changed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Preflight {
-    /// What the server said of itself; without tables. `null` where the database is still to be created.
+    /// Version and settings of the server, without tables. `null` where the database does not exist yet.
     pub server: Option<ServerInfo>,
     /// Names the database server and database, the same for every host that reaches the same; `null` where unknown.
     pub database: Option<String>,
@@ -178,7 +178,7 @@ pub struct Preflight {
 pub struct ReadyToRun {
     /// What was asked for, as the agent understands it.
     pub config: Config,
-    /// What the server said of itself, with the tables.
+    /// Version and settings of the server, with the tables.
     pub server: ServerInfo,
     /// As in [`Preflight`]; known also where the database was created meanwhile.
     pub database: Option<String>,

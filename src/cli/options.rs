@@ -121,8 +121,8 @@ pub struct TargetOptions {
 
     /// Afterwards, compare rows with acknowledgements
     ///
-    /// Requests of which it is not known whether they were committed are looked up. Takes up to 60 s, and waits for a
-    /// server that is down. A difference is LOST WRITES.
+    /// Where an answer was lost, the request's rows are looked up by their IDs. Takes up to 60 s, and waits for a server
+    /// that is down. A difference is LOST WRITES.
     #[arg(long)]
     pub verify: bool,
 

@@ -1,4 +1,4 @@
-//! What the server says of itself before a run, and whether a pooler stands between.
+//! What the server reports before a run, and whether a pooler stands between.
 
 use std::time::{Duration, Instant};
 

@@ -123,7 +123,7 @@ async fn look_with(link: &mut Link, claims: &Claims, since: &mut Option<String>)
             )));
         }
     }
-    // All in one statement, so that it is one moment of which all counts tell.
+    // All in one statement, so that all counts are of the same moment.
     let (counts, workload) = (claims.workload.counts(), &claims.workload);
     let total = workload.total().filter(|_| claims.total_before.is_some());
     let mut columns: Vec<&str> = counts.iter().map(|count| count.sql.as_str()).collect();

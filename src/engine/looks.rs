@@ -31,7 +31,7 @@ pub struct Looks {
     last_ns: AtomicU64,
     /// For how long the machine has slept since it was started, nanoseconds; 0 before the first look.
     slept_ns: AtomicU64,
-    /// Starts and ends of stalls, of which the first `known` hold.
+    /// Starts and ends of stalls. Only the first `known` are valid.
     spans: Box<[[AtomicU64; 2]]>,
     known: AtomicUsize,
     /// The end of the latest stall, while slots that came due meanwhile are still waiting; 0 otherwise.

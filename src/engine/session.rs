@@ -331,7 +331,7 @@ mod tests {
 
     const STEPS: [Step; 3] = [Step::Begin, Step::Write("a_table"), Step::Commit];
 
-    /// What becomes of a pipelined request of which the server has seen COMMIT or not, by the answers in order.
+    /// The outcome of a pipelined request, by whether the server has seen COMMIT and by the answers in order.
     fn outcome(tags: &[&str], failure: Option<Failure>, may_commit: bool) -> Outcome {
         let mut seen = Replies::default();
         for (at, tag) in tags.iter().enumerate() {

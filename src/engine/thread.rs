@@ -1,4 +1,4 @@
-//! One thread of the generator: a single-threaded runtime with some of the workers, all of which share one recorder.
+//! One thread of the generator: a single-threaded runtime with some of the workers. They share one recorder.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -51,7 +51,7 @@ impl Wire {
         Ok(Self { transport: Transport::new(stream)?, input: Input::default(), sent: 0, end: None })
     }
 
-    /// Sends messages of which the last is Sync (or a simple query), and reads their answers. `completed` is called with
+    /// Sends messages that end with Sync (or a simple query), and reads their answers. `completed` is called with
     /// the number of each completed command, counted from 0, and its tag, such as `INSERT 0 1`.
     pub async fn exchange(&mut self, outgoing: Outgoing<'_>, mut completed: impl FnMut(usize, &[u8])) -> Answer {
         self.sent = 0;

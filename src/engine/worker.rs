@@ -404,7 +404,7 @@ impl Worker {
         }
     }
 
-    /// Doubles from 50 ms to 2 s, of which a random half is taken off, so that workers do not come back all at once.
+    /// Doubles from 50 ms to 2 s, less a random part of up to half, so that workers do not come back all at once.
     fn backoff(&mut self, attempt: u32) -> Duration {
         let ceiling_ms = (50u64 << attempt.min(6)).min(2_000);
         Duration::from_millis(ceiling_ms / 2 + self.jitter.below(ceiling_ms / 2 + 1))

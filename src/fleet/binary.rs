@@ -1,4 +1,4 @@
-//! Which `load_test` fits a VM: what an ELF file says of itself, against what the VM says of itself. Owns that
+//! Which `load_test` fits a VM: compares the ELF file's header with what the VM reports. Owns that
 //! comparison and its words; knows no SSH. glibc versions are (major, minor).
 
 use std::fmt;
@@ -11,7 +11,7 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind};
 use sha2::{Digest, Sha256};
 
-/// What a host tells of itself. Texts are as they came, but short, and fit for a terminal.
+/// What a VM reports. Texts are as they came, but short, and fit for a terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// `uname -s`.
@@ -53,7 +53,7 @@ pub struct AgentBinary {
 pub enum Libc {
     /// glibc, no older than the floor where there is one.
     Glibc {
-        /// The newest version of which it uses a symbol.
+        /// The newest version that one of its symbols needs.
         floor: Option<(u32, u32)>,
     },
     Musl,
@@ -162,7 +162,7 @@ impl Mismatch {
         self.kind
     }
 
-    /// For several binaries, none of which fits one VM: what each is, and the first's remedy.
+    /// Where none of several binaries fits a VM: what each is, and the first's remedy.
     pub(super) fn of_all(mismatches: Vec<Self>) -> Option<Self> {
         let binaries: Vec<String> = mismatches.iter().map(|mismatch| mismatch.binary.clone()).collect();
         let first = mismatches.into_iter().next()?;
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remedy_holds_nothing_that_a_machine_calls_itself_to_be_run() {
+    fn a_remedy_holds_nothing_that_a_vm_calls_itself_to_be_run() {
         let text = remedy(MismatchKind::Machine, &probe("Linux", "x; reboot #", "musl"));
         assert!(text.contains("--target ARCHITECTURE-unknown-linux-musl (") && !text.contains("reboot"), "{text}");
     }

@@ -92,7 +92,7 @@ impl Fleet {
 }
 
 /// Names that are one VM, as a warning.
-pub(super) fn same_machine_warnings(vms: &[Vm]) -> Vec<String> {
+pub(super) fn same_vm_warnings(vms: &[Vm]) -> Vec<String> {
     let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for vm in vms {
         let identity = vm.connection.as_ref().map_or("", |connection| &connection.identity);
@@ -104,7 +104,7 @@ pub(super) fn same_machine_warnings(vms: &[Vm]) -> Vec<String> {
     let warnings = same.map(|names| {
         format!(
             "{} are one VM under several names: it runs all of their shares with its one processor and network. Give \
-             each machine once",
+             each VM once",
             name_list(&names, 3)
         )
     });

@@ -188,7 +188,7 @@ impl Fleet {
         // Where a network fails, many fall silent together.
         for (vm, silence) in silent.collect::<Vec<_>>() {
             let said = format!(
-                "nothing was heard of it for {:.1} s: the machine, its network or its load_test stands still",
+                "nothing was heard of it for {:.1} s: the VM, its network or its load_test stands still",
                 silence.as_secs_f64()
             );
             self.lose_later(vm, said);

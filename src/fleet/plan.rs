@@ -64,8 +64,8 @@ impl FleetPlan {
         };
         let mut options_of_one = options.load_test_options();
         let ssh = ssh(fleet);
-        for (name, same) in same_machine(&hosts, &ssh) {
-            add("--vms", format!("'{name}' and '{same}' are the same user, machine and port"), "leave out one of them");
+        for (name, same) in same_vm(&hosts, &ssh) {
+            add("--vms", format!("'{name}' and '{same}' are the same user, VM and port"), "leave out one of them");
         }
         let rps_per_vm = total_rate(fleet, &mut options_of_one, hosts.len().max(1) as u64, &mut add);
         let plan = all_or_faults(faults, Plan::resolve(&options_of_one, environment, now_unix_ns, 1))?;
@@ -74,7 +74,7 @@ impl FleetPlan {
         let url_from = match given.from {
             None => "from --postgres-url".to_owned(),
             Some(from) => match from.strip_prefix("the default") {
-                Some(more) => format!("the default, seen from each machine{more}"),
+                Some(more) => format!("the default, seen from each VM{more}"),
                 None => from,
             },
         };
@@ -103,7 +103,7 @@ impl FleetPlan {
 
 /// VMs that are the same once the options have filled in what `--vms` leaves out. What an SSH configuration says is
 /// not known here.
-fn same_machine<'a>(hosts: &'a [Host], ssh: &SshOptions) -> Vec<(&'a str, &'a str)> {
+fn same_vm<'a>(hosts: &'a [Host], ssh: &SshOptions) -> Vec<(&'a str, &'a str)> {
     let mut seen = HashMap::new();
     let mut same = Vec::new();
     for host in hosts {

@@ -184,7 +184,7 @@ impl Vm {
                 // missing from then on.
                 match was_stopped_there {
                     true => {
-                        let loss = "its load_test was stopped on the machine itself (a signal)".to_owned().into();
+                        let loss = "its load_test was stopped on the VM itself (a signal)".to_owned().into();
                         (State::Lost { loss, until: Box::new(delivered) }, Some(FleetEvent::Lost { vm: index }))
                     }
                     false => (delivered, Some(FleetEvent::Delivered { vm: index })),

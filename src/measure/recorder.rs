@@ -73,7 +73,7 @@ pub struct Recorder {
     pub unsettled: Vec<Unsettled>,
 }
 
-/// A request of which it is not known what became of it, so that it can be looked up by its id.
+/// A request whose outcome is not known. Its rows can be looked up by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unsettled {
     /// The slot that it was made for.

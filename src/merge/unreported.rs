@@ -1,4 +1,4 @@
-//! Slots of which nobody reported what became of them: those of lost VMs after their last report, and those of shares
+//! Slots whose outcome nobody reported: those of lost VMs after their last report, and those of shares
 //! without a result. Pure.
 
 use std::ops::Range;

@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_lost_machine_remains_what_it_had_reported() {
+    fn of_a_lost_vm_remains_what_it_had_reported() {
         // Until 3 s after T0 the share has 100 slots in the window: 90 answered, 4 in flight, 6 waiting.
         let result = lost(open(), &recorded(90, 4), 3 * SECOND);
         let accounting = result.accounting;
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_machine_that_reported_nothing_nothing_remains() {
+    fn of_a_vm_that_reported_nothing_nothing_remains() {
         let result = lost(open(), &(Recorder::new(1), Completions::default()), 0);
         assert_eq!(result.accounting, Accounting::default());
         assert_eq!((result.run.window_seconds, result.run.window_start_s), (0.0, 0.0));

@@ -1,4 +1,4 @@
-//! What was asked for, and what the database said of itself. Pure.
+//! What was asked for, and what the database reported. Pure.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Percentiles of a distribution, some of whose members never got an answer. Pure.
+//! Percentiles of durations where some requests never got an answer. Pure.
 
 use serde::{Deserialize, Serialize};
 

@@ -231,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_holds_for_each_machine_holds_for_the_sum(parts in prop::collection::vec((0u64..1_000, 0u64..50, 0u64..50), 1..6)) {
+        fn what_holds_for_each_vm_holds_for_the_sum(parts in prop::collection::vec((0u64..1_000, 0u64..50, 0u64..50), 1..6)) {
             let mut sum = Verification::default();
             for (acknowledged, committed, not_committed) in &parts {
                 let unsettled = committed + not_committed;

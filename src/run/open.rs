@@ -33,7 +33,7 @@ pub struct Reached {
     found: Option<Found>,
 }
 
-/// What a database reports of itself.
+/// What a database reports.
 pub(super) struct Found {
     pub(super) info: ServerInfo,
     identity: Option<String>,
@@ -101,7 +101,7 @@ async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Fou
 }
 
 impl Reached {
-    /// What the server reports of itself, without tables; `None` where the database is still to be created.
+    /// What the server reports, without tables; `None` where the database does not exist yet.
     pub fn info(&self) -> Option<&ServerInfo> {
         self.found.as_ref().map(|found| &found.info)
     }
@@ -213,7 +213,7 @@ impl Database {
         })
     }
 
-    /// What the server reports of itself, with the tables.
+    /// What the server reports, with the tables.
     pub fn info(&self) -> &ServerInfo {
         &self.found.info
     }

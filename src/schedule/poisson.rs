@@ -20,7 +20,7 @@ const LEVELS: usize = 56;
 /// one part in ten thousand.
 const EXACT_UP_TO: u64 = 4096;
 
-/// The arrivals of the whole test, of which one share is kept.
+/// The arrivals of the whole test. Only those of one share are kept.
 ///
 /// Every share draws all arrivals and keeps its own, so the shares together are exactly the schedule of one process.
 #[derive(Debug)]

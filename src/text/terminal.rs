@@ -51,7 +51,7 @@ pub fn printable_json(json: &str) -> String {
     shown
 }
 
-/// A text in so many characters, the last of which is `…` where more is left out.
+/// A text cut to so many characters. Where something is left out, it ends in `…`.
 pub fn cut(text: &str, columns: usize) -> String {
     if text.chars().count() <= columns {
         return text.to_owned();

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_machine_lost_is_told_where_another_has_as_much_too_many() {
+    fn what_one_vm_lost_is_told_where_another_has_as_much_too_many() {
         let verified = |rows| {
             let tables = vec![TableRows { table: "chat_inference".to_owned(), rows }];
             Some(Verification { acknowledged: 100, tables, ..Verification::default() })
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_on_which_all_went_well_passes_like_one_machine() {
+    fn a_fleet_on_which_all_went_well_passes_like_one_vm() {
         let result = judged(fleet(3));
         assert_eq!((result.status, result.warnings.len()), (Status::Passed, 0), "{result:?}");
     }
@@ -266,7 +266,7 @@ mod tests {
     type Change = fn(&mut Fleet);
 
     #[test]
-    fn what_one_machine_lacks_makes_the_whole_invalid() {
+    fn what_one_vm_lacks_makes_the_whole_invalid() {
         let cases: &[(Change, &[&str])] = &[
             (
                 |f| {
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_unlike_the_others_is_named_with_both_figures() {
+    fn a_vm_unlike_the_others_is_named_with_both_figures() {
         let cases: &[(u64, Change, &[&str])] = &[
             (
                 3,

@@ -75,7 +75,7 @@ mod tests {
     use crate::result::{Status, Summary};
     use crate::verdict::{Criteria, judge};
 
-    /// `count` requests, of which `late` were sent 7 ms after they were due.
+    /// `count` requests. `late` of them were sent 7 ms after they were due.
     fn sent_late(count: u64, late: u64) -> impl FnOnce(&mut RunResult) {
         move |r| {
             let lateness = durations((0..count).map(|at| if at < late { 7 } else { 0 }));

@@ -36,7 +36,7 @@ pub const TOTAL: Total = Total {
     sql: "SELECT coalesce(sum(1001 - tickets), 0)::bigint FROM resource_bucket",
 };
 
-/// What requests write: which tables, and documents of which sizes. A part of `config` in the result.
+/// What requests write: the tables and the sizes of the documents. A part of `config` in the result.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Workload {
@@ -153,7 +153,7 @@ impl Workload {
         self.rate_limiting.then_some(TOTAL)
     }
 
-    /// The table of which all requests write the same few rows, and wait for one another there.
+    /// All requests write the same few rows of this table, and wait for one another there.
     pub fn shared_table(&self) -> Option<&'static str> {
         TABLES.iter().find(|table| table.role == Role::Shared && self.uses(table)).map(|table| table.name)
     }

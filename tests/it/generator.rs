@@ -43,8 +43,8 @@ fn a_machine_that_others_keep_busy_shows_in_the_lateness_and_makes_the_run_inval
     let server = TestServer::with_tables();
     let load = || server.load(&["--rps", "100", "--duration", "4", "--workers", "8"]);
     let processors = std::thread::available_parallelism().unwrap().get();
-    // With an end of their own, in case this program is killed.
-    let endless = || Program::new("timeout").args(["60", "sh", "-c", "while :; do :; done"]).start();
+    // With a limit of their own, in case this program is killed: seconds of CPU time.
+    let endless = || Program::new("sh").args(["-c", "ulimit -t 60; while :; do :; done"]).start();
     let busy: Vec<Started> = (0..3 * processors).map(|_| endless()).collect();
     // Behind them in priority, so that the database gets its share of the processors.
     let beside_others = |niceness: &str| {

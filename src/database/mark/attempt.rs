@@ -19,8 +19,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
-/// Between a newcomer's two looks. A renewal takes less.
-pub(super) const SETTLE: Duration = Duration::from_millis(250);
+/// Between a newcomer's two looks. A renewal takes less, also behind a pooler with more to do than it has connections.
+pub(super) const SETTLE: Duration = Duration::from_millis(500);
 
 /// How long the gate is waited for, and for each share of the test more: all of them may come at once, and each takes
 /// some round trips.

@@ -29,18 +29,22 @@ pub(super) async fn of_tables(link: &mut Link, tables: &[Table], advisory: Optio
     told
 }
 
-/// What another role's session does the server tells only to those who may know.
 fn holder(row: &Row) -> String {
     let text = |column| row.try_get::<_, Option<String>>(column).ok().flatten();
-    let mut told = format!("pid {}", row.try_get::<_, i32>(0).unwrap_or_default());
-    if let Some(application) = text(2).filter(|name| !name.is_empty()) {
+    let transaction_s = row.try_get::<_, Option<f64>>(5).ok().flatten();
+    described(row.try_get(0).unwrap_or_default(), [1, 2, 3, 4].map(text), transaction_s)
+}
+
+/// A session in words. The server hides what sessions of other roles do, unless this role may know.
+fn described(pid: i32, [user, application, address, state]: [Option<String>; 4], transaction_s: Option<f64>) -> String {
+    let mut told = format!("pid {pid}");
+    if let Some(application) = application.filter(|name| !name.is_empty()) {
         told += &format!(" ({application})");
     }
-    if let Some(user) = text(1) {
+    if let Some(user) = user {
         told += &format!(" of {user}");
     }
-    let state = text(4);
-    match text(3) {
+    match address {
         Some(address) => told += &format!(" from {address}"),
         None if state.is_some() => told += " on a local socket",
         None => {}
@@ -48,8 +52,27 @@ fn holder(row: &Row) -> String {
     if let Some(state) = state {
         told += &format!(", {state}");
     }
-    if let Ok(Some(seconds)) = row.try_get::<_, Option<f64>>(5) {
+    if let Some(seconds) = transaction_s {
         told += &format!(", its transaction open for {seconds:.0} s");
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_described_as_far_as_it_is_known() {
+        let session = |values: [&str; 4], transaction_s| {
+            described(42, values.map(|value| (value != "?").then(|| value.to_owned())), transaction_s)
+        };
+        assert_eq!(
+            session(["app", "psql", "10.0.0.7", "idle in transaction"], Some(61.4)),
+            "pid 42 (psql) of app from 10.0.0.7, idle in transaction, its transaction open for 61 s"
+        );
+        assert_eq!(session(["app", "psql", "?", "idle"], None), "pid 42 (psql) of app on a local socket, idle");
+        assert_eq!(session(["app", "", "?", "?"], None), "pid 42 of app");
+        assert_eq!(session(["?"; 4], None), "pid 42");
+    }
 }

@@ -162,7 +162,7 @@ impl Cause {
             ),
             DeployErrorKind::NotExecutable => format!(
                 "load_test in {path} does not run there ({words}): check its permissions, and that its disk is not mounted \
-                 noexec; otherwise give another folder with --remote-path, or a load_test built for that machine with \
+                 noexec; otherwise give another folder with --remote-path, or a load_test built for that VM with \
                  --agent-binary"
             ),
             DeployErrorKind::Damaged => format!(
@@ -189,7 +189,7 @@ fn ended(stage: Stage, code: Option<i32>, words: &str) -> String {
         ),
         Stage::Trial => format!(
             "the connection or the command there ended while load_test was tried out{why}: check the network, and that \
-             machine's memory and limits (ulimit -a)"
+             VM's memory and limits (ulimit -a)"
         ),
     }
 }

@@ -1,5 +1,5 @@
 //! Why there is no session: one sentence with the host, what ssh said of it, and what to do. Owns the reading of ssh's
-//! words, of which there is no form that a program is meant to read (`words`). Nothing from afar gets through as it came.
+//! words, because ssh has no output for programs (`words`). Nothing from afar gets through as it came.
 
 mod words;
 

@@ -1,4 +1,4 @@
-//! A machine that may say anything, without SSH: its lines go the way that they go in a test, up to the report. For
+//! A VM that may say anything, without SSH: its lines go the way that they go in a test, up to the report. For
 //! tests of this crate and for `fuzz/`.
 
 use clap::Parser;
@@ -29,7 +29,7 @@ use crate::workload::script;
 /// T0 of this test, nanoseconds since 1970.
 pub const T0_UNIX_NS: u64 = 1_800_000_000_000_000_000;
 
-/// The share of the machine: one of two, ten requests a second of both, a second of warm-up and ten of the window.
+/// The share of the VM: one of two, ten requests a second of both, a second of warm-up and ten of the window.
 pub fn schedule() -> Schedule {
     let rate = Rate::parse("10").unwrap_or_else(|error| unreachable!("{error}"));
     let pace = Pace::Open { rate, arrival: Arrival::Constant };
@@ -45,7 +45,7 @@ fn config() -> Config {
     plan.unwrap_or_else(|faults| unreachable!("{faults:?}")).config("me@db:5432/test".to_owned())
 }
 
-/// What an honest machine says from its first word to its result, of a run in which not everything went well.
+/// What an honest VM says from its first word to its result, of a run in which not everything went well.
 pub fn honest() -> Vec<AgentEvent> {
     const MS: u64 = 1_000_000;
     let phases = script::phase_names(config().pipeline, &config().workload);
@@ -190,7 +190,7 @@ fn replace(value: &mut Value, left: &mut usize, lie: &Value) -> bool {
 /// Lets a VM say `lines`, all of them after T0 was ordered. Returns what of it would be merged, or why nothing.
 ///
 /// # Errors
-/// Why the machine is lost with all that it said.
+/// Why the VM is lost with all that it said.
 pub fn hear(lines: &[u8]) -> Result<Part, String> {
     let name = "h1".to_owned();
     let mut vm = Vm::new(Host { name: name.clone(), user: None, address: name, port: None });

@@ -8,7 +8,7 @@ use crate::fleet::listen::TICK;
 use crate::postgres::conninfo::Environment;
 
 #[tokio::test]
-async fn a_machine_that_never_gets_ready_is_lost() {
+async fn a_vm_that_never_gets_ready_is_lost() {
     let options = ["coordinator", "--vms", "a,b", "--deploy", "never", "--on-host-loss", "continue"];
     let options = CoordinatorOptions::try_parse_from(options).unwrap();
     let plan = FleetPlan::resolve(&options, &Environment::of_user("me"), 0, &|_| unreachable!()).unwrap();

@@ -78,7 +78,7 @@ fn a_request_in_flight_makes_it_begin_with_the_last_answer() {
 #[test]
 fn a_schedule_with_nothing_due_has_no_outages() {
     let rare = |ok: fn(u64) -> bool| -> Vec<_> { (0..20).map(|at| (at * 2_000, at * 2_000 + 3, ok(at))).collect() };
-    // One request in two seconds, of which some fail at once.
+    // One request in two seconds. Some fail at once.
     for ok in [|_| true, |at| at % 2 == 0, |at| at % 4 == 0, |at| at >= 4] as [fn(u64) -> bool; 4] {
         assert_eq!(outages(&rare(ok), 40_000, 2), []);
     }

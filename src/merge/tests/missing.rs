@@ -36,7 +36,7 @@ fn what_is_missing_or_lost_is_told() {
     assert_eq!(many.failed_vms[19].hostname, "89980 further shares");
 }
 
-/// 100/s for 10 s by four shares, of which the third was lost after `known_s` seconds.
+/// 100/s for 10 s by four shares. The third was lost after `known_s` seconds.
 fn four_of_which_one_is_lost(known_s: u64) -> Vec<Part> {
     // Nearly all of them found a worker that was free.
     let well = |requests| Went { waited_every: 1_000, ..Went::well(std::iter::repeat_n(1_000, requests)) };
@@ -54,7 +54,7 @@ fn four_of_which_one_is_lost(known_s: u64) -> Vec<Part> {
 }
 
 #[test]
-fn slots_of_a_lost_machine_are_part_of_the_plan() {
+fn slots_of_a_lost_vm_are_part_of_the_plan() {
     let result = judged(merged(four_of_which_one_is_lost(4)));
     let accounting = result.accounting;
     assert_eq!((accounting.scheduled, accounting.ok, accounting.unreported), (1_000, 850, 150));
@@ -130,7 +130,7 @@ fn the_slots_of_absent_shares_are_counted_by_the_smaller_side() {
 }
 
 #[test]
-fn a_machine_that_measured_nothing_does_not_shorten_the_rest() {
+fn a_vm_that_measured_nothing_does_not_shorten_the_rest() {
     let mut parts = two();
     let nothing = part(1, 2, &Went::well([]));
     parts[1] = Part { lost: Some("gone".to_owned()), ..nothing };

@@ -228,7 +228,7 @@ fn a_document_that_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn a_machine_with_an_endless_name_is_refused_in_few_words() {
+fn a_vm_with_an_endless_name_is_refused_in_few_words() {
     let mut parts = two();
     parts[1].hostname = "\u{9b}".repeat(1_000_000);
     let error = merge(parts, Vec::new()).unwrap_err().to_string();

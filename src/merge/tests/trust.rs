@@ -18,7 +18,7 @@ const CLAIMS: &[&str] = &[
     "config.workers",
     "config.threads",
     "server",
-    // What the VM measured of itself.
+    // The VM's measurements of its own process.
     "run.start_delay_ms",
     "run.warmup.unfinished",
     "run.aborted",
@@ -61,7 +61,7 @@ fn rich(index: u64) -> Part {
     let mut part =
         part(index, 2, &Went { failed: 3, skipped: 2, not_started: 4, unfinished: 1, ..Went::well(latencies) });
     let result = &mut part.result;
-    // 21/s for 1 s of warm-up and 10 s, of which each share has its part.
+    // 21/s for 1 s of warm-up and 10 s, divided among the shares.
     result.config.arrival = Some(Arrival::Constant);
     result.config.target_rps = Some(41.4);
     result.config.warmup_seconds = 1.0;
@@ -224,7 +224,7 @@ fn figures(result: &RunResult) -> Value {
     let mut value = serde_json::to_value(result).unwrap();
     for vm in value["per_vm_results"].as_array_mut().unwrap() {
         vm["hostname"].take();
-        // These follow from the clocks, of which each VM tells its own.
+        // These follow from the clocks, and each VM reports its own.
         vm["clock"].take();
         vm["start_skew_ms"].take();
     }

@@ -72,7 +72,7 @@ impl ConnectError {
         self.sqlstate.as_ref()
     }
 
-    /// Of several hosts, none of which would do: the kind of the last, and the sentences of all.
+    /// Several hosts were tried and none would do: the kind of the last, and the sentences of all.
     pub(super) fn combined(mut failures: Vec<Self>) -> Self {
         let messages: Vec<_> = failures.iter().map(|failure| failure.message.clone()).collect();
         let between = if messages.iter().any(|message| message.contains('\n')) { "\n" } else { " " };

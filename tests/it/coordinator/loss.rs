@@ -178,7 +178,10 @@ fn abort_ends_the_test_where_a_vm_is_lost() {
     eprintln!("FIGURE from the loss to the end with --on-host-loss abort: {:.2} s", since.elapsed().as_secs_f64());
     let json = trio.assert_lost(&ran, &name);
     assert!(count(&json, "scheduled") < 6_000, "{}", json["accounting"]);
-    assert_eq!(count(&json, "unfinished"), 0, "{}", json["accounting"]);
+    // The others finish what they began; what the lost one had in flight remains unfinished.
+    for vm in &json["per_vm_results"].as_array().unwrap()[..2] {
+        assert_eq!(count(&vm["result"], "unfinished"), 0, "{vm}");
+    }
     trio.assert_nothing_left();
 }
 

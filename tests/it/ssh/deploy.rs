@@ -92,7 +92,7 @@ async fn builds_that_nobody_has_used_for_a_day_are_removed_when_another_comes() 
 }
 
 #[tokio::test]
-async fn one_machine_is_known_under_all_of_its_names() {
+async fn one_vm_is_known_under_all_of_its_names() {
     let bench = Bench::start().await;
     let options = deploy_options("tool", Auto);
     let identity = bench.launch(&options).await.unwrap().probe.identity;
@@ -300,7 +300,7 @@ async fn what_arrives_is_compared() {
 }
 
 #[tokio::test]
-async fn a_machine_whose_path_is_empty() {
+async fn a_vm_whose_path_is_empty() {
     for path in ["", "/nonexistent"] {
         let command = format!("ForceCommand PATH={path}; export PATH; exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"");
         let bench = Bench::start_with(&command).await;

@@ -12,7 +12,7 @@ fn said(lines: &[Value]) -> Result<Part, String> {
 }
 
 #[test]
-fn an_honest_machine_is_believed_whole_and_in_part() {
+fn an_honest_vm_is_believed_whole_and_in_part() {
     let lines = lines(&honest());
     let whole = told(vec![said(&lines).unwrap()]).unwrap();
     // The other half of the schedule was nobody's.
