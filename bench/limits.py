@@ -185,14 +185,45 @@ def busy_loops(server, options):
 
 
 @contextlib.contextmanager
+def apart(server, options):
+    """The server has one processor for itself; the generator shares the other one with busy loops."""
+    before = os.sched_getaffinity(0)
+    ours, *servers = sorted(before)
+    if not servers:
+        raise BenchError("to set the generator apart takes two processors")
+    # Its sessions are on the same ones.
+    os.sched_setaffinity(server.process.pid, servers)
+    os.sched_setaffinity(0, {ours})
+    try:
+        with busy_loops(server, options):
+            yield None
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def computing(server, options):
+    """Each request has the server compute for a millisecond or two."""
+    server.sql("CREATE FUNCTION compute() RETURNS trigger LANGUAGE plpgsql AS "
+               "'BEGIN PERFORM count(*) FROM generate_series(1, 10000); RETURN NEW; END'")
+    server.sql("CREATE TRIGGER compute BEFORE INSERT ON chat_inference FOR EACH ROW EXECUTE FUNCTION compute()")
+    try:
+        yield None
+    finally:
+        server.sql("DROP FUNCTION compute() CASCADE")
+
+
+@contextlib.contextmanager
 def alone(server, options):
     yield None
 
 
 # What is provoked: (what must be named; any of these is right), settings of the server, schema, options, what runs beside.
 CASES = {
-    "none": (["none"], {}, "unlogged", ["--rps", "50", "--workers", "8"], SMALL, alone),
-    "row-locks": (["row-locks"], DURABLE, "logged", MAX, SMALL, alone),
+    "none": (["none"], DURABLE, "logged", ["--rps", "100", "--workers", "8"], SMALL, alone),
+    "none, large": (["none"], {}, "unlogged", ["--rps", "10", "--workers", "8"], LARGE, alone),
+    # A commit takes two milliseconds, as on most disks.
+    "row-locks": (["row-locks"], {**DURABLE, "commit_delay": "2000", "commit_siblings": "0"}, "logged", MAX, SMALL, alone),
     "commit-flush": (["commit-flush"], {**DURABLE, "commit_delay": "10000", "commit_siblings": "1"}, "logged",
                      [*MAX, *COLD], SMALL, alone),
     "checkpoints": (["checkpoints"], {**DURABLE, "max_wal_size": "32MB", "min_wal_size": "32MB"}, "logged",
@@ -205,7 +236,15 @@ CASES = {
     "other-session": (["other-session"], {}, "unlogged", MAX, SMALL, locked),
     "replication": (["replication"], {**DURABLE, "max_wal_senders": "4", "wal_level": "replica"}, "logged", MAX, SMALL,
                     standby),
-    "generator": (["generator", "cpu"], {}, "unlogged", ["--rps", "2000", "--workers", "16", *COLD], SMALL, busy_loops),
+    "generator": (["generator"], {}, "unlogged", ["--rps", "2000", "--workers", "16", *COLD], SMALL, apart),
+    "neighbours": (["generator", "cpu"], {}, "unlogged", ["--rps", "2000", "--workers", "16", *COLD], SMALL, busy_loops),
+    "cpu": (["cpu"], {}, "unlogged", ["--rps", "max", "--workers", "8", *COLD], SMALL, computing),
+    "wal-insertion": (["wal-insertion"], {"wal_buffers": "32kB", "fsync": "off"}, "logged", [*MAX, *COLD],
+                      {"output": 4096, "raw-response": 4096}, alone),
+    # Pages stay locked while their change waits for room in the log.
+    "hot-pages": (["hot-pages", "wal-insertion"], {"wal_buffers": "32kB", "fsync": "off"}, "logged", [*MAX, *COLD],
+                  {"output": 100, "raw-response": 100}, alone),
+    "small-pool": (["pooler"], {}, "unlogged", [*MAX, *COLD, "--no-prepared-statements", "--pipeline"], SMALL, pooled),
     "relation-extension": (["relation-extension"], {}, "unlogged", [*MAX, *COLD], LARGE, alone),
 }
 

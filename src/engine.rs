@@ -351,6 +351,7 @@ impl Running {
                 .iter()
                 .map(|record| ThreadTime { cpu_ns: record.cpu_ns, run_queue_ns: record.run_queue_ns })
                 .collect(),
+            machine_cpu_pct: self.gathered.finished.iter().find_map(|record| record.machine_cpu_pct),
             start_delay_ns: self.gathered.finished.iter().filter_map(|record| record.start_delay_ns).min(),
             completed: std::mem::take(&mut self.gathered.completed),
             outages,

@@ -8,6 +8,7 @@ mod accounting;
 mod assemble;
 mod config;
 mod derive;
+mod events;
 mod fleet;
 mod limit;
 mod run_info;
@@ -21,6 +22,8 @@ mod wide;
 pub use accounting::{Accounting, Generator, Phase, Throughput};
 pub use assemble::{AccountingError, Context, assemble, assemble_lost};
 pub use config::{Config, ServerInfo, THROWAWAY_TARGET};
+pub(crate) use events::events;
+pub use events::{Event, EventKind};
 pub use fleet::{ClockComparison, ClockReference, FailedVm, Fleet, VmResult};
 pub use limit::{Limit, LimitKind};
 pub use run_info::{ClockVsDatabase, RunInfo, WarmupCounts};
@@ -100,6 +103,9 @@ pub struct RunResult {
     /// Histograms of answered requests, in microseconds: the figures above are computed from them, also when results are
     /// merged.
     pub histograms: Histograms,
+    /// What happened, in the order of time: outages, first and last errors, lost VMs, stalls of the generator, checkpoints,
+    /// restarts, autovacuum; at most 200.
+    pub events: Vec<Event>,
     /// What limited the run.
     pub limit: Limit,
     /// What the reader of the figures should know, one sentence each.

@@ -123,7 +123,7 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
     let mut options = plan.engine.clone();
     options.session.idle_in_transaction = database.found.limits.idle_in_transaction;
     let mut prepared = engine::prepare(options.clone(), database.connector.clone(), maker.clone()).await;
-    let is_pooled = database.found.limits.is_pooled;
+    let is_pooled = database.found.limits.is_pooled();
     if let Err(error) = &prepared
         && is_for_want_of_connections(error, is_pooled)
         && let Some(mark) = database.mark.take()

@@ -20,7 +20,7 @@ pub use criteria::{Criteria, Slo};
 pub(crate) use warnings::of_figures as warnings_of_figures;
 
 use crate::measure::outcome::{ErrorCount, ErrorOrigin};
-use crate::result::{RunResult, Status, Verification};
+use crate::result::{RunResult, Status, Verification, events};
 use crate::text::words::{capitalised, thousands};
 
 /// A thread that computed for more than this part of the window had nothing left, percent.
@@ -30,8 +30,9 @@ const THREAD_OCCUPIED_LIMIT_PCT: f64 = 80.0;
 /// Below this part of the target a run has failed, percent.
 const DEGRADED_FROM_PCT: f64 = 50.0;
 
-/// Fills in status, reason, the limiting factor, warnings and advice.
+/// Fills in what happened, status, reason, the limiting factor, warnings and advice.
 pub fn judge(result: &mut RunResult, criteria: &Criteria) {
+    result.events = events(result);
     let (status, reason) = status(result, criteria);
     let mut warnings = warnings_of_figures(result);
     warnings.extend(result.findings.warnings());

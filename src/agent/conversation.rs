@@ -121,6 +121,7 @@ impl Conversation {
     /// Tells of the run until it is over, and says the result. Returns the number of that message.
     async fn drive(&mut self, mut live: Live) -> Result<u64, End> {
         let (mut signals, mut incidents, mut is_aborted) = (0, 0, false);
+        let mut readings = Vec::new();
         loop {
             let event = tokio::select! {
                 event = live.next() => event?,
@@ -145,6 +146,11 @@ impl Conversation {
                 engine::Event::Second { index, recorded } => {
                     incidents = 0;
                     self.say(AgentEvent::Second(Box::new(Snapshot::new(index, &recorded))));
+                    let newest = live.watched();
+                    if newest != readings {
+                        readings.clone_from(&newest);
+                        self.say(AgentEvent::Watched { readings: newest });
+                    }
                 }
                 engine::Event::Incident(Incident::StoodStill { started_s, seconds }) => {
                     let message = format!("for {seconds:.1} s at {started_s:.1} s");

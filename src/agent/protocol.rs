@@ -9,7 +9,7 @@
 //! | `plan` | resolves the options, reaches the database, changes nothing | `preflight` |
 //! | `set_up` | database and tables (`--setup`), emptying, the pool for server-side data | `set_up` |
 //! | `connect` | opens every connection, prepares every statement, draws the payloads | `ready` |
-//! | `start` | waits for T0 on its own clock, then runs its share | `started`, a `second` each second, `result` |
+//! | `start` | waits for T0 on its own clock, then runs its share | `started`, a `second` each second, `watched` now and then, `result` |
 //! | `stop` | closes the window now, waits for what is in flight | `result` |
 //! | `abort` | abandons what is in flight | `result` |
 //! | `count_total` | after the result: reads the workload's total of the whole test | `total` |
@@ -49,8 +49,8 @@ pub const AGENT_SILENCE: Duration = Duration::from_millis(4_000);
 /// An agent that has heard nothing for so long stops. All is over within 10 s of a cut.
 pub const COORDINATOR_SILENCE: Duration = Duration::from_secs(6);
 
-/// The longest line that either side takes in, bytes: many times the longest that is sent, which is a result of some
-/// 100 KB. A line takes up to sixteen times its length while it is being understood.
+/// The longest line that either side takes in, bytes: more than twice the longest that is sent, which is a result of
+/// up to 400 KB. A line takes up to sixteen times its length while it is being understood.
 pub const MAX_LINE_BYTES: usize = 1024 * 1024;
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -111,6 +111,10 @@ pub enum AgentEvent {
         ahead_ms: f64,
     },
     Second(Box<Snapshot>),
+    /// What its monitors show, where that has changed: a few words each.
+    Watched {
+        readings: Vec<String>,
+    },
     /// The first error of a kind.
     Incident {
         class: String,

@@ -22,7 +22,7 @@ const MAX_TEXT: usize = 10_000;
 const SIGNED: [&str; 3] = ["offset", "skew", "ahead"];
 /// Fields whose strings are sentences of people or servers. All other strings are names: short, not empty, and without
 /// control characters. What is printed of a sentence is escaped there.
-const TEXTS: [&str; 12] = [
+const TEXTS: [&str; 13] = [
     "target",
     "reason",
     "warnings",
@@ -33,6 +33,7 @@ const TEXTS: [&str; 12] = [
     "warning",
     "database",
     "server",
+    "events",
     "limit",
     "server_stats",
 ];

@@ -72,6 +72,7 @@ pub(super) fn combine(
             source,
         })?,
         histograms: sums.figures.encode(),
+        events: Vec::new(),
         limit: Limit::default(),
         warnings: warnings(&parts, time, server_differs),
         advice: Vec::new(),
@@ -213,6 +214,7 @@ fn generator(parts: &[Part], time: &CommonTime) -> Generator {
         busiest_thread_pct: known().map(|result| result.generator.busiest_thread_pct).fold(0.0, f64::max),
         run_queue_wait_pct: known().filter_map(|result| result.generator.run_queue_wait_pct).reduce(f64::max),
         occupied_pct: known().filter_map(|result| result.generator.occupied_pct).reduce(f64::max),
+        machine_cpu_pct: known().filter_map(|result| result.generator.machine_cpu_pct).reduce(f64::max),
         stood_still: stood_still(parts, |part| later_s(part, time)),
     }
 }

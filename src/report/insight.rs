@@ -3,9 +3,8 @@
 use std::io::{self, Write};
 
 use super::layout::{line, section, wrapped};
-use crate::measure::outcome::ErrorOrigin;
-use crate::monitor::server::{ServerEventKind, ServerStats};
-use crate::result::{LimitKind, RunResult};
+use crate::monitor::server::ServerStats;
+use crate::result::{Event, LimitKind, RunResult};
 use crate::text::terminal::{brief, shortened};
 use crate::text::words::thousands;
 
@@ -17,8 +16,10 @@ const EVENTS: usize = 6;
 /// Columns of the picture of the rate.
 const BARS: usize = 40;
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-/// Characters of a name or of an error.
+/// Characters of a name.
 const NAME: usize = 40;
+/// Characters of what happened.
+const TEXT: usize = 100;
 const MB: f64 = 1_048_576.0;
 
 /// The factor under the verdict, with evidence and what to try.
@@ -41,67 +42,24 @@ pub(super) fn limit(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
 
 /// What happened, in the order of time.
 pub(super) fn events(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
-    let mut found = all_events(result);
-    if found.is_empty() {
+    if result.events.is_empty() {
         return Ok(());
     }
-    found.sort_by(|one, other| one.rank.cmp(&other.rank).then(one.at_s.total_cmp(&other.at_s)));
+    let mut found: Vec<&Event> = result.events.iter().collect();
+    found.sort_by_key(|event| event.kind);
     let more = found.len().saturating_sub(EVENTS);
     found.truncate(EVENTS);
-    found.sort_by(|one, other| one.at_s.total_cmp(&other.at_s));
+    found.sort_by(|one, other| one.started_s.total_cmp(&other.started_s));
     section(out, "WHAT HAPPENED WHEN (seconds after the start)")?;
     for event in &found {
-        writeln!(out, "{}", wrapped(&event.text, &format!("  {:>8.1}  ", event.at_s), "            "))?;
+        let of = event.hostname.as_ref().map(|name| format!(" ({})", shortened(name, NAME))).unwrap_or_default();
+        let text = format!("{}{of}", brief(&event.text, TEXT));
+        writeln!(out, "{}", wrapped(&text, &format!("  {:>8.1}  ", event.started_s), "            "))?;
     }
     match more {
         0 => Ok(()),
         more => writeln!(out, "            and {more} more; see the JSON"),
     }
-}
-
-struct Event {
-    /// Seconds after T0.
-    at_s: f64,
-    /// The lower, the more important.
-    rank: u8,
-    text: String,
-}
-
-fn all_events(result: &RunResult) -> Vec<Event> {
-    let of =
-        |name: &Option<String>| name.as_ref().map(|name| format!(" ({})", shortened(name, NAME))).unwrap_or_default();
-    let mut found = Vec::new();
-    let mut add = |at_s: f64, rank: u8, text: String| found.push(Event { at_s, rank, text });
-    for outage in &result.outages {
-        add(outage.started_s, 1, format!("outage of {:.1} s{}", outage.seconds, of(&outage.hostname)));
-    }
-    for vm in result.fleet.iter().flat_map(|fleet| &fleet.per_vm_results).filter(|vm| vm.lost.is_some()) {
-        let timeline = &vm.result.throughput.timeline;
-        let bins = timeline.completed.iter().rposition(|completed| *completed > 0).map_or(0, |last| last + 1);
-        let at_s = bins as f64 * timeline.bin_seconds as f64;
-        add(at_s, 0, format!("last answers of {}, which was lost", shortened(&vm.hostname, NAME)));
-    }
-    for stall in &result.generator.stood_still.stalls {
-        let what = if stall.asleep { "the machine slept" } else { "the generator stood still" };
-        add(stall.started_s, 2, format!("{what} for {:.1} s{}", stall.seconds, of(&stall.hostname)));
-    }
-    for error in &result.errors {
-        let Some(at_s) = error.first_s else { continue };
-        let origin = if error.origin == ErrorOrigin::Retry { ", tried again" } else { "" };
-        let class = brief(&error.class, NAME);
-        add(at_s, 1, format!("first error: {class} ({} in all{origin})", thousands(error.count)));
-    }
-    for event in result.findings.server_stats.iter().flat_map(|stats| &stats.events) {
-        let (rank, name) = match event.kind {
-            ServerEventKind::Restart => (0, "the server was restarted"),
-            ServerEventKind::Checkpoint => (3, "checkpoint"),
-            ServerEventKind::Autovacuum => (4, "autovacuum"),
-        };
-        let seconds = if event.seconds >= 0.1 { format!(", {:.1} s", event.seconds) } else { String::new() };
-        let detail = if event.detail.is_empty() { String::new() } else { format!(": {}", brief(&event.detail, NAME)) };
-        add(event.started_s, rank, format!("{name}{detail}{seconds}"));
-    }
-    found
 }
 
 /// The server's figures of the window.
@@ -250,6 +208,7 @@ mod tests {
         happened.push(event(31.0, ServerEventKind::Restart, ""));
         happened.push(event(1.0, ServerEventKind::Autovacuum, "chat_inference"));
         result.findings.server_stats = Some(ServerStats { events: happened, ..ServerStats::default() });
+        result.events = crate::result::events(&result);
         let text = written(|out| events(out, &result));
         assert!(
             text.contains("\n      30.0  outage of 2.5 s\n      31.0  the server was restarted, 1.0 s\n"),

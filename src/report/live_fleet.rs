@@ -29,6 +29,8 @@ pub struct FleetProgress {
     pending: BTreeMap<u64, Interval>,
     /// Seconds before this one have been handed out.
     told: u64,
+    /// What monitors show now.
+    pub watched: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl FleetProgress {
             progress: Progress::new(planned_seconds),
             gone: None,
         });
-        Self { total: Progress::new(planned_seconds), vms: vms.collect(), pending: BTreeMap::new(), told: 0 }
+        Self { total: Progress::new(planned_seconds), vms: vms.collect(), pending: BTreeMap::new(), told: 0, watched: Vec::new() }
     }
 
     /// Takes in second `index` of a VM.
@@ -100,7 +102,7 @@ impl FleetProgress {
         if shown < all && shown > 0 {
             lines.push(cut(&format!("{INDENT}... and {} more", all - shown), columns));
         }
-        lines.push(self.total.terminal_line(columns, &[]));
+        lines.push(self.total.terminal_line(columns, &self.watched));
         lines
     }
 
@@ -157,6 +159,8 @@ mod tests {
         assert_eq!(lines[0], "  a  last 2s: 3.0 RPS, p50 2.0 ms, p99 2.0 ms, 0 errors");
         assert_eq!(lines[1], "  b  lost");
         assert!(lines[2].contains("] 2/10s  last 2s: 5.0 RPS"), "{lines:?}");
+        progress.watched = vec!["row locks 56%".to_owned()];
+        assert!(progress.terminal_lines(120, 24)[2].ends_with(", row locks 56%"), "{lines:?}");
     }
 
     #[test]

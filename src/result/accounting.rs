@@ -117,6 +117,9 @@ pub struct Generator {
     /// How much of the window the most occupied thread was computing or waiting for a processor, percent; `null` if the
     /// system does not tell.
     pub occupied_pct: Option<f64>,
+    /// How busy all processors of its machine were in the window, by whatever ran there, percent; with several VMs, of the
+    /// busiest; `null` if the system does not tell.
+    pub machine_cpu_pct: Option<f64>,
     /// When it stood still.
     #[serde(flatten)]
     pub stood_still: Stalls,

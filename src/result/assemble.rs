@@ -159,6 +159,7 @@ fn document(
         findings: context.findings,
         timeline: Timeline::default(),
         histograms: figures.encode(),
+        events: Vec::new(),
         limit: Limit::default(),
         warnings: context.warnings,
         advice: Vec::new(),
@@ -183,6 +184,7 @@ fn generator(record: &RunRecord, accounting: &Accounting) -> Generator {
         run_queue_wait_pct: worst(|thread| thread.run_queue_ns),
         // The end of the window is measured by the thread itself, late where it has to wait.
         occupied_pct: worst(|thread| Some(thread.cpu_ns + thread.run_queue_ns?)).map(|pct| pct.min(100.0)),
+        machine_cpu_pct: record.machine_cpu_pct,
         stood_still: stood_still(record, accounting),
     }
 }

@@ -97,6 +97,7 @@ async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Fou
         preflight::check_prepared_statements(link, connector).await?;
     }
     let limits = limits::lacking(link).await?;
+    let info = ServerInfo { pooled: limits.pooled, ..info };
     Ok(Found { info, identity, limits, clock })
 }
 
@@ -201,7 +202,7 @@ impl Database {
         let share = plan.engine.schedule.share;
         (plan.database.server_stats && share.index == 0).then(|| Watched {
             connector: self.connector.clone(),
-            is_pooled: self.found.limits.is_pooled,
+            is_pooled: self.found.limits.is_pooled(),
             left_out: mark::APPLICATION_NAME_LIKE,
             tables: plan.workload.used_tables().collect(),
             hostname: crate::machine::hostname(),

@@ -11,6 +11,7 @@
 
 mod checkpoints;
 mod client;
+mod generator;
 mod remedies;
 mod server;
 
@@ -71,30 +72,13 @@ fn undescribed(result: &RunResult, status: Status) -> Option<Limit> {
             if by_generator.is_none() && invalid(result).is_some() {
                 return not_known("the figures do not describe the database (see STATUS)");
             }
-            Some(generator(result, by_generator))
+            Some(generator::limit(result, by_generator))
         }
         Status::LostWrites => not_known("what was acknowledged is not in the database (see STATUS)"),
         _ if result.run.aborted.is_some() => not_known("the run ended itself early"),
         _ if result.accounting.scheduled == 0 => not_known("no request was due"),
         _ => None,
     }
-}
-
-fn generator(result: &RunResult, reason: Option<String>) -> Limit {
-    let generator = &result.generator;
-    let mut evidence: Vec<String> = reason.into_iter().collect();
-    if generator.stood_still.stalled_seconds > 0.0 {
-        let (seconds, window) = (generator.stood_still.stalled_seconds, result.run.window_seconds);
-        evidence.push(format!("It stood still for {seconds:.1} of {window:.0} s."));
-    }
-    if let Some(pct) = generator.occupied_pct {
-        evidence.push(format!(
-            "Its most occupied thread was computing or waiting for a processor for {pct:.0}% of the time."
-        ));
-    }
-    let remedies = remedies::of(LimitKind::Generator, result);
-    let sentence = "The machine that made the load, not the database".to_owned();
-    found(LimitKind::Generator, generator.occupied_pct, sentence, evidence, remedies)
 }
 
 fn none(result: &RunResult) -> Limit {
@@ -138,7 +122,7 @@ fn waited(result: &RunResult) -> u64 {
 fn broken(result: &RunResult, status: Status) -> Option<&'static str> {
     let connections_broke =
         result.recoveries.reconnects > 0 || result.errors.iter().any(|error| error.origin == ErrorOrigin::Connection);
-    let waits_are_known = result.findings.server_stats.as_ref().is_some_and(server::has_samples);
+    let waits_are_known = result.findings.server_stats.as_ref().is_some_and(|stats| server::has_samples(result, stats));
     if result.throughput.failed_writes > 0 && status == Status::Failed {
         return Some("requests failed, and what fails says nothing of what a healthy database does");
     }

@@ -78,6 +78,7 @@ pub fn honest() -> Vec<AgentEvent> {
             clock_vs_database: Some(ClockVsDatabase { offset_ms: 0.2, bound_ms: 0.1 }),
         })),
         AgentEvent::Started { ahead_ms: 500.0 },
+        AgentEvent::Watched { readings: vec!["row locks 56%".to_owned()] },
         AgentEvent::Incident { class: "deadlock".to_owned(), message: "ERROR: deadlock detected".to_owned() },
     ];
     let (mut whole, mut timeline) = (Recorder::new(phases.len()), Timeline::default());

@@ -30,6 +30,7 @@ const CLAIMS: &[&str] = &[
     "generator.busiest_thread_pct",
     "generator.run_queue_wait_pct",
     "generator.occupied_pct",
+    "generator.machine_cpu_pct",
     "generator.stalls",
     "generator.stall_count",
     "generator.stalled_seconds",
@@ -52,6 +53,7 @@ const CLAIMS: &[&str] = &[
     "advice",
     "status",
     "reason",
+    "events",
     "limit",
 ];
 
@@ -112,6 +114,7 @@ fn rich(index: u64) -> Part {
         Stalls { stalls: vec![stall], stall_count: 1, stalled_seconds: 0.5, stalled_requests: 4 };
     result.generator.busiest_thread_pct = 10.0;
     result.generator.run_queue_wait_pct = Some(5.0);
+    result.generator.machine_cpu_pct = Some(50.0);
     result.generator.occupied_pct = Some(14.0);
     result.findings.container = Some(ContainerUsage {
         name: "db".to_owned(),

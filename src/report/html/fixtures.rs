@@ -12,7 +12,7 @@ use crate::monitor::server::{
 };
 use crate::random::SplitMix64;
 use crate::result::tests::sample;
-use crate::result::{Accounting, FailedVm, Fleet, Limit, LimitKind, RunResult, Status, Timeline, VmResult};
+use crate::result::{Accounting, FailedVm, Fleet, Limit, LimitKind, RunResult, Status, Timeline, VmResult, events};
 
 /// What a run of a fixture is like.
 pub(super) struct Shape {
@@ -134,6 +134,7 @@ pub(super) fn run(shape: &Shape) -> RunResult {
         ],
         r#try: vec!["Raise --rps until the target is no longer held.".to_owned()],
     };
+    result.events = events(&result);
     result
 }
 
@@ -298,6 +299,7 @@ pub(super) fn with_outages() -> RunResult {
         };
         stats.blockers = vec![blocker];
     }
+    result.events = events(&result);
     result
 }
 
@@ -335,6 +337,7 @@ pub(super) fn fleet() -> RunResult {
     result.accounting.scheduled += 5_800;
     result.status = Status::Invalid;
     result.reason = "1 of 3 VMs was lost, so the figures do not describe the whole test".to_owned();
+    result.events = events(&result);
     result
 }
 

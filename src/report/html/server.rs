@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 
 use super::Panel;
-use super::chart::{Axis, Band, Chart, Series};
+use super::chart::{Axis, Chart, Series};
 use super::scale::{bytes, ms, short};
-use super::view::View;
+use super::view::{NO_STATISTICS, View};
 use crate::monitor::server::{ServerStats, TableActivity};
 use crate::result::RunResult;
 use crate::text::words::thousands;
@@ -46,12 +46,7 @@ pub(super) fn waits(view: &View<'_>) -> Panel {
         Chart::new("c-waits", "Sessions at work by wait event over time", &axis, "sessions, average", series);
     chart.is_stacked = true;
     chart.bands = view.phases();
-    chart.bands.extend(stats.gaps.iter().filter(|gap| gap.started_s.is_finite() && gap.seconds.is_finite()).map(
-        |gap| {
-            let text = format!("no answer to the monitor at {} s: {}", short(gap.started_s), gap.reason);
-            Band { kind: "no stats", from_s: gap.started_s, to_s: gap.started_s + gap.seconds, text }
-        },
-    ));
+    chart.bands.extend(view.bands().into_iter().filter(|band| band.kind == NO_STATISTICS));
     let seen = match stats.sees_all_sessions {
         true => "all sessions of this database",
         false => "this role's own sessions only (grant pg_monitor to see all)",

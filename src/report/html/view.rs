@@ -3,12 +3,12 @@
 use super::chart::{Axis, Band};
 use super::scale::{self, ms, short, time_ticks};
 use crate::measure::durations::{COARSE_DIGITS, Durations};
-use crate::monitor::server::ServerEventKind;
-use crate::result::{RunResult, Timeline};
+use crate::result::{EventKind, RunResult, Timeline};
 
 /// The lanes that a legend explains.
 pub(super) const OUTAGE: &str = "outage";
 pub(super) const STALL: &str = "stall";
+pub(super) const NO_STATISTICS: &str = "no stats";
 const WARMUP: &str = "warm-up";
 const AFTER: &str = "drain";
 
@@ -70,52 +70,14 @@ impl<'a> View<'a> {
         self.axis.edges.len().saturating_sub(1)
     }
 
-    /// Everything that happened, in the order of time.
+    /// Warm-up, drain, and everything that happened.
     pub(super) fn bands(&self) -> Vec<Band> {
-        let result = self.result;
-        let name = |hostname: &Option<String>| hostname.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
         let mut bands = self.phases();
-        let mut add = |kind, from_s: f64, seconds: f64, text: String| {
-            if from_s.is_finite() && seconds.is_finite() && from_s < self.axis.high {
-                let to_s = (from_s + seconds.max(0.0)).min(self.axis.high);
-                bands.push(Band { kind, from_s: from_s.max(0.0), to_s: to_s.max(0.0), text });
-            }
-        };
-        for outage in &result.outages {
-            let to_s = outage.recovered_s.unwrap_or(outage.started_s + outage.seconds);
-            let end = if outage.recovered_s.is_some() { "" } else { ", not recovered" };
-            let text = format!(
-                "{}nothing acknowledged for {} s from {} s on{end}",
-                name(&outage.hostname),
-                short(outage.seconds),
-                short(outage.started_s)
-            );
-            add(OUTAGE, outage.started_s, to_s - outage.started_s, text);
-        }
-        for stall in &result.generator.stood_still.stalls {
-            let text = format!(
-                "{}the generator stood still for {} s at {} s",
-                name(&stall.hostname),
-                short(stall.seconds),
-                short(stall.started_s)
-            );
-            add(STALL, stall.started_s, stall.seconds, text);
-        }
-        for stats in result.findings.server_stats.iter() {
-            for event in &stats.events {
-                let kind = match event.kind {
-                    ServerEventKind::Checkpoint => "checkpoint",
-                    ServerEventKind::Autovacuum => "autovacuum",
-                    ServerEventKind::Restart => "restart",
-                };
-                let detail = if event.detail.is_empty() { String::new() } else { format!(" ({})", event.detail) };
-                let text = format!("{kind}{detail} at {} s, {} s long", short(event.started_s), short(event.seconds));
-                add(kind, event.started_s, event.seconds, text);
-            }
-            for gap in &stats.gaps {
-                let text = format!("no answer to the monitor at {} s: {}", short(gap.started_s), gap.reason);
-                add("no stats", gap.started_s, gap.seconds, text);
-            }
+        for event in self.result.events.iter().filter(|event| event.started_s < self.axis.high) {
+            let to_s = (event.started_s + event.seconds).clamp(0.0, self.axis.high);
+            let name = event.hostname.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+            let text = format!("{name}{} (from {} s on)", event.text, short(event.started_s));
+            bands.push(Band { kind: lane(event.kind), from_s: event.started_s.max(0.0), to_s, text });
         }
         bands
     }
@@ -141,6 +103,20 @@ impl<'a> View<'a> {
         (0..self.bins())
             .map(|at| list.get(at).map(|value| (*value).into()).filter(|value: &f64| value.is_finite()))
             .collect()
+    }
+}
+
+/// The row of bands that an event belongs to.
+fn lane(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::LostVm => "lost VM",
+        EventKind::Restart => "restart",
+        EventKind::Outage => OUTAGE,
+        EventKind::FirstError | EventKind::LastError => "errors",
+        EventKind::Stall => STALL,
+        EventKind::Checkpoint => "checkpoint",
+        EventKind::Autovacuum => "autovacuum",
+        EventKind::NoStatistics => NO_STATISTICS,
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the client alone can know of the limit. Pure.
 
+use super::generator::processors;
 use super::{LEAST_REQUESTS, NAMED_FROM_PCT, found, remedies, unknown, waited};
 use crate::result::{Limit, LimitKind, RunResult};
+use crate::text::words::capitalised;
 
 /// Workers are too few only where more of the requests than this had to wait for one.
 const WAITING_SHARE: f64 = 0.1;
@@ -15,11 +17,11 @@ const SPARE_CONNECTIONS: usize = 5;
 
 /// Without the server's statistics.
 pub(super) fn limit(result: &RunResult) -> Limit {
-    if let Some(limit) = network(result) {
+    if let Some(limit) = network(result).or_else(|| pooler(result)) {
         return limit;
     }
     if let Some(limit) = workers(result).filter(|_| is_flat(result)) {
-        return limit;
+        return processors(result, Vec::new()).unwrap_or(limit);
     }
     let sentence = "Not known: what the server's sessions waited for was not seen";
     let Some(commit) = commit(result) else {
@@ -56,7 +58,9 @@ pub(super) fn workers(result: &RunResult) -> Option<Limit> {
     let most = workers as f64 * 1_000.0 / mean_ms;
     let at_least = if service.avg_is_lower_bound { "at least " } else { "" };
     let of_law = format!(
-        "{workers} workers{on_vms} at {at_least}{mean_ms:.1} ms of service time make at most {most:.0} requests/s"
+        "{} at {at_least}{mean_ms:.1} ms of service time {} at most {most:.0} requests/s",
+        if workers == 1 { "one worker".to_owned() } else { format!("{workers} workers{on_vms}") },
+        if workers == 1 { "makes" } else { "make" }
     );
     let share_pct = (waited_share * 100.0).min(100.0);
     let evidence = vec![
@@ -74,7 +78,10 @@ pub(super) fn workers(result: &RunResult) -> Option<Limit> {
     let remedy = if each > MAX_WORKERS {
         format!("For {offered:.0} requests/s no number of workers is enough: lower --rps.")
     } else {
-        format!("{of_law}. For {offered:.0} requests/s, raise --workers{per_vm} to about {each}{limit}.")
+        format!(
+            "{}. For {offered:.0} requests/s, raise --workers{per_vm} to about {each}{limit}.",
+            capitalised(&of_law)
+        )
     };
     let sentence = format!("Too few workers: {of_law}");
     Some(found(LimitKind::Workers, Some(share_pct), sentence, evidence, vec![remedy]))
@@ -108,6 +115,24 @@ pub(super) fn in_words(count: usize, round_trip_ms: f64) -> String {
         1 => format!("is one round trip of {round_trip_ms:.1} ms"),
         count => format!("are {count} round trips of {round_trip_ms:.1} ms"),
     }
+}
+
+/// Where a pooler lets transactions wait for a session of the server: before the first statement, and only there. The second
+/// one writes as much, and shows how long the first would take.
+pub(super) fn pooler(result: &RunResult) -> Option<Limit> {
+    let [first, second, ..] = result.phases_ms.as_slice() else { return None };
+    let (first_ms, second_ms) = (first.summary.avg?, second.summary.avg?);
+    let mean_ms = result.service_time_ms.avg.filter(|ms| *ms > 0.0)?;
+    let share_pct = ((first_ms - second_ms) / mean_ms * 100.0).min(100.0);
+    (result.server.pooled == Some(true) && share_pct >= NAMED_FROM_PCT).then(|| {
+        let sentence = format!(
+            "A pooler in between: for {share_pct:.0}% of the service time, requests waited for one of its connections"
+        );
+        let evidence = vec![format!(
+            "The first statement took {first_ms:.1} ms, and the second, which writes as much, {second_ms:.1} ms."
+        )];
+        found(LimitKind::Pooler, Some(share_pct), sentence, evidence, remedies::of(LimitKind::Pooler, result))
+    })
 }
 
 /// Where COMMIT is most of a request. What it waits for is known to the server alone.

@@ -1,5 +1,6 @@
 //! What the server's sessions waited for, against the workers that were busy. Pure.
 
+use super::generator::{OCCUPIED_PCT, processors};
 use super::{NAMED_FROM_PCT, busy_workers, checkpoints, client, found, remedies};
 use crate::monitor::server::{ServerStats, WaitEvent};
 use crate::result::{Limit, LimitKind, RunResult};
@@ -10,8 +11,6 @@ const LEAST_SAMPLES: u64 = 10;
 const LEAST_SESSIONS: f64 = 0.1;
 /// Another session is named where it blocked ours in at least this part of the looks, percent.
 const BLOCKED_FROM_PCT: f64 = 25.0;
-/// From here on a generator's threads, and not the way to the server, may be what sessions wait for, percent.
-const OCCUPIED_PCT: f64 = 50.0;
 /// So few busy workers cannot stand in each other's way.
 const ALONE: f64 = 1.5;
 
@@ -27,17 +26,31 @@ struct Sessions {
     busy: f64,
 }
 
-pub(super) fn has_samples(stats: &ServerStats) -> bool {
-    stats.waits.window_samples >= LEAST_SAMPLES && all(stats) >= LEAST_SESSIONS
+/// Whether the sessions were seen. Behind a pooler, none may be left beside the one that looks.
+pub(super) fn has_samples(result: &RunResult, stats: &ServerStats) -> bool {
+    let sees_sessions = all(stats) >= LEAST_SESSIONS || result.server.pooled == Some(true);
+    stats.waits.window_samples >= LEAST_SAMPLES && sees_sessions
 }
 
 fn all(stats: &ServerStats) -> f64 {
-    stats.waits.events.iter().map(|event| event.sessions).sum()
+    total(stats.waits.events.iter().map(|event| event.sessions))
 }
 
-/// Which factor an event belongs to; none where it waits for the client, or is not known. Names differ between versions in
-/// upper and lower case.
-fn factor(event: &str) -> Option<LimitKind> {
+/// The sum; 0 and not -0 of none, as it would be printed.
+fn total(sessions: impl Iterator<Item = f64>) -> f64 {
+    sessions.fold(0.0, |sum, some| sum + some)
+}
+
+/// Which factor an event belongs to; none where it waits for the client, or is not known. Where no commit waits for the
+/// disk, whoever waits for the log to be written needs room in its buffers.
+fn factor(event: &str, stats: &ServerStats) -> Option<LimitKind> {
+    let kind = kind(event)?;
+    let is_asynchronous = stats.settings.get("synchronous_commit").is_some_and(|value| value == "off");
+    Some(if kind == LimitKind::CommitFlush && is_asynchronous { LimitKind::WalInsertion } else { kind })
+}
+
+/// Names differ between versions in upper and lower case.
+fn kind(event: &str) -> Option<LimitKind> {
     Some(match event.to_ascii_lowercase().as_str() {
         "cpu" => LimitKind::Cpu,
         "lock:transactionid" | "lock:tuple" | "lock:spectoken" => LimitKind::RowLocks,
@@ -73,15 +86,15 @@ impl Sessions {
     fn new(result: &RunResult, stats: &ServerStats) -> Self {
         let mut factors: Vec<(LimitKind, f64)> = Vec::new();
         for WaitEvent { event, sessions, .. } in &stats.waits.events {
-            let Some(kind) = factor(event) else { continue };
+            let Some(kind) = factor(event, stats) else { continue };
             match factors.iter_mut().find(|(known, _)| *known == kind) {
                 Some((_, sum)) => *sum += sessions,
                 None => factors.push((kind, *sessions)),
             }
         }
         factors.sort_by(|one, other| other.1.total_cmp(&one.1));
-        let for_client =
-            stats.waits.events.iter().filter(|event| waits_for_client(&event.event)).map(|event| event.sessions).sum();
+        let idle = stats.waits.events.iter().filter(|event| waits_for_client(&event.event));
+        let for_client = total(idle.map(|event| event.sessions));
         let all = all(stats);
         Self { factors, for_client, all, busy: busy_workers(result).unwrap_or(all).max(all) }
     }
@@ -107,11 +120,11 @@ impl Sessions {
 
 /// A session of somebody else that held what the requests needed, also where hardly one was answered.
 pub(super) fn other_session(result: &RunResult) -> Option<Limit> {
-    let stats = result.findings.server_stats.as_ref().filter(|stats| has_samples(stats))?;
+    let stats = result.findings.server_stats.as_ref().filter(|stats| has_samples(result, stats))?;
     let blocker = stats.blockers.first().filter(|blocker| blocker.share_pct >= BLOCKED_FROM_PCT)?;
     let locks =
         stats.waits.events.iter().filter(|event| event.event.starts_with("Lock:") && event.event != "Lock:extend");
-    let waiting: f64 = locks.map(|event| event.sessions).sum();
+    let waiting = total(locks.map(|event| event.sessions));
     let sessions = Sessions::new(result, stats);
     let share_pct = sessions.pct(waiting);
     // Of the time in which it blocked, at least half of the workers waited.
@@ -134,12 +147,12 @@ pub(super) fn other_session(result: &RunResult) -> Option<Limit> {
 
 /// By the server's statistics; `None` where they do not tell what sessions waited for.
 pub(super) fn limit(result: &RunResult) -> Option<Limit> {
-    let stats = result.findings.server_stats.as_ref().filter(|stats| has_samples(stats))?;
+    let stats = result.findings.server_stats.as_ref().filter(|stats| has_samples(result, stats))?;
     let sessions = Sessions::new(result, stats);
     if sessions.pct(sessions.between()) >= NAMED_FROM_PCT {
         return Some(between(result, stats, &sessions));
     }
-    let (kind, most) = sessions.factors.first().copied()?;
+    let Some((kind, most)) = sessions.factors.first().copied() else { return Some(mixed(result, &sessions)) };
     let rest = sessions.active() - sessions.of(LimitKind::RowLocks);
     // Rows stay locked while a commit waits for the standby: whoever waits for them waits for it, too.
     let standby = sessions.of(LimitKind::Replication);
@@ -166,13 +179,14 @@ pub(super) fn limit(result: &RunResult) -> Option<Limit> {
         && (client::is_flat(result) || sessions.busy < ALONE)
         && let Some(limit) = client::workers(result)
     {
-        return Some(with_sessions(limit, &sessions));
+        // More of them would wait for the same processors.
+        return Some(processors(result, Vec::new()).unwrap_or_else(|| with_sessions(limit, &sessions)));
     }
     if kind == LimitKind::Cpu && sessions.busy < ALONE {
         return Some(alone(result, &sessions));
     }
     if share_pct < NAMED_FROM_PCT {
-        return Some(mixed(&sessions));
+        return Some(together(result, stats, &sessions).unwrap_or_else(|| mixed(result, &sessions)));
     }
     Some(named(result, stats, &sessions, kind, most, Vec::new()))
 }
@@ -193,7 +207,7 @@ fn named(
         .waits
         .events
         .iter()
-        .filter(|event| factor(&event.event) == Some(kind))
+        .filter(|event| factor(&event.event, stats) == Some(kind))
         .max_by(|one, other| one.sessions.total_cmp(&other.sessions))
     {
         Some(event) if is_cpu => vec![format!(
@@ -275,31 +289,11 @@ fn between(result: &RunResult, stats: &ServerStats, sessions: &Sessions) -> Limi
             remedies::of(LimitKind::Network, result),
         );
     }
-    let without = sessions.busy - sessions.all;
-    if sessions.pct(without) >= NAMED_FROM_PCT && sessions.busy >= 2.0 * ALONE {
-        let bins = stats.waits.events.iter().map(|event| event.by_bin.len()).max().unwrap_or_default();
-        let in_bin = |bin: usize| stats.waits.events.iter().filter_map(|event| event.by_bin.get(bin)).sum::<f64>();
-        let peak = (0..bins).map(in_bin).fold(sessions.all, f64::max);
-        // A pool that is too small is always full; sessions that come and go have peaks.
-        if peak < 0.75 * sessions.busy {
-            let without_pct = sessions.pct(without);
-            let sentence =
-                format!("A pooler in between: {without_pct:.0}% of the busy workers had no session at the server");
-            let evidence = vec![
-                format!(
-                    "The server had {:.1} sessions in a transaction on average, for {:.1} busy workers.",
-                    sessions.all, sessions.busy
-                ),
-                format!("There were never more than {peak:.1} in any bin, and round trips do not explain the rest."),
-            ];
-            return found(
-                LimitKind::Pooler,
-                Some(without_pct),
-                sentence,
-                evidence,
-                remedies::of(LimitKind::Pooler, result),
-            );
-        }
+    if let Some(limit) = pooler(result, stats, sessions) {
+        return limit;
+    }
+    if let Some(limit) = processors(result, vec![at_work.clone()]) {
+        return limit;
     }
     let occupied = result.generator.occupied_pct.filter(|pct| *pct >= OCCUPIED_PCT);
     if let Some(pct) = occupied {
@@ -319,6 +313,44 @@ fn between(result: &RunResult, stats: &ServerStats, sessions: &Sessions) -> Limi
     }
 }
 
+/// Most busy workers have no session at the server: a pooler has none for them, where the connections do not go straight to the
+/// server. Unless its sessions all wait for one thing, of which more sessions would not give more.
+fn pooler(result: &RunResult, stats: &ServerStats, sessions: &Sessions) -> Option<Limit> {
+    let without = sessions.busy - sessions.all;
+    let without_pct = sessions.pct(without);
+    if without_pct < NAMED_FROM_PCT || sessions.busy < 2.0 * ALONE || result.server.pooled == Some(false) {
+        return None;
+    }
+    let bins = stats.waits.events.iter().map(|event| event.by_bin.len()).max().unwrap_or_default();
+    let in_bin = |bin: usize| total(stats.waits.events.iter().filter_map(|event| event.by_bin.get(bin).copied()));
+    let peak = (0..bins).map(in_bin).fold(sessions.all, f64::max);
+    // A pool that is too small is always full; sessions that come and go have peaks.
+    if result.server.pooled.is_none() && peak >= 0.75 * sessions.busy {
+        return None;
+    }
+    if let Some((kind, waiting)) = sessions.factors.first().copied()
+        && !matches!(kind, LimitKind::Cpu | LimitKind::CommitFlush)
+        && sessions.all >= 2.0 * ALONE
+        && waiting >= sessions.all * NAMED_FROM_PCT / 100.0
+    {
+        let behind = format!("{without:.1} of {:.1} busy workers waited for the pooler meanwhile.", sessions.busy);
+        let at_server = Sessions { busy: sessions.all, factors: sessions.factors.clone(), ..*sessions };
+        return Some(named(result, stats, &at_server, kind, waiting, vec![behind]));
+    }
+    let sentence = format!("A pooler in between: {without_pct:.0}% of the busy workers had no session at the server");
+    let mut evidence = vec![format!(
+        "The server had {:.1} sessions in a transaction on average, at most {peak:.1} in a bin, for {:.1} busy workers.",
+        sessions.all, sessions.busy
+    )];
+    evidence.extend(client::pooler(result).into_iter().flat_map(|limit| limit.evidence));
+    if result.server.pooled == Some(true) {
+        evidence.push(
+            "Not counted are this tool's own: one for its mark, and one while it looks at the server.".to_owned(),
+        );
+    }
+    Some(found(LimitKind::Pooler, Some(without_pct), sentence, evidence, remedies::of(LimitKind::Pooler, result)))
+}
+
 /// A closed loop whose workers leave the server room.
 fn alone(result: &RunResult, sessions: &Sessions) -> Limit {
     let workers = result.config.workers;
@@ -327,7 +359,7 @@ fn alone(result: &RunResult, sessions: &Sessions) -> Limit {
         format!("{:.1} sessions of the server were at work, for {:.1} busy workers.", sessions.active(), sessions.busy),
         format!("{:.1} of them waited for the client's next statement.", sessions.for_client),
     ];
-    let sentence = format!("Too few workers: {workers} left the server room");
+    let sentence = format!("Too few workers: {workers} {} the server room", if workers == 1 { "leaves" } else { "leave" });
     let remedies = remedies::of(LimitKind::Workers, result);
     found(LimitKind::Workers, Some(share_pct), sentence, evidence, remedies)
 }
@@ -337,19 +369,52 @@ fn with_sessions(mut limit: Limit, sessions: &Sessions) -> Limit {
     limit
 }
 
-fn mixed(sessions: &Sessions) -> Limit {
-    let most: Vec<String> = sessions
-        .factors
+/// Two factors of which the holder of one waits for the other, and that have half of the busy workers together: rows stay
+/// locked until the commit is flushed, and pages while their change is put into the log. The greater one is named.
+fn together(result: &RunResult, stats: &ServerStats, sessions: &Sessions) -> Option<Limit> {
+    let pairs = [
+        (LimitKind::RowLocks, LimitKind::CommitFlush, "Rows stay locked until the commit is flushed."),
+        (LimitKind::HotPages, LimitKind::WalInsertion, "A page stays locked until its change is in the log."),
+    ];
+    let (first, _) = sessions.factors.first().copied()?;
+    let (held, holding, why) = pairs.into_iter().find(|(held, holding, _)| first == *held || first == *holding)?;
+    let both = sessions.of(held) + sessions.of(holding);
+    if sessions.pct(both) < NAMED_FROM_PCT || both <= sessions.between() {
+        return None;
+    }
+    let other = if first == held { holding } else { held };
+    let (one, two) = (capital(words(first)), words(other));
+    let sentence = format!(
+        "{one} and {two}: {:.0}% of the busy workers waited for one of them, which belong together",
+        sessions.pct(both)
+    );
+    let mut limit = named(result, stats, sessions, first, both, vec![why.to_owned()]);
+    limit.r#try.extend(remedies::of(other, result));
+    Some(Limit { sentence, ..limit })
+}
+
+fn mixed(result: &RunResult, sessions: &Sessions) -> Limit {
+    let shared = processors(result, Vec::new());
+    // A wait has less than that in which the generator lacks a processor.
+    let most = sessions.factors.first().map_or(0.0, |(_, count)| *count);
+    if let Some(limit) = shared.clone().filter(|_| sessions.between() >= most) {
+        return limit;
+    }
+    let mut parts: Vec<(&str, f64)> = sessions.factors.iter().map(|(kind, count)| (words(*kind), *count)).collect();
+    parts.push(("the generator or the way to it", sessions.between()));
+    parts.sort_by(|one, other| other.1.total_cmp(&one.1));
+    let most: Vec<String> = parts
         .iter()
         .take(3)
         .filter(|(_, count)| sessions.pct(*count) >= 1.0)
-        .map(|(kind, count)| format!("{} {:.0}%", words(*kind), sessions.pct(*count)))
+        .map(|(name, count)| format!("{name} {:.0}%", sessions.pct(*count)))
         .collect();
     let sentence = format!("Several factors, none of which had half: {}", most.join(", "));
-    let evidence =
+    let mut evidence =
         vec![format!("{:.1} of {:.1} busy workers had a session at work.", sessions.active(), sessions.busy)];
-    let share_pct = sessions.factors.first().map(|(_, count)| sessions.pct(*count));
-    found(LimitKind::Mixed, share_pct, sentence, evidence, Vec::new())
+    evidence.extend(shared.iter().flat_map(|limit| limit.evidence.clone()));
+    let share_pct = parts.first().map(|(_, count)| sessions.pct(*count));
+    found(LimitKind::Mixed, share_pct, sentence, evidence, shared.map(|limit| limit.r#try).unwrap_or_default())
 }
 
 fn words(kind: LimitKind) -> &'static str {

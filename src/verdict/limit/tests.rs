@@ -6,7 +6,7 @@ use crate::monitor::server::{
     WalActivity,
 };
 use crate::result::tests::{durations, sample};
-use crate::result::{Summary, Timeline};
+use crate::result::{Phase, Summary, Timeline};
 use crate::verdict::{Criteria, Slo, judge};
 
 fn criteria() -> Criteria {
@@ -74,6 +74,15 @@ fn with(mut result: RunResult, change: impl FnOnce(&mut RunResult)) -> RunResult
 
 fn of_stats(result: RunResult, change: impl FnOnce(&mut ServerStats)) -> RunResult {
     with(result, |result| change(result.findings.server_stats.as_mut().unwrap()))
+}
+
+fn phases(averages_ms: &[f64]) -> Vec<Phase> {
+    let names = ["chat_inference", "model_inference", "commit"];
+    let phase = |(name, ms): (&str, &f64)| Phase {
+        name: name.to_owned(),
+        summary: Summary { avg: Some(*ms), ..Summary::default() },
+    };
+    names.into_iter().zip(averages_ms).map(phase).collect()
 }
 
 fn flat(result: &mut RunResult) {
@@ -159,7 +168,7 @@ fn evidence_names_the_factor() {
             Some(60.0),
             "6.0 of 10.0",
         ),
-        (closed(1, &[("CPU", 0.8)]), Workers, Some(20.0), "1 left the server room"),
+        (closed(1, &[("CPU", 0.8)]), Workers, Some(20.0), "1 leaves the server room"),
         (
             closed(16, &[("IPC:SyncRep", 12.0), ("CPU", 2.0)]),
             Replication,
@@ -218,12 +227,109 @@ fn evidence_names_the_factor() {
             None,
             "the generator or for the way to it",
         ),
-        (closed(4, &[("idle in transaction", 2.4), ("CPU", 1.2)]), Workers, Some(70.0), "4 left the server room"),
+        (closed(4, &[("idle in transaction", 2.4), ("CPU", 1.2)]), Workers, Some(70.0), "4 leave the server room"),
         // 5,900 of 6,000 waited; 12 workers at 20 ms make 600/s.
         (with(behind(12, &[("CPU", 9.0), ("IO:WALSync", 2.0)]), flat), Workers, Some(98.0), "at most 600 requests/s"),
         // The same, but requests stand in each other's way.
         (behind(12, &[("CPU", 9.0), ("IO:WALSync", 2.0)]), Cpu, Some(82.0), "9.0 of 11.0 active sessions"),
         (behind(12, &[("Lock:transactionid", 9.0), ("IO:WALSync", 2.0)]), RowLocks, Some(75.0), ""),
+        // Rows stay locked while their transactions are flushed: 41% and 25%.
+        (
+            closed(16, &[("Lock:transactionid", 6.5), ("LWLock:WALWrite", 4.0), ("idle in transaction", 4.0)]),
+            RowLocks,
+            Some(66.0),
+            "Rows stay locked until the commit is flushed.",
+        ),
+        // The same with less than half together, beside a generator of which nothing is known.
+        (
+            closed(16, &[("Lock:transactionid", 4.5), ("LWLock:WALWrite", 3.0), ("CPU", 1.0), ("idle in transaction", 7.0)]),
+            Mixed,
+            Some(47.0),
+            "the generator or the way to it 47%",
+        ),
+        (
+            closed(16, &[("LWLock:BufferContent", 7.0), ("LWLock:WALInsert", 4.0), ("CPU", 2.0)]),
+            HotPages,
+            Some(69.0),
+            "Hot pages and WAL insertion",
+        ),
+        // No commit waits for the disk: who waits for the log to be written needs room in its buffers.
+        (
+            of_stats(closed(16, &[("LWLock:WALWrite", 5.0), ("LWLock:WALInsert", 6.0), ("CPU", 3.0)]), |s| {
+                s.settings.insert("synchronous_commit".to_owned(), "off".to_owned());
+            }),
+            WalInsertion,
+            Some(69.0),
+            "",
+        ),
+        // No processor is left: for both, where they share a machine.
+        (
+            with(closed(8, &[("idle in transaction", 4.5), ("CPU", 2.2)]), |r| {
+                r.generator.machine_cpu_pct = Some(99.0);
+                r.config.target = "postgres@[/run/postgresql]:5432/test".to_owned();
+            }),
+            Cpu,
+            Some(99.0),
+            "which the generator and the database share",
+        ),
+        (
+            with(closed(8, &[("idle in transaction", 4.5), ("CPU", 2.2)]), |r| {
+                r.generator.machine_cpu_pct = Some(99.0);
+                r.config.target = "postgres@db.example.com:5432/test".to_owned();
+            }),
+            Generator,
+            Some(99.0),
+            "busy for 99% of the time",
+        ),
+        // More workers would not get a processor either.
+        (
+            with(with(behind(12, &[("CPU", 9.0)]), flat), |r| {
+                r.generator.machine_cpu_pct = Some(95.0);
+                r.config.target = "postgres@localhost:5432/test".to_owned();
+            }),
+            Cpu,
+            Some(95.0),
+            "",
+        ),
+        // A pool of two, of which this tool takes both when it looks.
+        (
+            with(closed(16, &[]), |r| {
+                r.server.pooled = Some(true);
+                r.phases_ms = phases(&[9.0, 0.2, 0.1]);
+                r.service_time_ms.avg = Some(9.3);
+            }),
+            Pooler,
+            Some(100.0),
+            "The first statement took 9.0 ms, and the second, which writes as much, 0.2 ms.",
+        ),
+        // The same without the server's statistics: (9.0 - 0.2) / 9.3.
+        (
+            with(closed(16, &[]), |r| {
+                r.findings.server_stats = None;
+                r.server.pooled = Some(true);
+                r.phases_ms = phases(&[9.0, 0.2, 0.1]);
+                r.service_time_ms.avg = Some(9.3);
+            }),
+            Pooler,
+            Some(95.0),
+            "default_pool_size",
+        ),
+        // The pool's sessions wait for the rows: more of them would, too.
+        (
+            with(closed(32, &[("Lock:transactionid", 7.0), ("CPU", 2.0), ("IO:WALSync", 1.0)]), |r| {
+                r.server.pooled = Some(true);
+            }),
+            RowLocks,
+            Some(70.0),
+            "22.0 of 32.0 busy workers waited for the pooler",
+        ),
+        // No pooler is between.
+        (
+            with(closed(16, &[("CPU", 1.0), ("IO:WALSync", 1.0)]), |r| r.server.pooled = Some(false)),
+            Workers,
+            Some(88.0),
+            "16 leave the server room",
+        ),
         // Every other four seconds.
         (
             with(

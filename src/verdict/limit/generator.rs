@@ -1,0 +1,57 @@
+//! The generator and its machine. Pure.
+
+use super::{found, remedies};
+use crate::result::{Limit, LimitKind, RunResult, THROWAWAY_TARGET};
+
+/// From here on a generator's threads, and not the way to the server, may be what sessions wait for, percent.
+pub(super) const OCCUPIED_PCT: f64 = 50.0;
+/// From here on a machine has no processor to spare, percent.
+const ALL_BUSY_PCT: f64 = 90.0;
+
+/// Where the verdict is that the figures show the generator.
+pub(super) fn limit(result: &RunResult, reason: Option<String>) -> Limit {
+    let generator = &result.generator;
+    let mut evidence: Vec<String> = reason.into_iter().collect();
+    if generator.stood_still.stalled_seconds > 0.0 {
+        let (seconds, window) = (generator.stood_still.stalled_seconds, result.run.window_seconds);
+        evidence.push(format!("It stood still for {seconds:.1} of {window:.0} s."));
+    }
+    if let Some(pct) = generator.occupied_pct {
+        evidence.push(format!(
+            "Its most occupied thread was computing or waiting for a processor for {pct:.0}% of the time."
+        ));
+    }
+    let remedies = remedies::of(LimitKind::Generator, result);
+    let sentence = "The machine that made the load, not the database".to_owned();
+    found(LimitKind::Generator, generator.occupied_pct, sentence, evidence, remedies)
+}
+
+/// The processors of the generator's machine, where none is idle, or its threads wait for one for much of the time. Where
+/// the database is on that machine, it lacks them as well.
+pub(super) fn processors(result: &RunResult, mut evidence: Vec<String>) -> Option<Limit> {
+    let generator = &result.generator;
+    let busy_pct = generator.machine_cpu_pct.filter(|pct| *pct >= ALL_BUSY_PCT);
+    let waited_pct = generator
+        .run_queue_wait_pct
+        .filter(|waited_pct| generator.occupied_pct.is_some_and(|pct| pct >= OCCUPIED_PCT && waited_pct * 2.0 >= pct));
+    let share_pct = busy_pct.or(waited_pct)?;
+    evidence.extend(
+        busy_pct.map(|pct| format!("The processors of the generator's machine were busy for {pct:.0}% of the time.")),
+    );
+    let waited_pct = waited_pct.or(generator.run_queue_wait_pct);
+    evidence.extend(waited_pct.map(|pct| format!("The generator waited {pct:.0}% of the time for one of them.")));
+    let remedies = vec!["Give the database and the generator machines of their own.".to_owned()];
+    let (kind, sentence) = if is_on_this_machine(result) {
+        (LimitKind::Cpu, "The processors of this machine, which the generator and the database share")
+    } else {
+        (LimitKind::Generator, "The machine that made the load, not the database: it had no processor free")
+    };
+    Some(found(kind, Some(share_pct), sentence.to_owned(), evidence, remedies))
+}
+
+/// Whether the database is on the generator's machine, as its address says: a socket, loopback, or a server of this run.
+fn is_on_this_machine(result: &RunResult) -> bool {
+    let target = &result.config.target;
+    let host = target.split_once('@').map_or(target.as_str(), |(_, host)| host);
+    target == THROWAWAY_TARGET || ["[/", "localhost", "127.", "[::1]"].iter().any(|local| host.starts_with(local))
+}
