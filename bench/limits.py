@@ -31,6 +31,37 @@ MAX = ["--rps", "max", "--workers", "16"]
 COLD = ["--no-rate-limiting", "--no-experimentation"]
 
 
+# Each page that is read takes two milliseconds, as from a busy disk. The system would have it in memory.
+SLOW_READS = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/types.h>
+#include <unistd.h>
+ssize_t pread64(int file, void *to, size_t bytes, off64_t at) {
+    static ssize_t (*next)(int, void *, size_t, off64_t);
+    if (!next) next = dlsym(RTLD_NEXT, "pread64");
+    usleep(2000);
+    return next(file, to, bytes, at);
+}
+ssize_t pread(int file, void *to, size_t bytes, off_t at) { return pread64(file, to, bytes, at); }
+"""
+
+
+def slow_sync(milliseconds):
+    """Each flush of the log takes so long, as on a slow disk."""
+    return """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <unistd.h>
+int fdatasync(int file) {
+    static int (*next)(int);
+    if (!next) next = dlsym(RTLD_NEXT, "fdatasync");
+    usleep(%d000);
+    return next(file);
+}
+""" % milliseconds
+
+
 class Proxy:
     """Hands bytes on between a TCP port and the server's socket, each way after a delay."""
 
@@ -214,6 +245,14 @@ def computing(server, options):
 
 
 @contextlib.contextmanager
+def ordinary_role(server, options):
+    """A role with the rights that role.sql gives, which sees no session but its own."""
+    with open(os.path.join(HERE, os.pardir, "role.sql")) as text:
+        server.sql("\\set role plain\n" + text.read() + "\nALTER ROLE plain LOGIN")
+    yield f"host='{server.folder}' user=plain dbname=bench"
+
+
+@contextlib.contextmanager
 def alone(server, options):
     yield None
 
@@ -222,17 +261,16 @@ def alone(server, options):
 CASES = {
     "none": (["none"], DURABLE, "logged", ["--rps", "100", "--workers", "8"], SMALL, alone),
     "none, large": (["none"], {}, "unlogged", ["--rps", "10", "--workers", "8"], LARGE, alone),
-    # A commit takes two milliseconds, as on most disks.
-    "row-locks": (["row-locks"], {**DURABLE, "commit_delay": "2000", "commit_siblings": "0"}, "logged", MAX, SMALL, alone),
-    "commit-flush": (["commit-flush"], {**DURABLE, "commit_delay": "10000", "commit_siblings": "1"}, "logged",
-                     [*MAX, *COLD], SMALL, alone),
+    "row-locks": (["row-locks"], {**DURABLE, "preload": slow_sync(3)}, "logged", MAX, SMALL, alone),
+    "row-locks, ordinary role": (["row-locks"], {**DURABLE, "preload": slow_sync(3)}, "logged", MAX, SMALL, ordinary_role),
+    "commit-flush": (["commit-flush"], {**DURABLE, "preload": slow_sync(10)}, "logged", [*MAX, *COLD], SMALL, alone),
     "checkpoints": (["checkpoints"], {**DURABLE, "max_wal_size": "32MB", "min_wal_size": "32MB"}, "logged",
                     [*MAX, *COLD], {"output": 10, "raw-response": 10}, alone),
     "network": (["network"], {}, "unlogged", [*MAX, *COLD], SMALL, far),
     "pooler": (["pooler"], {}, "unlogged", [*MAX, *COLD, "--no-prepared-statements"], SMALL, pooled),
     # Commits take 20 ms, so that one worker makes less than 50 requests/s.
-    "workers": (["workers"], {**DURABLE, "commit_delay": "20000", "commit_siblings": "0"}, "logged",
-                ["--rps", "55", "--workers", "1", *COLD], SMALL, alone),
+    "workers": (["workers"], {**DURABLE, "preload": slow_sync(20)}, "logged", ["--rps", "55", "--workers", "1", *COLD],
+                SMALL, alone),
     "other-session": (["other-session"], {}, "unlogged", MAX, SMALL, locked),
     "replication": (["replication"], {**DURABLE, "max_wal_senders": "4", "wal_level": "replica"}, "logged", MAX, SMALL,
                     standby),
@@ -242,8 +280,12 @@ CASES = {
     "wal-insertion": (["wal-insertion"], {"wal_buffers": "32kB", "fsync": "off"}, "logged", [*MAX, *COLD],
                       {"output": 4096, "raw-response": 4096}, alone),
     # Pages stay locked while their change waits for room in the log.
-    "hot-pages": (["hot-pages", "wal-insertion"], {"wal_buffers": "32kB", "fsync": "off"}, "logged", [*MAX, *COLD],
+    "wal-buffers": (["hot-pages", "wal-insertion"], {"wal_buffers": "32kB", "fsync": "off"}, "logged", [*MAX, *COLD],
                   {"output": 100, "raw-response": 100}, alone),
+    "cache-misses": (["cache-misses"], {"shared_buffers": "256kB", "preload": SLOW_READS}, "unlogged", [*MAX, *COLD], SMALL,
+                     alone),
+    # What the client alone cannot know is not guessed.
+    "unseen": (["unknown"], DURABLE, "logged", [*MAX, "--no-server-stats"], SMALL, alone),
     "small-pool": (["pooler"], {}, "unlogged", [*MAX, *COLD, "--no-prepared-statements", "--pipeline"], SMALL, pooled),
     "relation-extension": (["relation-extension"], {}, "unlogged", [*MAX, *COLD], LARGE, alone),
 }

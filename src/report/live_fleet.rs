@@ -49,7 +49,13 @@ impl FleetProgress {
             progress: Progress::new(planned_seconds),
             gone: None,
         });
-        Self { total: Progress::new(planned_seconds), vms: vms.collect(), pending: BTreeMap::new(), told: 0, watched: Vec::new() }
+        Self {
+            total: Progress::new(planned_seconds),
+            vms: vms.collect(),
+            pending: BTreeMap::new(),
+            told: 0,
+            watched: Vec::new(),
+        }
     }
 
     /// Takes in second `index` of a VM.

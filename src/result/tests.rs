@@ -77,6 +77,7 @@ pub(crate) fn sample() -> RunResult {
         generator: Generator::default(),
         findings: Findings::default(),
         timeline: super::Timeline::default(),
+        events: Vec::new(),
         limit: super::Limit::default(),
         histograms: Histograms::default(),
         warnings: Vec::new(),

@@ -4,16 +4,19 @@
 //!
 //! 1. the generator, where the figures show it and not the database; and figures that show nothing at all;
 //! 2. nothing, where the target was held;
-//! 3. [`server`]: what sessions waited for, as the server's statistics have it;
+//! 3. [`server`]: what sessions waited for, as the server's statistics have it; [`between`]: where they did not, while
+//!    workers were busy;
 //! 4. [`client`]: what the client alone can know.
 //!
 //! A factor needs half of the share. `docs/limiting-factor.md` has the same rules as a table.
 
+mod between;
 mod checkpoints;
 mod client;
 mod generator;
 mod remedies;
 mod server;
+mod sessions;
 
 use super::{fleet, generator_at_fault, held_up, invalid, stalls};
 use crate::measure::outcome::ErrorOrigin;
@@ -104,11 +107,24 @@ pub(super) fn is_held(result: &RunResult) -> bool {
     let accounting = &result.accounting;
     let part = BACKLOG_SHARE * accounting.scheduled as f64;
     let Some(pct) = result.throughput.target_achieved_pct else { return false };
-    let is_answered = accounting.unanswered() as f64 <= part;
+    let is_answered = accounting.unanswered() as f64 <= part && !backlog_grows(result);
     // In a short run the last requests, which were in flight at its end, may be more than one in a hundred.
     let in_time = result.throughput.failed_writes == 0 && waited(result) as f64 <= part;
     let late = accounting.scheduled.saturating_sub(result.throughput.completed_in_window);
     is_answered && (pct >= HELD_FROM_PCT || (in_time && late <= result.config.workers as u64))
+}
+
+/// Whether more requests wait in the last third of the window than in the first, by more than the workers take at once.
+fn backlog_grows(result: &RunResult) -> bool {
+    let backlog: Vec<u64> = window_bins(result).filter_map(|bin| result.timeline.backlog.get(bin).copied()).collect();
+    let third = backlog.len() / 3;
+    let median = |part: &[u64]| {
+        let mut sorted = part.to_vec();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+    };
+    let (first, last) = (median(&backlog[..third]), median(&backlog[backlog.len() - third..]));
+    last > first.saturating_add(result.config.workers as u64)
 }
 
 /// Requests that no worker was free for when they were due.
@@ -122,7 +138,8 @@ fn waited(result: &RunResult) -> u64 {
 fn broken(result: &RunResult, status: Status) -> Option<&'static str> {
     let connections_broke =
         result.recoveries.reconnects > 0 || result.errors.iter().any(|error| error.origin == ErrorOrigin::Connection);
-    let waits_are_known = result.findings.server_stats.as_ref().is_some_and(|stats| server::has_samples(result, stats));
+    let explains = |stats| sessions::has_samples(result, stats) && sessions::saw_outages(result, stats);
+    let is_explained = result.findings.server_stats.as_ref().is_some_and(explains);
     if result.throughput.failed_writes > 0 && status == Status::Failed {
         return Some("requests failed, and what fails says nothing of what a healthy database does");
     }
@@ -136,7 +153,7 @@ fn broken(result: &RunResult, status: Status) -> Option<&'static str> {
         return Some("a VM held the others up");
     }
     // What sessions waited for meanwhile may explain an outage; without it, nothing does.
-    if !result.outages.is_empty() && !waits_are_known {
+    if !result.outages.is_empty() && !is_explained {
         return Some("there were outages");
     }
     (result.accounting.answered() < LEAST_REQUESTS).then_some("there were too few requests")

@@ -15,8 +15,10 @@ const P99_TIMES: f64 = 2.0;
 const MEAN_TIMES: f64 = 1.2;
 /// More checkpoints than one in so many seconds are permanent: there is hardly a bin without one.
 const PERMANENT_S: f64 = 10.0;
-/// Whole pages are this part of the log's bytes, percent, where checkpoints are what makes it long.
+/// Full-page images are this part of the log's bytes, percent, where checkpoints are what makes it long.
 const IMAGES_PCT: f64 = 50.0;
+/// Checkpoints that write for this part of the time hold others up, percent.
+const WRITING_PCT: f64 = 50.0;
 const PAGE_BYTES: f64 = 8_192.0;
 
 /// Spikes: latency with a checkpoint against that without one.
@@ -61,34 +63,45 @@ pub(super) fn spikes(result: &RunResult, stats: &ServerStats) -> Option<Limit> {
     ))
 }
 
-/// Checkpoints so frequent that most of the log are whole pages, which is what sessions then wait for.
+/// Checkpoints so frequent that most of the log are full-page images, or that they always write.
 pub(super) fn permanent(result: &RunResult, stats: &ServerStats) -> Option<Limit> {
     let (checkpoints, wal) = (stats.checkpoints.as_ref()?, stats.wal.as_ref()?);
-    let count = checkpoints.timed + checkpoints.requested;
-    let images_pct = wal.full_page_images? as f64 * PAGE_BYTES / wal.bytes.max(1) as f64 * 100.0;
+    let (count, seconds) = (checkpoints.timed + checkpoints.requested, stats.seconds.max(1.0));
+    // Compressed images have any length.
+    let is_plain = stats.settings.get("wal_compression").is_none_or(|value| value == "off");
+    let images = wal.full_page_images.filter(|_| is_plain);
+    let images_pct = images.map(|images| (images as f64 * PAGE_BYTES / wal.bytes.max(1) as f64 * 100.0).min(100.0));
+    let writing_pct = ((checkpoints.write_ms + checkpoints.sync_ms) / (seconds * 10.0)).min(100.0);
     let is_frequent = checkpoints.requested >= 3 && checkpoints.requested as f64 * PERMANENT_S >= stats.seconds;
-    let is_long = images_pct >= IMAGES_PCT;
-    let is_writing = checkpoints.write_ms + checkpoints.sync_ms >= 500.0 * stats.seconds;
-    if !is_frequent || !(is_long || is_writing) {
-        return None;
-    }
-    let every_s = stats.seconds / count as f64;
-    let sentence = format!("Checkpoints: one every {every_s:.1} s, because the log reached max_wal_size");
-    let busy_pct = (checkpoints.write_ms + checkpoints.sync_ms) / (stats.seconds * 1_000.0).max(1.0) * 100.0;
-    let evidence = vec![
+    let long_pct = images_pct.filter(|pct| *pct >= IMAGES_PCT);
+    let share_pct = long_pct.or(Some(writing_pct).filter(|pct| *pct >= WRITING_PCT)).filter(|_| is_frequent)?;
+    let each = wal.bytes / count.max(1);
+    // The server asks for one before the log is as long as that: it leaves room for what is written meanwhile.
+    let is_full = stats.settings.get("max_wal_size").and_then(|size| bytes(size)).is_some_and(|most| each >= most / 5);
+    let every_s = seconds / count as f64;
+    let (why, remedies) = if is_full {
+        ("because the log reached max_wal_size", remedies::of(LimitKind::Checkpoints, result))
+    } else {
+        ("which somebody asked for", vec!["Find who asks for checkpoints: CHECKPOINT, or a base backup.".to_owned()])
+    };
+    let sentence = format!("Checkpoints: one every {every_s:.1} s, {why}");
+    let mut evidence = vec![
         format!("{count} checkpoints in {:.0} s, {} of them requested.", stats.seconds, checkpoints.requested),
-        format!(
-            "They were writing for {:.0}% of the time, and whole pages are {:.0}% of the log.",
-            busy_pct.min(100.0),
-            images_pct.min(100.0)
-        ),
+        format!("They were writing for {writing_pct:.0}% of the time."),
     ];
-    let share_pct = if is_long { images_pct } else { busy_pct };
-    Some(found(
-        LimitKind::Checkpoints,
-        Some(share_pct),
-        sentence,
-        evidence,
-        remedies::of(LimitKind::Checkpoints, result),
-    ))
+    evidence.extend(images_pct.map(|pct| format!("Full-page images are about {pct:.0}% of the log.")));
+    Some(found(LimitKind::Checkpoints, Some(share_pct), sentence, evidence, remedies))
+}
+
+/// A size as the server shows it, such as `1GB`.
+fn bytes(size: &str) -> Option<u64> {
+    let digits = size.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match &size[digits.len()..] {
+        "kB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        "TB" => 1 << 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }

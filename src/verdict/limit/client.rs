@@ -1,6 +1,6 @@
 //! What the client alone can know of the limit. Pure.
 
-use super::generator::processors;
+use super::generator::{is_on_this_machine, processors};
 use super::{LEAST_REQUESTS, NAMED_FROM_PCT, found, remedies, unknown, waited};
 use crate::result::{Limit, LimitKind, RunResult};
 use crate::text::words::capitalised;
@@ -10,6 +10,8 @@ const WAITING_SHARE: f64 = 0.1;
 /// A service time is flat where its median is no more than so many times its least: requests do not stand in each other's
 /// way.
 const FLAT_TIMES: f64 = 2.0;
+/// A round trip to an address of this machine that takes so long leads elsewhere, milliseconds.
+const LONG_MS: f64 = 0.5;
 /// The most that `--workers` takes.
 const MAX_WORKERS: usize = 100_000;
 /// Connections of a server that are not for everybody, or in use by whoever watches it.
@@ -27,9 +29,12 @@ pub(super) fn limit(result: &RunResult) -> Limit {
     let Some(commit) = commit(result) else {
         return unknown(sentence, Vec::new(), remedies::of_missing_statistics(result));
     };
-    let remedy = "See in pg_stat_activity whether COMMIT waits for the disk (wait events WALSync, WALWrite) or for a standby \
-                  (SyncRep), or let this program look (without --no-server-stats, and with pg_monitor).";
-    unknown(sentence, vec![commit], vec![remedy.to_owned()])
+    let remedy =
+        "See in pg_stat_activity whether COMMIT waits for the disk (wait events WALSync, WALWrite) or for a standby \
+                  (SyncRep)."
+            .to_owned();
+    let remedies = std::iter::once(remedy).chain(remedies::of_missing_statistics(result)).collect();
+    unknown(sentence, vec![commit], remedies)
 }
 
 /// Whether requests take about as long as the quickest of them.
@@ -63,14 +68,14 @@ pub(super) fn workers(result: &RunResult) -> Option<Limit> {
         if workers == 1 { "makes" } else { "make" }
     );
     let share_pct = (waited_share * 100.0).min(100.0);
-    let evidence = vec![
-        format!("{share_pct:.0}% of the requests waited because all workers were busy."),
-        format!(
+    let mut evidence = vec![format!("{share_pct:.0}% of the requests waited because all workers were busy.")];
+    if is_flat(result) {
+        evidence.push(format!(
             "The median service time is {:.1} ms, the least {:.1} ms: requests hardly stand in each other's way.",
             service.p50.unwrap_or_default(),
             service.min.unwrap_or_default()
-        ),
-    ];
+        ));
+    }
     let limit = result.server.max_connections.and_then(|limit| usize::try_from(limit).ok());
     let limit = limit.filter(|limit| each * vms + SPARE_CONNECTIONS > *limit).map_or(String::new(), |limit| {
         format!(" (the server allows {limit} connections, so raise its max_connections first, or use a pooler)")
@@ -87,12 +92,13 @@ pub(super) fn workers(result: &RunResult) -> Option<Limit> {
     Some(found(LimitKind::Workers, Some(share_pct), sentence, evidence, vec![remedy]))
 }
 
-/// Round trips as a part of the service time, percent, and how many there are of how long. Round trips of less than half a
-/// millisecond are no matter of the network.
+/// Round trips as a part of the service time, percent, and how many there are of how long; `None` where there is no network
+/// in between.
 pub(super) fn round_trips(result: &RunResult) -> Option<(f64, usize, f64)> {
     let (mean_ms, round_trip_ms) = (result.service_time_ms.avg.filter(|ms| *ms > 0.0)?, result.server.round_trip_ms?);
     let count = if result.config.pipeline { 1 } else { result.phases_ms.len().max(1) };
-    (round_trip_ms >= 0.5).then(|| (round_trip_ms * count as f64 / mean_ms * 100.0, count, round_trip_ms))
+    let is_far = !is_on_this_machine(result) || round_trip_ms >= LONG_MS;
+    (is_far && round_trip_ms > 0.0).then(|| (round_trip_ms * count as f64 / mean_ms * 100.0, count, round_trip_ms))
 }
 
 /// Where round trips, and not the server's work, are most of a request.

@@ -7,6 +7,8 @@ use crate::result::{Limit, LimitKind, RunResult, THROWAWAY_TARGET};
 pub(super) const OCCUPIED_PCT: f64 = 50.0;
 /// From here on a machine has no processor to spare, percent.
 const ALL_BUSY_PCT: f64 = 90.0;
+/// A busy machine holds the generator up where its threads wait for a processor for this part of the time, percent.
+const WAITED_PCT: f64 = 10.0;
 
 /// Where the verdict is that the figures show the generator.
 pub(super) fn limit(result: &RunResult, reason: Option<String>) -> Limit {
@@ -27,31 +29,37 @@ pub(super) fn limit(result: &RunResult, reason: Option<String>) -> Limit {
 }
 
 /// The processors of the generator's machine, where none is idle, or its threads wait for one for much of the time. Where
-/// the database is on that machine, it lacks them as well.
+/// the database is on that machine, and all of it is busy, both lack them.
 pub(super) fn processors(result: &RunResult, mut evidence: Vec<String>) -> Option<Limit> {
     let generator = &result.generator;
-    let busy_pct = generator.machine_cpu_pct.filter(|pct| *pct >= ALL_BUSY_PCT);
-    let waited_pct = generator
+    // Others may keep a machine busy without holding anybody up.
+    let is_held_up = generator.run_queue_wait_pct.is_some_and(|pct| pct >= WAITED_PCT);
+    let busy_pct = generator.machine_cpu_pct.filter(|pct| *pct >= ALL_BUSY_PCT && is_held_up);
+    let starved_pct = generator
         .run_queue_wait_pct
         .filter(|waited_pct| generator.occupied_pct.is_some_and(|pct| pct >= OCCUPIED_PCT && waited_pct * 2.0 >= pct));
-    let share_pct = busy_pct.or(waited_pct)?;
+    let share_pct = busy_pct.or(starved_pct)?;
+    let waited_pct = starved_pct.or(generator.run_queue_wait_pct);
+    evidence.extend(waited_pct.map(|pct| format!("The generator waited {pct:.0}% of the time for a processor.")));
     evidence.extend(
-        busy_pct.map(|pct| format!("The processors of the generator's machine were busy for {pct:.0}% of the time.")),
+        generator.machine_cpu_pct.map(|pct| format!("Its machine's processors were busy for {pct:.0}% of the time.")),
     );
-    let waited_pct = waited_pct.or(generator.run_queue_wait_pct);
-    evidence.extend(waited_pct.map(|pct| format!("The generator waited {pct:.0}% of the time for one of them.")));
-    let remedies = vec!["Give the database and the generator machines of their own.".to_owned()];
-    let (kind, sentence) = if is_on_this_machine(result) {
-        (LimitKind::Cpu, "The processors of this machine, which the generator and the database share")
+    let (kind, sentence, remedies) = if busy_pct.is_some() && is_on_this_machine(result) {
+        let remedy = "Give the database and the generator machines of their own.".to_owned();
+        let sentence = "The processors of this machine, which the generator and the database share";
+        (LimitKind::Cpu, sentence, vec![remedy])
     } else {
-        (LimitKind::Generator, "The machine that made the load, not the database: it had no processor free")
+        let sentence = "The machine that made the load, not the database: the generator lacked a processor";
+        (LimitKind::Generator, sentence, remedies::of(LimitKind::Generator, result))
     };
     Some(found(kind, Some(share_pct), sentence.to_owned(), evidence, remedies))
 }
 
 /// Whether the database is on the generator's machine, as its address says: a socket, loopback, or a server of this run.
-fn is_on_this_machine(result: &RunResult) -> bool {
+/// What a pooler on this machine leads to may be anywhere.
+pub(super) fn is_on_this_machine(result: &RunResult) -> bool {
     let target = &result.config.target;
-    let host = target.split_once('@').map_or(target.as_str(), |(_, host)| host);
-    target == THROWAWAY_TARGET || ["[/", "localhost", "127.", "[::1]"].iter().any(|local| host.starts_with(local))
+    let host = target.rsplit_once('@').map_or(target.as_str(), |(_, host)| host);
+    let is_local = ["[/", "localhost", "127.", "[::1]"].iter().any(|local| host.starts_with(local));
+    target == THROWAWAY_TARGET || (is_local && result.server.pooled != Some(true))
 }

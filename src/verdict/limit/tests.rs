@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::monitor::server::{
-    Blocker, CheckpointActivity, ServerEvent, ServerEventKind, ServerStats, Standby, WaitEvent, WaitTimeline,
-    WalActivity,
+    Blocker, CheckpointActivity, ServerEvent, ServerEventKind, ServerStats, Standby, Unavailable, WaitEvent,
+    WaitTimeline, WalActivity,
 };
 use crate::result::tests::{durations, sample};
 use crate::result::{Phase, Summary, Timeline};
@@ -74,6 +74,11 @@ fn with(mut result: RunResult, change: impl FnOnce(&mut RunResult)) -> RunResult
 
 fn of_stats(result: RunResult, change: impl FnOnce(&mut ServerStats)) -> RunResult {
     with(result, |result| change(result.findings.server_stats.as_mut().unwrap()))
+}
+
+/// A database elsewhere.
+fn far(result: &mut RunResult) {
+    result.config.target = "postgres@db.example.com:5432/test".to_owned();
 }
 
 fn phases(averages_ms: &[f64]) -> Vec<Phase> {
@@ -163,17 +168,60 @@ fn evidence_names_the_factor() {
         (closed(16, &[("IO:DataFileRead", 12.0), ("CPU", 2.0)]), CacheMisses, Some(75.0), "IO:DataFileRead"),
         // 6 of the 10 active sessions, although 6 of 16 workers had none.
         (
-            closed(16, &[("CPU", 6.0), ("LWLock:WALWrite", 4.0), ("idle in transaction", 3.0)]),
+            with(closed(16, &[("CPU", 6.0), ("LWLock:WALWrite", 4.0), ("idle in transaction", 3.0)]), far),
             Cpu,
             Some(60.0),
             "6.0 of 10.0",
+        ),
+        // The same, but each request takes as long as if it were alone.
+        (
+            with(closed(16, &[("CPU", 12.0), ("idle in transaction", 2.0)]), |r| (far(r), flat(r)).1),
+            Workers,
+            None,
+            "16 leave the server room",
+        ),
+        // On this machine, whose processors are not all busy.
+        (
+            with(closed(16, &[("CPU", 12.0), ("idle in transaction", 2.0)]), |r| {
+                r.generator.machine_cpu_pct = Some(70.0)
+            }),
+            Workers,
+            None,
+            "busy for 70% of the time",
+        ),
+        // An event that no rule knows is not hidden.
+        (
+            closed(16, &[("LWLock:LockManager", 12.0), ("CPU", 2.0)]),
+            Unknown,
+            None,
+            "75% of the busy workers waited for LWLock:LockManager",
+        ),
+        (
+            closed(16, &[("LWLock:LockManager", 7.0), ("Lock:extend", 6.0), ("CPU", 2.0)]),
+            Mixed,
+            Some(44.0),
+            "LWLock:LockManager 44%, relation extension 38%",
+        ),
+        // Sessions of other applications are seen, but carry no load.
+        (
+            closed(4, &[("other applications", 20.0), ("IO:WALSync", 3.0), ("CPU", 0.5)]),
+            CommitFlush,
+            Some(75.0),
+            "Other applications had 20.0 sessions at work",
+        ),
+        // Of only a quarter of the window it is known what sessions did.
+        (
+            of_stats(closed(16, &[("IO:WALSync", 15.0)]), |s| s.waits.samples[15..].fill(0)),
+            Unknown,
+            None,
+            "was not seen",
         ),
         (closed(1, &[("CPU", 0.8)]), Workers, Some(20.0), "1 leaves the server room"),
         (
             closed(16, &[("IPC:SyncRep", 12.0), ("CPU", 2.0)]),
             Replication,
             Some(75.0),
-            "No synchronous standby was connected",
+            "waited for a synchronous standby",
         ),
         // Rows are locked while their transactions wait for the standby: 6 + 8 of 16.
         (
@@ -216,11 +264,13 @@ fn evidence_names_the_factor() {
         ),
         // 14 of 16 workers have no session.
         (
-            closed(16, &[("CPU", 1.0), ("IO:WALSync", 1.0)]),
+            with(closed(16, &[("CPU", 1.0), ("IO:WALSync", 1.0)]), |r| r.server.pooled = Some(true)),
             Pooler,
             Some(88.0),
             "2.0 sessions in a transaction on average",
         ),
+        // Whether there is a pooler is not known.
+        (closed(16, &[("CPU", 1.0), ("IO:WALSync", 1.0)]), Unknown, None, "If a pooler or proxy is in between"),
         (
             with(closed(16, &[("idle in transaction", 12.0), ("CPU", 2.0)]), |r| r.generator.occupied_pct = Some(70.0)),
             Unknown,
@@ -242,7 +292,10 @@ fn evidence_names_the_factor() {
         ),
         // The same with less than half together, beside a generator of which nothing is known.
         (
-            closed(16, &[("Lock:transactionid", 4.5), ("LWLock:WALWrite", 3.0), ("CPU", 1.0), ("idle in transaction", 7.0)]),
+            closed(
+                16,
+                &[("Lock:transactionid", 4.5), ("LWLock:WALWrite", 3.0), ("CPU", 1.0), ("idle in transaction", 7.0)],
+            ),
             Mixed,
             Some(47.0),
             "the generator or the way to it 47%",
@@ -265,7 +318,7 @@ fn evidence_names_the_factor() {
         // No processor is left: for both, where they share a machine.
         (
             with(closed(8, &[("idle in transaction", 4.5), ("CPU", 2.2)]), |r| {
-                r.generator.machine_cpu_pct = Some(99.0);
+                (r.generator.machine_cpu_pct, r.generator.run_queue_wait_pct) = (Some(99.0), Some(40.0));
                 r.config.target = "postgres@[/run/postgresql]:5432/test".to_owned();
             }),
             Cpu,
@@ -274,7 +327,7 @@ fn evidence_names_the_factor() {
         ),
         (
             with(closed(8, &[("idle in transaction", 4.5), ("CPU", 2.2)]), |r| {
-                r.generator.machine_cpu_pct = Some(99.0);
+                (r.generator.machine_cpu_pct, r.generator.run_queue_wait_pct) = (Some(99.0), Some(40.0));
                 r.config.target = "postgres@db.example.com:5432/test".to_owned();
             }),
             Generator,
@@ -284,11 +337,20 @@ fn evidence_names_the_factor() {
         // More workers would not get a processor either.
         (
             with(with(behind(12, &[("CPU", 9.0)]), flat), |r| {
-                r.generator.machine_cpu_pct = Some(95.0);
+                (r.generator.machine_cpu_pct, r.generator.run_queue_wait_pct) = (Some(95.0), Some(40.0));
                 r.config.target = "postgres@localhost:5432/test".to_owned();
             }),
             Cpu,
             Some(95.0),
+            "",
+        ),
+        // Others keep the machine busy, but hold nobody up.
+        (
+            with(with(behind(12, &[("IO:WALSync", 5.0), ("CPU", 4.0)]), flat), |r| {
+                (r.generator.machine_cpu_pct, r.generator.run_queue_wait_pct) = (Some(99.0), Some(3.0));
+            }),
+            Workers,
+            Some(98.0),
             "",
         ),
         // A pool of two, of which this tool takes both when it looks.
@@ -321,7 +383,7 @@ fn evidence_names_the_factor() {
             }),
             RowLocks,
             Some(70.0),
-            "22.0 of 32.0 busy workers waited for the pooler",
+            "70% of the sessions at the server waited for rows",
         ),
         // No pooler is between.
         (
@@ -362,6 +424,33 @@ fn evidence_names_the_factor() {
         (closed(16, &[]), Unknown, None, "was not seen"),
         (with(closed(16, &[]), |r| r.findings.server_stats = None), Unknown, None, "--no-server-stats"),
         (of_stats(closed(16, &[]), |s| s.sees_all_sessions = false), Unknown, None, "GRANT pg_monitor"),
+        (
+            of_stats(closed(16, &[]), |s| {
+                let (what, reason) = ("connection".to_owned(), "too many connections".to_owned());
+                s.unavailable = vec![Unavailable { what, reason }];
+            }),
+            Unknown,
+            None,
+            "The server was not asked (connection): too many connections.",
+        ),
+        // Blockers without a process, and without a name.
+        (
+            of_stats(closed(16, &[("Lock:transactionid", 15.0)]), |s| {
+                let application_name = "prepared transaction".to_owned();
+                s.blockers = vec![Blocker { application_name, share_pct: 90.0, ..Blocker::default() }];
+            }),
+            OtherSession,
+            Some(94.0),
+            "ROLLBACK PREPARED",
+        ),
+        (
+            of_stats(closed(16, &[("Lock:relation", 15.0)]), |s| {
+                s.blockers = vec![Blocker { pid: 7, share_pct: 90.0, ..Blocker::default() }];
+            }),
+            OtherSession,
+            Some(94.0),
+            "a session that this role may not see, pid 7,",
+        ),
         // The client alone.
         (
             with(behind(12, &[]), |r| (r.findings.server_stats = None, flat(r)).1),
@@ -370,6 +459,18 @@ fn evidence_names_the_factor() {
             "raise --workers to about 25",
         ),
         (with(behind(12, &[]), |r| r.findings.server_stats = None), Unknown, None, ""),
+        // 99.2% of the rate, but ever more requests wait.
+        (
+            with(sample(), |r| {
+                r.throughput.target_achieved_pct = Some(99.2);
+                r.timeline = timeline(16.0, &[15; 60]);
+                r.timeline.backlog = (0..60).map(|second| second * 8).collect();
+                r.findings.server_stats = Some(stats(&[("IO:WALSync", 12.0)]));
+            }),
+            CommitFlush,
+            None,
+            "",
+        ),
         // At the target nothing limits, whatever sessions wait for.
         (
             with(sample(), |r| r.findings.server_stats = Some(stats(&[("IO:WALSync", 1.0)]))),
