@@ -22,8 +22,8 @@ mod wide;
 pub use accounting::{Accounting, Generator, Phase, Throughput};
 pub use assemble::{AccountingError, Context, assemble, assemble_lost};
 pub use config::{Config, ServerInfo, THROWAWAY_TARGET};
-pub(crate) use events::events;
 pub use events::{Event, EventKind};
+pub(crate) use events::{MOST_EVENTS, events};
 pub use fleet::{ClockComparison, ClockReference, FailedVm, Fleet, VmResult};
 pub use limit::{Limit, LimitKind};
 pub use run_info::{ClockVsDatabase, RunInfo, WarmupCounts};
@@ -99,14 +99,17 @@ pub struct RunResult {
     #[serde(flatten)]
     pub findings: Findings,
     /// What the run was like over time.
+    #[serde(default)]
     pub timeline: Timeline,
     /// Histograms of answered requests, in microseconds: the figures above are computed from them, also when results are
     /// merged.
     pub histograms: Histograms,
     /// What happened, in the order of time: outages, first and last errors, lost VMs, stalls of the generator, checkpoints,
     /// restarts, autovacuum; at most 200.
+    #[serde(default)]
     pub events: Vec<Event>,
     /// What limited the run.
+    #[serde(default)]
     pub limit: Limit,
     /// What the reader of the figures should know, one sentence each.
     pub warnings: Vec<String>,

@@ -10,7 +10,7 @@ use super::{COULD_NOT_RUN, WRONG_USE, code_of_output, note, refuse, say, say_res
 use crate::cli;
 use crate::cli::options::{ReportOptions, is_stdout};
 use crate::cli::plan::OutputPlan;
-use crate::merge::files;
+use crate::merge::{self, files};
 use crate::report::exporter::Exporter;
 use crate::report::exporters::Exporters;
 use crate::report::html::HtmlReport;
@@ -38,6 +38,9 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
         let several = "the file holds several results; merge them with coordinator merge, or give one of them";
         return told(&several, WRONG_USE);
     };
+    if let Some(why) = merge::not_presentable(&part.result) {
+        return told(&format!("{}: {why}", part.file.as_deref().unwrap_or("the document")), COULD_NOT_RUN);
+    }
     match shown(&part.result, &options) {
         Ok(()) => 0,
         Err((error, code)) => told(&error, code),

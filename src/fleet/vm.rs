@@ -175,7 +175,7 @@ impl Vm {
             }
             (State::Running(..), AgentEvent::Watched { readings }) => {
                 let readings = readings.iter().take(READINGS).map(|text| brief(text, READING_CHARS)).collect();
-                return Ok(Some(FleetEvent::Watched { readings }));
+                return Ok(Some(FleetEvent::Watched { vm: index, readings }));
             }
             (State::Running(load), AgentEvent::Second(snapshot)) => {
                 let second = snapshot.index;

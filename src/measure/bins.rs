@@ -180,10 +180,14 @@ impl Bins {
         }
         bin.latency.record_ns(done_ns.saturating_sub(due_ns));
         bin.lateness_max_ns = bin.lateness_max_ns.max(lateness_ns.unwrap_or_default());
-        let mut from_ns = sent_ns;
-        while from_ns < done_ns {
+        self.busy(sent_ns, done_ns);
+    }
+
+    /// A worker was busy with a request from one time after T0 to another.
+    pub fn busy(&mut self, mut from_ns: u64, to_ns: u64) {
+        while from_ns < to_ns {
             let second = from_ns / NANOS_PER_SECOND;
-            let until_ns = done_ns.min((second + 1) * NANOS_PER_SECOND);
+            let until_ns = to_ns.min((second + 1) * NANOS_PER_SECOND);
             self.at(second).busy_ns += until_ns - from_ns;
             from_ns = until_ns;
         }

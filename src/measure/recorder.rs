@@ -184,6 +184,13 @@ impl Recorder {
         failure.is_some_and(|failure| self.errors.add(origin, failure, done.saturating_sub(self.t0_ns)))
     }
 
+    /// A request that was sent at `sent` on the clock of the [`Instants`] is given up at `now` without an answer: its worker
+    /// was busy until then.
+    pub fn abandon(&mut self, sent: u64, now: u64) {
+        let [sent_ns, now_ns] = [sent, now].map(|at_ns| at_ns.saturating_sub(self.t0_ns));
+        self.bins.busy(sent_ns, now_ns);
+    }
+
     /// The round trips of an answered request in the measured window, nanoseconds each, as far as it came.
     pub fn phases(&mut self, durations_ns: &[u64]) {
         for (phase, ns) in self.figures.phases.iter_mut().zip(durations_ns) {
@@ -292,6 +299,19 @@ mod tests {
         assert_eq!(recorder.figures.latency.count(), 0);
         let counters = recorder.counters;
         assert_eq!((counters.warmup.ok, counters.measured.ok, counters.completed_in_window), (1, 0, 1));
+    }
+
+    #[test]
+    fn workers_whose_requests_hang_until_they_are_given_up_are_busy() {
+        let mut recorder = Recorder { t0_ns: 1_000 * MS, ..Recorder::new(0) };
+        for _ in 0..16 {
+            recorder.start(Window::Measured, 500 * MS);
+            recorder.abandon(1_500 * MS, 4_000 * MS);
+        }
+        let busy: Vec<u64> = recorder.bins.bins.iter().map(|(_, bin)| bin.busy_ns / MS).collect();
+        assert_eq!(busy, [16 * 500, 16 * 1_000, 16 * 1_000]);
+        let counts = recorder.counters.measured;
+        assert_eq!((counts.started, counts.in_flight(), recorder.figures.latency.count()), (16, 16, 0));
     }
 
     #[test]

@@ -36,8 +36,7 @@ const EXACT_SECONDS: f64 = 1e6;
 /// It contradicts itself, or is none of this program's.
 pub(super) fn check(part: &Part) -> Result<(RunResult, Figures), MergeError> {
     let (result, host) = (&part.result, || part.label());
-    if result.format != FORMAT || result.version != VERSION {
-        let found = format!("{} version {}", short(&result.format), result.version);
+    if let Some(found) = other_format(result) {
         return Err(MergeError::OtherFormat { host: host(), found });
     }
     if result.fleet.is_some() {
@@ -68,6 +67,25 @@ pub(super) fn check(part: &Part) -> Result<(RunResult, Figures), MergeError> {
         .or_else(|| durations_disagree(&right, &figures))
         .or_else(|| difference(result, &right));
     wrong.map_or(Ok((right, figures)), |what| Err(refused(what)))
+}
+
+/// What a document is that this program does not know.
+fn other_format(result: &RunResult) -> Option<String> {
+    (result.format != FORMAT || result.version != VERSION)
+        .then(|| format!("{} version {}", short(&result.format), result.version))
+}
+
+/// Why a document cannot be shown: it is of another format, or has values that nothing can have. It may be merged, and
+/// its figures are believed. The sentence follows the name of its file.
+pub(crate) fn not_presentable(result: &RunResult) -> Option<String> {
+    if let Some(found) = other_format(result) {
+        return Some(format!(
+            "its document is {found}, and this program reads {FORMAT} version {VERSION}; use the load_test of the release \
+             that wrote it"
+        ));
+    }
+    out_of_bounds(result)
+        .map(|what| format!("its document was changed or damaged ({what}); use it as load_test wrote it"))
 }
 
 /// Whether [`check`] finds nothing.

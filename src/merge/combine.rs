@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::outages::outages;
 use super::rates::{CommonTime, later_seconds, rates, t0_ns, timeline};
+use super::server_stats::server_stats;
 use super::stalls::stood_still;
 use super::sums::Sums;
 use super::unreported::Unreported;
@@ -40,9 +41,13 @@ pub(super) fn combine(
     let mut containers = parts.iter().filter_map(|part| part.result.findings.container.as_ref());
     let container = containers.next().filter(|_| containers.next().is_none()).cloned();
     let (server, server_differs) = server(&parts);
-    // One VM asks for all.
-    let server_stats = parts.iter().find_map(|part| part.result.findings.server_stats.clone());
     let timelines: Vec<_> = parts.iter().map(|part| (&part.result.timeline, later_seconds(part, time))).collect();
+    let over_time = Timeline::sum(&timelines).map_err(|source| MergeError::Histogram {
+        host: first.hostname.clone(),
+        histogram: "timeline".to_owned(),
+        source,
+    })?;
+    let server_stats = server_stats(&parts, time, &over_time);
     let mut result = RunResult {
         format: FORMAT.to_owned(),
         version: VERSION,
@@ -66,11 +71,7 @@ pub(super) fn combine(
         verification: verification(&parts),
         generator: Generator::default(),
         findings: Findings { container, server_stats },
-        timeline: Timeline::sum(&timelines).map_err(|source| MergeError::Histogram {
-            host: first.hostname.clone(),
-            histogram: "timeline".to_owned(),
-            source,
-        })?,
+        timeline: over_time,
         histograms: sums.figures.encode(),
         events: Vec::new(),
         limit: Limit::default(),

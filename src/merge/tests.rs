@@ -335,6 +335,59 @@ fn a_window_that_begins_within_a_second_loses_none_of_it() {
 }
 
 #[test]
+fn what_one_vm_heard_of_the_server_is_told_in_the_time_of_the_test() {
+    use crate::monitor::server::{Gap, ServerEvent, ServerEventKind, ServerStats, WaitEvent, WaitTimeline};
+    let mut parts = two();
+    let by_bin: Vec<f64> = (0..10).map(f64::from).collect();
+    let waits = WaitTimeline {
+        bin_seconds: 1,
+        samples: vec![5; 10],
+        window_samples: 50,
+        events: vec![WaitEvent { event: "CPU".to_owned(), sessions: 4.5, by_bin: by_bin.clone() }],
+    };
+    let restart = ServerEvent { started_s: 3.0, seconds: 1.0, kind: ServerEventKind::Restart, detail: String::new() };
+    let gap = Gap { started_s: 3.0, seconds: 1.0, reason: "closed".to_owned() };
+    let stats = ServerStats { waits, events: vec![restart], gaps: vec![gap], ..ServerStats::default() };
+    parts[1].result.findings.server_stats = Some(stats);
+    // The VM that asked began 2 s after the other one.
+    parts[1].result.run.started_unix_ns += 2 * SECOND;
+    rederive(&mut parts[1]);
+    let result = merged(parts);
+    let stats = result.findings.server_stats.unwrap();
+    assert_eq!((stats.events[0].started_s, stats.gaps[0].started_s), (5.0, 5.0));
+    assert_eq!(stats.waits.samples, [vec![0; 2], vec![5; 10]].concat());
+    assert_eq!(stats.waits.events[0].by_bin, [vec![0.0; 2], by_bin].concat());
+    assert_eq!(result.timeline.offered.len(), 12);
+}
+
+#[test]
+fn results_of_a_build_without_timelines_are_merged_and_shown() {
+    let mut parts = two();
+    parts.iter_mut().for_each(|part| part.result.timeline = Default::default());
+    let result = judged(merged(parts));
+    assert!(result.timeline.is_absent() && result.accounting.ok == 400);
+    assert_eq!(not_presentable(&result), None);
+}
+
+#[test]
+fn a_merge_can_be_shown_whatever_its_vms_are_called() {
+    let mut parts: Vec<Part> = (0..4).map(|index| part(index, 5, &Went::well([1_000; 200]))).collect();
+    for part in &mut parts {
+        part.hostname = format!("{}{}", part.hostname, "x".repeat(240));
+    }
+    parts[3].lost = Some("the connection broke\n".repeat(20));
+    assert_eq!(not_presentable(&judged(merged(parts))), None);
+    let foreign = |change: fn(&mut RunResult)| {
+        let mut result = sample();
+        change(&mut result);
+        not_presentable(&result).unwrap_or_default()
+    };
+    assert!(foreign(|result| result.version = 2).contains("version 2, and this program reads"));
+    assert!(foreign(|result| result.format = "other".to_owned()).contains("other version 1"));
+    assert!(foreign(|result| result.accounting.ok = u64::MAX).contains("its accounting.ok is 18446744073709551615"));
+}
+
+#[test]
 fn what_is_common_is_kept_and_the_worst_is_shown() {
     let mut parts = two();
     for (part, (cpu, busiest, queue)) in parts.iter_mut().zip([(1.0, 20.0, None), (3.0, 10.0, Some(4.0))]) {

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use super::layout::{line, section, wrapped};
 use crate::monitor::server::ServerStats;
-use crate::result::{Event, LimitKind, RunResult};
+use crate::result::{Event, LimitKind, MOST_EVENTS, RunResult};
 use crate::text::terminal::{brief, shortened};
-use crate::text::words::thousands;
+use crate::text::words::{name_list, thousands};
 
 /// Sentences of evidence under the factor, and of what to try.
 const EVIDENCE: usize = 2;
@@ -18,8 +18,12 @@ const BARS: usize = 40;
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Characters of a name.
 const NAME: usize = 40;
+/// Characters of what is not available.
+const LACKS: usize = 55;
 /// Characters of what happened.
 const TEXT: usize = 100;
+/// Sessions that are not of the load, whatever they waited for: shown after those of the load.
+pub(super) const OTHER_APPLICATIONS: &str = "other applications";
 const MB: f64 = 1_048_576.0;
 
 /// The factor under the verdict, with evidence and what to try.
@@ -45,7 +49,7 @@ pub(super) fn events(out: &mut dyn Write, result: &RunResult) -> io::Result<()> 
     if result.events.is_empty() {
         return Ok(());
     }
-    let mut found: Vec<&Event> = result.events.iter().collect();
+    let mut found: Vec<&Event> = result.events.iter().take(MOST_EVENTS).collect();
     found.sort_by_key(|event| event.kind);
     let more = found.len().saturating_sub(EVENTS);
     found.truncate(EVENTS);
@@ -78,7 +82,10 @@ pub(super) fn server(out: &mut dyn Write, result: &RunResult) -> io::Result<()> 
 
 fn server_lines(result: &RunResult, stats: &ServerStats) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
-    let most: Vec<_> = stats.waits.events.iter().filter(|event| event.sessions >= 0.05).take(3).collect();
+    let events = || stats.waits.events.iter().filter(|event| event.sessions >= 0.05);
+    // Sessions that are not of the load come last.
+    let of_load = events().filter(|event| event.event != OTHER_APPLICATIONS).take(3);
+    let most: Vec<_> = of_load.chain(events().find(|event| event.event == OTHER_APPLICATIONS)).collect();
     if let Some((first, more)) = most.split_first() {
         let one = |event: &str, sessions: f64| format!("{} {sessions:.1}", shortened(event, 24));
         let whose = if stats.sees_all_sessions { "" } else { " (own role)" };
@@ -92,11 +99,11 @@ fn server_lines(result: &RunResult, stats: &ServerStats) -> Vec<(&'static str, S
             ok => format!(", {:.1} KB a request", wal.bytes as f64 / 1_024.0 / ok as f64),
         };
         let images =
-            wal.full_page_images.map(|count| format!(", {} whole pages", thousands(count))).unwrap_or_default();
+            wal.full_page_images.map(|count| format!(", {} full-page images", thousands(count))).unwrap_or_default();
         lines.push(("WAL", format!("{rate:.1} MB/s{each}{images}")));
     }
     if let Some(checkpoints) = &stats.checkpoints {
-        let count = checkpoints.timed + checkpoints.requested;
+        let count = checkpoints.timed.saturating_add(checkpoints.requested);
         let seconds = (checkpoints.write_ms + checkpoints.sync_ms) / 1_000.0;
         let requested = format!("{count} ({} requested), writing for {seconds:.1} s", checkpoints.requested);
         lines.push(("Checkpoints", if count == 0 { "none".to_owned() } else { requested }));
@@ -124,7 +131,20 @@ fn server_lines(result: &RunResult, stats: &ServerStats) -> Vec<(&'static str, S
             format!("{} ({} of ours){deadlocks}", thousands(activity.commits), thousands(result.accounting.ok)),
         ));
     }
+    lines.extend(unavailable(stats).map(|what| ("Not available", what)));
     lines
+}
+
+/// What the server does not give, in one line; the reason where it is one thing.
+fn unavailable(stats: &ServerStats) -> Option<String> {
+    match &stats.unavailable[..] {
+        [] => None,
+        [only] => Some(brief(&format!("{} ({})", only.what, only.reason), LACKS)),
+        several => {
+            let names: Vec<&str> = several.iter().map(|missing| missing.what.as_str()).collect();
+            Some(brief(&name_list(&names, 2), LACKS))
+        }
+    }
 }
 
 /// Requests completed per second over time, in one line.
@@ -137,7 +157,7 @@ pub(super) fn rate(result: &RunResult) -> Option<String> {
         return None;
     }
     let per_bar = bins.len().div_ceil(BARS);
-    let rate = |bar: &[u64]| bar.iter().sum::<u64>() as f64 / (bar.len() as u64 * seconds) as f64;
+    let rate = |bar: &[u64]| bar.iter().map(|count| *count as f64).sum::<f64>() / (bar.len() as f64 * seconds as f64);
     let rates: Vec<f64> = bins.chunks(per_bar).map(rate).collect();
     let most = rates.iter().copied().fold(0.0, f64::max);
     if most <= 0.0 {
@@ -158,7 +178,9 @@ pub(super) fn other_advice(result: &RunResult) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::measure::outages::Outage;
-    use crate::monitor::server::{ServerActivity, ServerEvent, ServerEventKind, TableActivity, WaitEvent, WalActivity};
+    use crate::monitor::server::{
+        ServerActivity, ServerEvent, ServerEventKind, TableActivity, Unavailable, WaitEvent, WalActivity,
+    };
     use crate::result::Limit;
     use crate::result::tests::sample;
 
@@ -197,7 +219,7 @@ mod tests {
             vms: None,
             started_s,
             first_error_s: None,
-            recovered_s: None,
+            recovered_s: Some(started_s + seconds),
             seconds,
         };
         result.outages = vec![outage(30.0, 2.5)];
@@ -236,11 +258,19 @@ mod tests {
         // 60 × 2 MB in a minute, of 6,000 requests.
         stats.wal = Some(WalActivity { bytes: 120 << 20, full_page_images: Some(1_234), ..WalActivity::default() });
         stats.activity = Some(ServerActivity { commits: 6_010, ..ServerActivity::default() });
+        let unavailable = |what: &str| Unavailable { what: what.to_owned(), reason: "permission denied".to_owned() };
+        stats.unavailable = vec![unavailable("pg_stat_replication")];
+        let other = WaitEvent { event: "other applications".to_owned(), sessions: 12.0, by_bin: Vec::new() };
+        stats.waits.events.insert(0, other);
         result.findings.server_stats = Some(stats);
-        let expected = "\nSERVER:\n  Sessions:           Lock:transactionid 9.0 (own role)\n  \
-            WAL:                2.0 MB/s, 20.5 KB a request, 1,234 whole pages\n  \
+        let expected = "\nSERVER:\n  Sessions:           Lock:transactionid 9.0 (own role)\n                      other applications 12.0\n  \
+            WAL:                2.0 MB/s, 20.5 KB a request, 1,234 full-page images\n  \
             Updates:            6,000 (90% HOT), 12 dead rows\n  Tables grew by:     3.0 MB\n  \
-            Commits:            6,010 (6,000 of ours)\n";
+            Commits:            6,010 (6,000 of ours)\n  Not available:      pg_stat_replication (permission denied)\n";
+        assert_eq!(written(|out| server(out, &result)), expected);
+        let many = ["pg_stat_replication", "pg_stat_checkpointer", "pg_stat_io"].map(unavailable);
+        result.findings.server_stats = Some(ServerStats { unavailable: many.into(), ..ServerStats::default() });
+        let expected = "\nSERVER:\n  Not available:      pg_stat_replication, pg_stat_checkpointer and 1 more\n";
         assert_eq!(written(|out| server(out, &result)), expected);
     }
 

@@ -8,12 +8,13 @@ use crate::monitor::server::ServerEventKind;
 use crate::text::words::thousands;
 
 /// More events than this are not told: the least important are left out.
-const MOST: usize = 200;
+pub(crate) const MOST_EVENTS: usize = 200;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Event {
+    /// What kind of event it was.
     pub kind: EventKind,
     /// When it began, seconds after T0.
     pub started_s: f64,
@@ -40,6 +41,7 @@ pub enum EventKind {
     FirstError,
     /// The generator stood still.
     Stall,
+    /// The server wrote its changed pages to disk.
     Checkpoint,
     /// Autovacuum of a table that requests write.
     Autovacuum,
@@ -99,7 +101,7 @@ pub(crate) fn events(result: &RunResult) -> Vec<Event> {
         add(EventKind::NoStatistics, None, gap.started_s, gap.seconds, text);
     }
     found.sort_by(|one, other| one.kind.cmp(&other.kind).then(one.started_s.total_cmp(&other.started_s)));
-    found.truncate(MOST);
+    found.truncate(MOST_EVENTS);
     found.sort_by(|one, other| one.started_s.total_cmp(&other.started_s));
     found
 }

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Limit {
+    /// Which factor it was.
     pub kind: LimitKind,
-    /// How much of the time of the requests, or of the server's sessions, this factor took, percent; `null` where it cannot
-    /// be given as a share.
+    /// How large the factor's share was, percent; what it is a share of depends on the kind, see `limiting-factor.md`. `null`
+    /// where it cannot be given as a share.
     pub share_pct: Option<f64>,
     /// The factor in one sentence, with its most important figure.
     pub sentence: String,

@@ -78,12 +78,20 @@ impl Timeline {
         timeline
     }
 
+    /// Whether the document has none: programs that wrote none were built before there were timelines.
+    pub(crate) fn is_absent(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Of several VMs together: each with the whole seconds by which its T0 came later. Counts are exact; a bin that does
-    /// not fit is put where it begins.
+    /// not fit is put where it begins. Where one of them has none, the sum has none: it would lack that VM's requests.
     ///
     /// # Errors
     /// A histogram is none of this program's.
     pub(crate) fn sum(parts: &[(&Self, u64)]) -> Result<Self, HistogramError> {
+        if parts.iter().any(|(timeline, _)| timeline.is_absent()) {
+            return Ok(Self::default());
+        }
         let end = |(timeline, shift): &(&Self, u64)| shift + timeline.bin_seconds * timeline.offered.len() as u64;
         let seconds = parts.iter().map(end).max().unwrap_or_default();
         let mut bin_seconds = parts.iter().map(|(timeline, _)| timeline.bin_seconds).max().unwrap_or(1).max(1);
@@ -151,6 +159,9 @@ impl Timeline {
 
     /// What is wrong with it, of a run in which so many requests were ok, failed, unknown and skipped, warm-up included.
     pub(crate) fn wrong(&self, counted: [u64; 4]) -> Option<String> {
+        if self.is_absent() {
+            return None;
+        }
         let bins = self.offered.len();
         let others = [self.latency.len(), self.lateness_max_ms.len(), self.busy_workers.len(), self.cpu_pct.len()];
         let lengths = self.counts().map(Vec::len).into_iter().chain([self.backlog.len()]).chain(others);

@@ -115,6 +115,14 @@ fn eventful(mut result: Value) -> Value {
         {"started_s": 2.0, "first_error_s": null, "recovered_s": null, "seconds": 1.0},
     ]);
     result["generator"]["stalls"] = json!([{"started_s": 1.1, "seconds": 0.4}]);
+    result["events"] = json!([
+        {"kind": "outage", "started_s": 0.4, "seconds": 1.2, "hostname": null, "text": "outage of 1.2 s"},
+        {"kind": "first-error", "started_s": 0.5, "seconds": 0.0, "hostname": null, "text": "first error: connection closed"},
+        {"kind": "stall", "started_s": 1.1, "seconds": 0.4, "hostname": result["hostname"], "text": long},
+        {"kind": "lost-vm", "started_s": 3.0, "seconds": 0.0, "hostname": "loader-2", "text": "last answers of a VM that was lost"},
+        {"kind": "checkpoint", "started_s": 2.0, "seconds": 0.6, "hostname": null, "text": "checkpoint: timed, 0.6 s"},
+        {"kind": "no-statistics", "started_s": 2.5, "seconds": 0.5, "hostname": null, "text": long},
+    ]);
     result["errors"] = json!([{
         "origin": "request", "class": "connection closed", "sqlstate": "57P01", "count": 7, "example": long,
         "first_s": 0.5, "last_s": 1.5,
@@ -125,6 +133,31 @@ fn eventful(mut result: Value) -> Value {
     result["limit"]["sentence"] = json!(long);
     result["limit"]["evidence"] = json!([long, "short"]);
     result["limit"]["try"] = json!(["--workers 20"]);
+    result
+}
+
+/// As if the run had gone on for ten minutes: 150 bins of four seconds, and a checkpoint in every minute.
+fn ten_minutes(mut result: Value) -> Value {
+    const BINS: usize = 150;
+    fn longer(list: &mut Value) {
+        let short = list.as_array().unwrap();
+        *list = (0..BINS).map(|at| short[at % short.len()].clone()).collect();
+    }
+    result["run"]["window_seconds"] = json!(600.0);
+    result["config"]["duration_seconds"] = json!(600.0);
+    let lists =
+        [&mut result["timeline"]].into_iter().flat_map(|timeline| timeline.as_object_mut().unwrap().values_mut());
+    lists.filter(|value| value.is_array()).for_each(longer);
+    result["timeline"]["bin_seconds"] = json!(4);
+    let waits = &mut result["server_stats"]["waits"];
+    longer(&mut waits["samples"]);
+    waits["events"].as_array_mut().unwrap().iter_mut().for_each(|event| longer(&mut event["by_bin"]));
+    waits["bin_seconds"] = json!(4);
+    let checkpoints = (0..10).map(|minute| {
+        let started_s = f64::from(minute) * 60.0 + 7.3;
+        json!({"kind": "checkpoint", "started_s": started_s, "seconds": 31.0, "hostname": null, "text": "checkpoint: timed"})
+    });
+    result["events"] = checkpoints.collect();
     result
 }
 
@@ -155,6 +188,9 @@ fn pages_are_readable_at_any_width_and_ask_for_nothing() {
     server.load(&[&["--rps", "50", "--duration", "3", "--warmup", "1"][..], &output].concat()).run().expect_measured();
     assert_readable(&page, folder.path());
     assert_readable(&page_of(&write(folder.path(), "eventful.json", &eventful(document(&result)))), folder.path());
+    let long = page_of(&write(folder.path(), "long.json", &ten_minutes(document(&result))));
+    assert!(fs::read_to_string(&long).unwrap().contains("10:00"));
+    assert_readable(&long, folder.path());
     let few = folder.path().join("few.json");
     server.load(&["--rps", "3", "--duration", "1", "--output", text(&few)]).run().expect_measured();
     assert_readable(&page_of(&few), folder.path());
@@ -203,6 +239,19 @@ fn a_report_of_a_file_is_that_of_the_run() {
     let ran = load_test(&[&["--postgres-url", &url][..], &SMALL, &output].concat()).run().expect_measured();
     let shown = load_test(&["report", text(&result)]).run().expect(0);
     assert!(ran.stdout.ends_with(&shown.stdout), "{}", shown.stdout);
+    for (name, value, said) in [
+        ("format", json!("another program's"), "use the load_test of the release that wrote it"),
+        ("version", json!(2), "version 2"),
+        ("data_written_mb", json!(1e300), "its data_written_mb is 1e300"),
+    ] {
+        let mut changed = document(&result);
+        changed[name] = value;
+        let file = write(folder.path(), "changed.json", &changed);
+        load_test(&["report", text(&file)]).run().expect_refusal(3, &["changed.json", said]);
+        let page = folder.path().join("changed.html");
+        load_test(&["report", text(&file), "--html", text(&page)]).run().expect_refusal(3, &[said]);
+        assert!(!page.exists());
+    }
     let page = load_test(&["report", "-", "--html", "-"]).input(fs::read(&result).unwrap()).run().expect(0).stdout;
     assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>"), "{}", page.len());
 }
@@ -215,6 +264,12 @@ fn what_is_refused_leaves_no_page_and_destroys_none() {
     load_test(&["--postgres-url", unreachable, "--html", text(&page)]).run().expect(3);
     load_test(&["report", "/nonexistent.json", "--html", text(&page)]).run().expect_refusal(3, &["/nonexistent.json"]);
     load_test(&["--ephemeral", "--html", "-"]).run().expect_refusal(2, &["--html", "give a file"]);
+    let foreign = folder.path().join("foreign.json");
+    fs::write(&foreign, "{\"format\": \"another program's\", \"version\": 1}").unwrap();
+    load_test(&["report", text(&foreign), "--html", text(&page)])
+        .run()
+        .expect_refusal(3, &["not a result of load_test"]);
+    fs::remove_file(&foreign).unwrap();
     coordinator(&["merge", "r.json", "--html", "-"]).run().expect_refusal(2, &["--html", "give a file"]);
     assert_eq!(entries(folder.path()), [""; 0]);
     fs::write(&page, "{}").unwrap();

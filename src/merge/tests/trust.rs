@@ -126,6 +126,13 @@ fn rich(index: u64) -> Part {
         warning: None,
     });
     result.findings.server_stats = Some(crate::monitor::server::ServerStats { seconds: 12.0, ..Default::default() });
+    result.events = vec![crate::result::Event {
+        kind: crate::result::EventKind::Checkpoint,
+        started_s: 2.0,
+        seconds: 1.0,
+        hostname: None,
+        text: "checkpoint".to_owned(),
+    }];
     result.server.version = Some("15.1".to_owned());
     result.server.round_trip_ms = Some(0.1);
     result.warnings = vec!["autovacuum is off".to_owned()];

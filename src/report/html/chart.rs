@@ -22,6 +22,8 @@ const SMALL_MARGIN: u32 = 52;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     Line,
+    /// Seen on both sides of a line that lies upon it.
+    Thick,
     Dashed,
 }
 
@@ -29,7 +31,7 @@ pub(super) enum Style {
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     pub(super) name: String,
-    /// Which colour of the palette, 0 … 8.
+    /// Which colour of the palette, 0 … 9.
     pub(super) colour: usize,
     pub(super) style: Style,
     pub(super) values: Vec<Option<f64>>,
@@ -42,6 +44,10 @@ impl Series {
 
     pub(super) fn dashed(name: &str, colour: usize, values: Vec<Option<f64>>) -> Self {
         Self { style: Style::Dashed, ..Self::line(name, colour, values) }
+    }
+
+    pub(super) fn thick(name: &str, colour: usize, values: Vec<Option<f64>>) -> Self {
+        Self { style: Style::Thick, ..Self::line(name, colour, values) }
     }
 
     fn highest(&self) -> impl Iterator<Item = f64> + Clone + '_ {
@@ -128,10 +134,12 @@ impl<'a> Chart<'a> {
         }
     }
 
-    /// Whether a label has no room on a narrow screen: the last percentiles are long and close together.
+    /// Whether a label has no room on a narrow screen: the last percentiles are long and close together, and a time at the
+    /// end of the axis stands left of its place.
     fn is_dense(&self, tick: usize) -> bool {
-        let ticks = self.axis.ticks.len();
-        !self.axis.is_time && ticks > 5 && tick + 2 == ticks
+        let ticks = &self.axis.ticks;
+        let is_at_end = ticks.last().is_some_and(|(last, _)| anchor(self.axis.share(*last)) == "end");
+        is_at_end && ticks.len() > 5 && tick + 2 == ticks.len()
     }
 
     fn height(&self) -> f64 {
@@ -251,6 +259,7 @@ impl<'a> Chart<'a> {
         match (self.is_stacked, series.style) {
             (true, _) => "area",
             (false, Style::Line) => "line",
+            (false, Style::Thick) => "line thick",
             (false, Style::Dashed) => "line dashed",
         }
     }

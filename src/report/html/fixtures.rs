@@ -353,6 +353,12 @@ pub(super) fn ten_minutes() -> RunResult {
     run(&Shape { seconds: 600, rate: 600, seed: 5, outages: Vec::new(), checkpoints })
 }
 
+/// Bins of 256 s with some thousand requests each.
+pub(super) fn ten_hours() -> RunResult {
+    let checkpoints = (0..120).map(|at| (at * 300 + 60, 90)).collect();
+    run(&Shape { seconds: 36_000, rate: 20, seed: 7, outages: Vec::new(), checkpoints })
+}
+
 /// Text that would run or break the page if it were not escaped, in every place that a document can carry text.
 pub(super) fn hostile() -> RunResult {
     const EVIL: &str = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>\"'`&\u{202e}<!--";

@@ -86,7 +86,7 @@ fn nines_of(quantile: f64) -> f64 {
 /// A curve, and a dashed one where requests without an answer reach it.
 fn add_curve(all: &mut Vec<Series>, name: &str, colour: usize, known: &Durations, unanswered: u64, axis: &Axis) {
     let answered = known.histogram.len();
-    let total = (answered + known.past_range).saturating_add(unanswered);
+    let total = answered.saturating_add(known.past_range).saturating_add(unanswered);
     let max_ms = known.histogram.max() as f64 / 1_000.0;
     let (mut exact, mut at_least) = (Vec::new(), Vec::new());
     for edges in axis.edges.windows(2) {
@@ -99,7 +99,9 @@ fn add_curve(all: &mut Vec<Series>, name: &str, colour: usize, known: &Durations
         exact.push(is_known.then_some(value));
         at_least.push((!is_known && answered > 0).then_some(max_ms));
     }
-    all.push(Series::line(name, colour, exact));
+    // The second curve lies upon the first one, which must be seen where they are one.
+    let series = if all.is_empty() { Series::thick } else { Series::line };
+    all.push(series(name, colour, exact));
     if at_least.iter().any(Option::is_some) {
         all.push(Series::dashed(&format!("{name}, more than"), colour, at_least));
     }

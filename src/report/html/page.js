@@ -54,12 +54,16 @@
       const axis = one('.x', this.plot);
       const y = one('text', axis)?.getAttribute('y');
       if (!y) return;
-      axis.replaceChildren(...timeTicks(low, high).map((tick) => {
-        const share = (tick - low) / (high - low);
+      const ticks = timeTicks(low, high);
+      const part = (tick) => (tick - low) / (high - low);
+      axis.replaceChildren(...ticks.map((tick, index) => {
+        const share = part(tick);
         const text = document.createElementNS(SVG, 'text');
         text.setAttribute('x', `${share * 100}%`);
         text.setAttribute('y', y);
         text.setAttribute('text-anchor', share < 0.03 ? 'start' : share > 0.97 ? 'end' : 'middle');
+        // As in the page: a label at the very end stands left of its place.
+        if (ticks.length > 5 && index === ticks.length - 2 && part(ticks.at(-1)) > 0.97) text.classList.add('dense');
         text.textContent = time(tick, high);
         return text;
       }));
@@ -93,7 +97,9 @@
       const rows = this.series.map((series, index) => [series.name, series.values[at], index])
         .filter(([, value, index]) => value !== null && value !== undefined && !this.off.has(index));
       if (this.stacked) rows.reverse();
-      const events = this.bands.filter(([low, high]) => low < from + this.step && high > from).map((band) => band[2]);
+      // An event without a length may stand on the edge of a step.
+      const isIn = ([low, high]) => low < from + this.step && (high > from || low >= from);
+      const events = this.bands.filter(isIn).map((band) => band[2]);
       return { head, rows, events, at };
     }
 

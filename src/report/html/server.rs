@@ -6,12 +6,18 @@ use super::Panel;
 use super::chart::{Axis, Chart, Series};
 use super::scale::{bytes, ms, short};
 use super::view::{NO_STATISTICS, View};
-use crate::monitor::server::{ServerStats, TableActivity};
+use crate::measure::bins::Bins;
+use crate::monitor::server::{ServerStats, TableActivity, WaitEvent};
+use crate::report::insight::OTHER_APPLICATIONS;
 use crate::result::RunResult;
 use crate::text::words::thousands;
 
+/// Events that are read of a document; a run has no more.
+const MOST_EVENTS: usize = 15;
 /// Events that have a colour of their own.
 const COLOURED: usize = 8;
+/// The colour of sessions that are not of the load: grey.
+const OTHERS_COLOUR: usize = 9;
 const NO_STATS: &str = "The server's statistics were not read (--no-server-stats), or the server gave none.";
 
 /// Sessions by what they waited for, over time.
@@ -19,7 +25,8 @@ pub(super) fn waits(view: &View<'_>) -> Panel {
     let (id, title) = ("waits", "What the server's sessions waited for");
     let Some(stats) = &view.result.findings.server_stats else { return Panel::empty(id, title, NO_STATS) };
     let waits = &stats.waits;
-    let bins = waits.events.iter().map(|event| event.by_bin.len()).max().unwrap_or(0).min(10_000);
+    let shown = in_order(stats);
+    let bins = shown.iter().map(|event| event.by_bin.len()).max().unwrap_or(0).min(Bins::MAX_BINS as usize);
     if bins == 0 || waits.bin_seconds == 0 || waits.window_samples == 0 {
         return Panel::empty(id, title, &why_none(stats));
     }
@@ -30,23 +37,20 @@ pub(super) fn waits(view: &View<'_>) -> Panel {
         let value = |at: usize| values.get(at).copied().filter(|value| value.is_finite() && has_samples(at));
         (0..bins).map(value).collect()
     };
-    let mut series: Vec<Series> = waits
-        .events
-        .iter()
-        .take(COLOURED)
-        .enumerate()
-        .map(|(at, event)| Series::line(&event.event, at, list(&event.by_bin)))
-        .collect();
-    let rest = waits.events.get(COLOURED..).unwrap_or_default();
+    let (others, of_load): (Vec<&WaitEvent>, Vec<_>) = shown.into_iter().partition(|event| is_other(event));
+    let (coloured, rest) = of_load.split_at(of_load.len().min(COLOURED));
+    let mut series: Vec<Series> =
+        coloured.iter().enumerate().map(|(at, event)| Series::line(&event.event, at, list(&event.by_bin))).collect();
     if !rest.is_empty() {
         let sum = |at: usize| rest.iter().filter_map(|event| event.by_bin.get(at)).sum::<f64>();
         series.push(Series::line("all others", COLOURED, list(&(0..bins).map(sum).collect::<Vec<_>>())));
     }
+    series.extend(others.iter().map(|event| Series::line(&event.event, OTHERS_COLOUR, list(&event.by_bin))));
     let mut chart =
         Chart::new("c-waits", "Sessions at work by wait event over time", &axis, "sessions, average", series);
     chart.is_stacked = true;
     chart.bands = view.phases();
-    chart.bands.extend(view.bands().into_iter().filter(|band| band.kind == NO_STATISTICS));
+    chart.bands.extend(view.bands.iter().filter(|band| band.kind == NO_STATISTICS).cloned());
     let seen = match stats.sees_all_sessions {
         true => "all sessions of this database",
         false => "this role's own sessions only (grant pg_monitor to see all)",
@@ -59,16 +63,33 @@ pub(super) fn waits(view: &View<'_>) -> Panel {
     Panel::new(id, title, &lead, body, vec![chart.data()])
 }
 
+/// The events that are shown, those of the load first.
+fn in_order(stats: &ServerStats) -> Vec<&WaitEvent> {
+    let mut events: Vec<&WaitEvent> = stats.waits.events.iter().take(MOST_EVENTS).collect();
+    events.sort_by_key(|event| is_other(event));
+    events
+}
+
+fn is_other(event: &WaitEvent) -> bool {
+    event.event == OTHER_APPLICATIONS
+}
+
+/// Why there are no sessions to show.
 fn why_none(stats: &ServerStats) -> String {
-    let reason = stats.unavailable.iter().find(|missing| missing.what.contains("activity"));
-    match reason {
-        Some(missing) => format!("Not available: {} ({}).", missing.what, missing.reason),
-        None => "No session was seen at work.".to_owned(),
+    if stats.waits.window_samples > 0 {
+        return "No session was seen at work.".to_owned();
+    }
+    let reason = |what: &str| stats.unavailable.iter().find(|missing| missing.what == what);
+    match (reason("connection").or_else(|| reason("pg_stat_activity")), stats.gaps.first()) {
+        (Some(missing), _) => format!("Not available: {} ({}).", missing.what, missing.reason),
+        (None, Some(gap)) => format!("Nobody could look at the sessions in the measured window: {}.", gap.reason),
+        (None, None) => "Nobody looked at the sessions in the measured window.".to_owned(),
     }
 }
 
 fn events(stats: &ServerStats) -> Markup {
-    let all: f64 = stats.waits.events.iter().map(|event| event.sessions).sum();
+    let shown = in_order(stats);
+    let all: f64 = shown.iter().filter(|event| !is_other(event)).map(|event| event.sessions).sum();
     html! {
         details {
             summary { "Wait events in the measured window" }
@@ -79,11 +100,13 @@ fn events(stats: &ServerStats) -> Markup {
                         th scope="col" class="number" { "Share" }
                     } }
                     tbody {
-                        @for event in &stats.waits.events {
+                        @for event in &shown {
                             tr {
                                 th scope="row" { (event.event) }
                                 td class="number" { (format!("{:.2}", event.sessions)) }
-                                td class="number" { (format!("{:.0}%", event.sessions / all.max(1e-9) * 100.0)) }
+                                td class="number" {
+                                    @if is_other(event) { "–" } @else { (format!("{:.0}%", event.sessions / all.max(1e-9) * 100.0)) }
+                                }
                             }
                         }
                     }
@@ -227,5 +250,44 @@ fn tables(all: &[TableActivity]) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::server::{Gap, Unavailable};
+    use crate::report::html::fixtures::{self, Shape};
+
+    #[test]
+    fn where_nobody_looked_the_reason_is_told() {
+        let mut stats = ServerStats::default();
+        assert_eq!(why_none(&stats), "Nobody looked at the sessions in the measured window.");
+        stats.gaps = vec![Gap { started_s: 0.0, seconds: 60.0, reason: "the server closed it".to_owned() }];
+        assert_eq!(why_none(&stats), "Nobody could look at the sessions in the measured window: the server closed it.");
+        for (what, reason) in [("pg_stat_wal", "absent"), ("pg_stat_activity", "denied"), ("connection", "refused")] {
+            stats.unavailable.push(Unavailable { what: what.to_owned(), reason: reason.to_owned() });
+        }
+        assert_eq!(why_none(&stats), "Not available: connection (refused).");
+        stats.unavailable.pop();
+        assert_eq!(why_none(&stats), "Not available: pg_stat_activity (denied).");
+        stats.waits.window_samples = 5;
+        assert_eq!(why_none(&stats), "No session was seen at work.");
+    }
+
+    #[test]
+    fn sessions_of_others_come_last_and_are_grey() {
+        let mut result = fixtures::run(&Shape::normal());
+        let waits = &mut result.findings.server_stats.as_mut().unwrap().waits;
+        let other = WaitEvent { event: OTHER_APPLICATIONS.to_owned(), ..waits.events[0].clone() };
+        waits.events.insert(0, other);
+        let page = waits_page(&result);
+        let entry = page.find("area c9\"></span>other applications").expect("a grey entry");
+        assert!(page.find("all others").is_some_and(|at| at < entry), "{page}");
+        assert!(page.contains("area c0\"></span>Lock:transactionid"), "{page}");
+    }
+
+    fn waits_page(result: &RunResult) -> String {
+        waits(&View::new(result)).markup.into_string()
     }
 }

@@ -87,6 +87,60 @@ fn a_page_of_ten_minutes_is_small_and_soon_made() {
 }
 
 #[test]
+fn documents_and_pages_do_not_grow_with_the_length_of_the_run() {
+    let ten_seconds = fixtures::run(&Shape { seconds: 10, ..Shape::normal() });
+    let runs = [("10 s", ten_seconds), ("10 min", fixtures::ten_minutes()), ("10 h", fixtures::ten_hours())];
+    for (name, result) in &runs {
+        let begun = Instant::now();
+        let page = page_of(result);
+        let took = begun.elapsed();
+        let document = serde_json::to_string(result).unwrap().len();
+        println!("{name}: document {document} bytes, page {} bytes in {took:?}", page.len());
+        assert!(document <= 400 * 1024, "{name}: {document} bytes");
+        assert!(page.len() <= 500 * 1024, "{name}: {} bytes", page.len());
+    }
+}
+
+#[test]
+fn a_document_with_long_lists_is_soon_shown() {
+    let mut result = fixtures::with_outages();
+    let events = result.events.clone();
+    result.events = (0..100_000).map(|at| events[at % events.len()].clone()).collect();
+    let waits = &mut result.findings.server_stats.as_mut().unwrap().waits;
+    waits.events = (0..1_000).map(|at| waits.events[at % waits.events.len()].clone()).collect();
+    waits.events.iter_mut().for_each(|event| event.by_bin = vec![0.1; 1_000]);
+    let timeline = &mut result.timeline;
+    timeline.latency = (0..10_000).map(|at| timeline.latency[at % 60].clone()).collect();
+    timeline.offered = vec![400; 10_000];
+    let begun = Instant::now();
+    let page = page_of(&result);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(page.matches("<rect").count() < 1_000, "{}", page.matches("<rect").count());
+}
+
+#[test]
+fn documents_of_earlier_builds_have_a_page_and_a_text() {
+    let Ok(serde_json::Value::Object(mut fields)) = serde_json::to_value(fixtures::fleet()) else { unreachable!() };
+    let new = |fields: &mut serde_json::Map<String, Value>| {
+        for name in ["timeline", "events", "limit", "server_stats"] {
+            fields.remove(name);
+        }
+        fields["generator"].as_object_mut().unwrap().remove("machine_cpu_pct");
+        fields["server"].as_object_mut().unwrap().remove("pooled");
+    };
+    new(&mut fields);
+    for vm in fields["per_vm_results"].as_array_mut().unwrap() {
+        new(vm["result"].as_object_mut().unwrap());
+    }
+    let result: RunResult = serde_json::from_value(Value::Object(fields)).unwrap();
+    assert!(page_of(&result).contains("The document has no latency over time."));
+    let mut text = Vec::new();
+    crate::report::text::report(&mut text, &result).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("STATUS: INVALID") && !text.contains("LIMIT:"), "{text}");
+}
+
+#[test]
 fn what_is_missing_is_said() {
     let text = page_of(&sample());
     for sentence in ["The document has no latency over time.", "The server&#39;s statistics were not read"] {

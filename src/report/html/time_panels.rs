@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::Panel;
 use super::chart::{Chart, Series};
 use super::scale::{short, time};
-use super::view::View;
+use super::view::{View, words};
+use crate::result::MOST_EVENTS;
 use crate::text::words::thousands;
 
 /// Events that are listed under the latency.
@@ -49,25 +50,24 @@ pub(super) fn latency(view: &View<'_>) -> Panel {
     let mut chart =
         Chart::new("c-latency", "Latency over time", &view.axis, "milliseconds, log scale", series.collect());
     chart.is_log = true;
-    chart.bands = view.bands();
+    chart.bands = view.bands.clone();
     let lead = "Percentiles of the requests that were due in each moment, and what happened meanwhile.";
-    let listed = listed(view, &chart);
+    let listed = listed(view);
     charts(id, title, lead, &[chart], listed)
 }
 
 /// The events as a list: for print, for screen readers, and for exact times.
-fn listed(view: &View<'_>, chart: &Chart<'_>) -> Markup {
-    let mut events: Vec<_> =
-        chart.bands.iter().filter(|band| !view.phases().iter().any(|phase| phase.kind == band.kind)).collect();
-    events.sort_by(|one, other| one.from_s.total_cmp(&other.from_s));
+fn listed(view: &View<'_>) -> Markup {
+    let mut events: Vec<_> = view.result.events.iter().take(MOST_EVENTS).collect();
+    events.sort_by(|one, other| one.started_s.total_cmp(&other.started_s));
     let more = events.len().saturating_sub(MAX_LISTED);
     html! {
         @if !events.is_empty() {
             details {
                 summary { "What happened when (" (thousands(events.len() as u64)) ")" }
                 ul class="events" {
-                    @for band in events.iter().take(MAX_LISTED) {
-                        li { b { (time(band.from_s, view.axis.high)) } " " (band.text) }
+                    @for event in events.iter().take(MAX_LISTED) {
+                        li { b { (time(event.started_s, view.axis.high)) } " " (words(event)) }
                     }
                     @if more > 0 { li { "and " (more) " more" } }
                 }

@@ -2,8 +2,10 @@
 
 use super::chart::{Axis, Band};
 use super::scale::{self, ms, short, time_ticks};
+use crate::measure::bins::Bins;
 use crate::measure::durations::{COARSE_DIGITS, Durations};
-use crate::result::{EventKind, RunResult, Timeline};
+use crate::measure::timeline::Timeline as CompletedTimeline;
+use crate::result::{Event, EventKind, MOST_EVENTS, RunResult, Timeline};
 
 /// The lanes that a legend explains.
 pub(super) const OUTAGE: &str = "outage";
@@ -22,6 +24,8 @@ pub(super) struct View<'a> {
     pub(super) offered: Vec<Option<f64>>,
     pub(super) completed: Vec<Option<f64>>,
     pub(super) errors: Vec<Option<f64>>,
+    /// Warm-up, drain, and everything that happened.
+    pub(super) bands: Vec<Band>,
 }
 
 impl<'a> View<'a> {
@@ -33,7 +37,7 @@ impl<'a> View<'a> {
             true => (timeline.bin_seconds as f64, timeline.offered.len()),
             false => (result.throughput.timeline.bin_seconds.max(1) as f64, result.throughput.timeline.completed.len()),
         };
-        let bins = bins.min(10_000);
+        let bins = bins.min(if has_bins { Bins::MAX_BINS as usize } else { CompletedTimeline::MAX_BINS });
         let end_s = window_end_s(result);
         let covered = |at: usize| covered_s(at as f64 * bin_s, bin_s, end_s);
         let rate = |list: &[u64]| -> Vec<Option<f64>> {
@@ -57,7 +61,10 @@ impl<'a> View<'a> {
             is_time: true,
             title: "time since the start",
         };
-        Self { result, axis, latency: percentiles(timeline, bins), offered, completed, errors }
+        let latency = percentiles(timeline, bins);
+        let mut view = Self { result, axis, latency, offered, completed, errors, bands: Vec::new() };
+        view.bands = view.all_bands();
+        view
     }
 
     /// On the time axis of another, so that both can be compared.
@@ -70,14 +77,14 @@ impl<'a> View<'a> {
         self.axis.edges.len().saturating_sub(1)
     }
 
-    /// Warm-up, drain, and everything that happened.
-    pub(super) fn bands(&self) -> Vec<Band> {
+    fn all_bands(&self) -> Vec<Band> {
         let mut bands = self.phases();
-        for event in self.result.events.iter().filter(|event| event.started_s < self.axis.high) {
+        let latest_s = self.axis.high * 0.999;
+        let shown = self.result.events.iter().filter(|event| event.started_s <= self.axis.high);
+        for event in shown.take(MOST_EVENTS) {
             let to_s = (event.started_s + event.seconds).clamp(0.0, self.axis.high);
-            let name = event.hostname.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
-            let text = format!("{name}{} (from {} s on)", event.text, short(event.started_s));
-            bands.push(Band { kind: lane(event.kind), from_s: event.started_s.max(0.0), to_s, text });
+            let text = format!("{} (from {} s on)", words(event), short(event.started_s));
+            bands.push(Band { kind: lane(event.kind), from_s: event.started_s.clamp(0.0, latest_s), to_s, text });
         }
         bands
     }
@@ -104,6 +111,12 @@ impl<'a> View<'a> {
             .map(|at| list.get(at).map(|value| (*value).into()).filter(|value: &f64| value.is_finite()))
             .collect()
     }
+}
+
+/// What happened, and to which VM.
+pub(super) fn words(event: &Event) -> String {
+    let name = event.hostname.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+    format!("{name}{}", event.text)
 }
 
 /// The row of bands that an event belongs to.
