@@ -158,7 +158,7 @@ pub(super) fn other_advice(result: &RunResult) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::measure::outages::Outage;
-    use crate::monitor::server::{ServerActivity, ServerEvent, TableActivity, WaitEvent, WalActivity};
+    use crate::monitor::server::{ServerActivity, ServerEvent, ServerEventKind, TableActivity, WaitEvent, WalActivity};
     use crate::result::Limit;
     use crate::result::tests::sample;
 

@@ -78,6 +78,7 @@ pub(crate) fn sample() -> RunResult {
         findings: Findings::default(),
         timeline: super::Timeline::default(),
         limit: super::Limit::default(),
+        events: Vec::new(),
         histograms: Histograms::default(),
         warnings: Vec::new(),
         advice: Vec::new(),
