@@ -48,7 +48,8 @@ pub trait Monitor: Send {
 pub struct Findings {
     /// CPU and memory of the container of `--docker-container`; `null` without one.
     pub container: Option<ContainerUsage>,
-    /// What the server's statistics said of the window; `null` with `--no-server-stats`, or where the server gave none.
+    /// What the server's statistics said of the window; `null` with `--no-server-stats`, and for every VM but
+    /// the first one.
     pub server_stats: Option<ServerStats>,
 }
 

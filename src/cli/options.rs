@@ -128,7 +128,7 @@ pub struct TargetOptions {
 
     /// Do not ask the server for its statistics during the run
     ///
-    /// Saves one connection and five short queries a second, and 1.5 s at the end; the result then says nothing of what
+    /// Saves one connection, seven or eight short queries a second, and 1.5 s at the end; the result then says nothing of what
     /// the server's sessions waited for.
     #[arg(long, hide_short_help = true)]
     pub no_server_stats: bool,

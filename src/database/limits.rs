@@ -50,6 +50,11 @@ impl SessionLimits {
     pub fn is_pooled(&self) -> bool {
         self.pooled == Some(true)
     }
+
+    /// Whether a setting of a session might stay with a pooler's connection, for others to find.
+    pub fn may_be_pooled(&self) -> bool {
+        self.pooled != Some(false)
+    }
 }
 
 /// Finds out which limits our sessions still lack: a stricter one, as of `ALTER ROLE` or `options`, is left alone. Where

@@ -39,6 +39,8 @@ pub use stats::{
     Blocker, CheckpointActivity, Gap, IoActivity, ServerActivity, ServerEvent, ServerEventKind, ServerStats, Standby,
     TableActivity, Unavailable, WaitEvent, WaitTimeline, WalActivity,
 };
+#[allow(unused_imports, reason = "the rules of the verdict use it")]
+pub use words::OTHER_APPLICATIONS;
 
 /// How long the start of the run waits for the first connection.
 const ATTACH_WITHIN: Duration = Duration::from_millis(500);
@@ -51,7 +53,7 @@ const GIVE_UP_WITHIN: Duration = Duration::from_millis(2_000);
 pub struct Watched {
     /// As the load connects.
     pub connector: Connector,
-    /// Whether a pooler may stand between.
+    /// Whether a pooler may stand between. Then no setting of the session is touched, and names of sessions are not relied on.
     pub is_pooled: bool,
     /// Sessions whose name is like this (as in SQL) belong to the test and not to its load.
     pub left_out: &'static str,

@@ -202,7 +202,7 @@ impl Database {
         let share = plan.engine.schedule.share;
         (plan.database.server_stats && share.index == 0).then(|| Watched {
             connector: self.connector.clone(),
-            is_pooled: self.found.limits.is_pooled(),
+            is_pooled: self.found.limits.may_be_pooled(),
             left_out: mark::APPLICATION_NAME_LIKE,
             tables: plan.workload.used_tables().collect(),
             hostname: crate::machine::hostname(),

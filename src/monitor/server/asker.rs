@@ -36,8 +36,12 @@ pub struct Asker {
 /// Why a question has no rows.
 #[derive(Debug)]
 pub enum NoRows {
-    /// The server said no, and why. The connection is good.
+    /// The server will not answer this question, and why: the role lacks a right, or the server lacks what was asked for.
+    /// The connection is good.
     Refused(String),
+    /// The server did not answer this time, and why: it is overloaded, or the statement took too long. The connection is
+    /// good.
+    NotNow(String),
     /// There was no answer. The connection is gone.
     Silent(String),
 }
@@ -45,7 +49,7 @@ pub enum NoRows {
 impl NoRows {
     pub fn reason(self) -> String {
         match self {
-            Self::Refused(reason) | Self::Silent(reason) => reason,
+            Self::Refused(reason) | Self::NotNow(reason) | Self::Silent(reason) => reason,
         }
     }
 }
@@ -106,8 +110,9 @@ impl Asker {
             }
         };
         let reason = short(&chain(&error));
-        if is_refusal(&error) && link.io.is_open() {
-            return Err(NoRows::Refused(reason));
+        if is_answer(&error) && link.io.is_open() {
+            let is_final = error.code().is_some_and(|code| is_final(code.code()));
+            return Err(if is_final { NoRows::Refused(reason) } else { NoRows::NotNow(reason) });
         }
         self.link = None;
         Err(NoRows::Silent(reason))
@@ -152,12 +157,35 @@ impl Asker {
 }
 
 /// Whether it is the server's answer to the statement, and not the end of the session.
-fn is_refusal(error: &LinkError) -> bool {
+fn is_answer(error: &LinkError) -> bool {
     let LinkError::Database(error) = error else { return false };
     error.as_db_error().is_some_and(|error| error.parsed_severity().is_none_or(|severity| severity == Severity::Error))
+}
+
+/// Whether asking again would have the same answer: a name or a right that is missing (class 42), or something that the
+/// server cannot do (0A). All else may pass, above all our own limits (57014, 55P03), which an overloaded server exceeds.
+/// A prepared statement of the same name (42P05) is no reason either: each attempt has another name.
+fn is_final(code: &str) -> bool {
+    (code.starts_with("42") || code.starts_with("0A")) && code != "42P05"
 }
 
 /// One line of an error.
 fn short(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().take(REASON_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_server_lacks_or_forbids_is_final() {
+        for code in ["42501", "42P01", "42703", "42883", "0A000"] {
+            assert!(is_final(code), "{code}");
+        }
+        for code in ["42P05", "57014", "55P03", "53100", "53200", "53300", "40001", "40P01", "57P01", "57P03", "XX000"]
+        {
+            assert!(!is_final(code), "{code}");
+        }
+    }
 }

@@ -23,9 +23,16 @@ impl WindowTimes {
         (self.from_ns..self.to_ns).contains(&at_ns)
     }
 
-    /// Seconds after T0.
-    pub fn after_t0_s(&self, at_ns: u64) -> f64 {
-        at_ns.saturating_sub(self.t0_ns) as f64 / 1e9
+    /// Seconds after T0; negative before it.
+    fn after_t0_s(&self, at_ns: u64) -> f64 {
+        if at_ns < self.t0_ns { -((self.t0_ns - at_ns) as f64) / 1e9 } else { (at_ns - self.t0_ns) as f64 / 1e9 }
+    }
+
+    /// How late the first snapshot may be: what happened before it is missing from differences that are divided by all
+    /// requests of the window.
+    pub fn snapshot_before_ns(&self) -> u64 {
+        let tenth_ns = (self.to_ns - self.from_ns) / 10;
+        self.from_ns + tenth_ns.clamp(1_000_000_000, 2_000_000_000)
     }
 }
 
@@ -42,6 +49,9 @@ pub struct Collected {
     gaps: Vec<Gap>,
     /// Since when there is no answer, and why.
     silent: Option<(u64, String)>,
+    /// Why there was no answer most recently.
+    last_reason: Option<String>,
+    was_restarted: bool,
 }
 
 impl Collected {
@@ -79,6 +89,7 @@ impl Collected {
 
     /// There was no answer to what was asked at this instant.
     pub fn falls_silent(&mut self, at_ns: u64, reason: String) {
+        self.last_reason = Some(reason.clone());
         self.silent.get_or_insert((at_ns, reason));
         self.waits.forget_recent();
     }
@@ -105,6 +116,8 @@ impl Collected {
     }
 
     pub fn was_restarted(&mut self, since_ns: u64, now_ns: u64) {
+        // A first snapshot that is still to come is of the new server.
+        self.was_restarted |= self.before.is_some();
         if let Some(window) = self.window {
             self.events.see_restart(window.after_t0_s(since_ns), window.after_t0_s(now_ns));
         }
@@ -126,16 +139,29 @@ impl Collected {
     pub fn stats(&self, now_ns: u64) -> ServerStats {
         let mut stats = self.known.clone();
         match (&self.before, &self.after) {
-            (Some(before), Some(after)) => put_differences(&mut stats, before, after),
+            (Some(before), Some(after)) => put_differences(&mut stats, before, after, self.was_restarted),
             // Where there never was a connection, that alone is said.
             _ if stats.unavailable.iter().any(|known| known.what == CONNECTION) => {}
             (before, _) => {
                 let when = if before.is_some() { "after the load" } else { "when the window began" };
-                let reason = format!("the counters were not read {when}");
+                let reason = format!("the counters were not read {when}{}", self.because());
                 let lacks = View::ALL.map(|view| Unavailable { what: view.name().to_owned(), reason: reason.clone() });
                 stats.unavailable.extend(lacks);
             }
         }
+        let is_known = |lack: &Unavailable| [CONNECTION, ACTIVITY].contains(&lack.what.as_str());
+        if self.waits.window_samples() == 0 && !stats.unavailable.iter().any(is_known) {
+            let reason = format!("no look at the sessions fell into the measured window{}", self.because());
+            stats.unavailable.push(Unavailable { what: ACTIVITY.to_owned(), reason });
+        }
+        let mut told: Vec<Unavailable> = Vec::new();
+        for lack in std::mem::take(&mut stats.unavailable) {
+            // An event and a counter may lack the same view.
+            if !told.contains(&lack) {
+                told.push(lack);
+            }
+        }
+        stats.unavailable = told;
         stats.waits = self.waits.timeline();
         stats.blockers = self.blockers.shares();
         stats.events = self.window.map(|window| self.events.until(window.after_t0_s(now_ns))).unwrap_or_default();
@@ -144,6 +170,11 @@ impl Collected {
         stats.gaps.extend(open);
         shorten(&mut stats);
         stats
+    }
+
+    /// Why there was no answer, as the end of a sentence; empty where there always was one.
+    fn because(&self) -> String {
+        self.last_reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"))
     }
 }
 
@@ -161,6 +192,9 @@ fn shorten(stats: &mut ServerStats) {
 
 /// What is not available where the monitor gave up.
 pub const CONNECTION: &str = "connection";
+
+/// What is not available where there are no samples of sessions.
+pub const ACTIVITY: &str = "pg_stat_activity";
 
 #[cfg(test)]
 mod tests {
@@ -198,9 +232,44 @@ mod tests {
     }
 
     #[test]
+    fn a_window_without_samples_says_why() {
+        let reason = |collected: &Collected| {
+            let lacks = collected.stats(21 * SECOND_NS).unavailable;
+            lacks.into_iter().find(|lack| lack.what == ACTIVITY).map(|lack| lack.reason)
+        };
+        let mut collected = running();
+        assert_eq!(reason(&collected).unwrap(), "no look at the sessions fell into the measured window");
+        collected.falls_silent(11 * SECOND_NS, "no answer within 1 s".to_owned());
+        assert!(reason(&collected).unwrap().ends_with(": no answer within 1 s"));
+        collected.answers(13 * SECOND_NS);
+        collected.take_sample(13 * SECOND_NS, Vec::new());
+        assert_eq!(reason(&collected), None);
+    }
+
+    #[test]
+    fn what_happened_before_t0_is_no_event() {
+        let mut collected = running();
+        let counts = |requested| CheckpointCounts { timed: 0, requested, busy_ms: requested as f64 };
+        collected.take_checkpoints(7 * SECOND_NS, counts(0));
+        collected.take_checkpoints(8 * SECOND_NS, counts(1));
+        collected.was_restarted(8 * SECOND_NS, 9 * SECOND_NS);
+        assert_eq!(collected.stats(12 * SECOND_NS).events, []);
+        assert!(!collected.was_restarted);
+    }
+
+    #[test]
+    fn the_first_snapshot_may_be_two_seconds_late_at_most() {
+        let late_s = |seconds: u64| {
+            let window = WindowTimes { t0_ns: 0, from_ns: 0, to_ns: seconds * SECOND_NS };
+            window.snapshot_before_ns() as f64 / 1e9
+        };
+        assert_eq!([2, 15, 60].map(late_s), [1.0, 1.5, 2.0]);
+    }
+
+    #[test]
     fn without_a_connection_that_alone_is_said() {
         let mut collected = running();
-        assert_eq!(collected.stats(0).unavailable.len(), View::ALL.len());
+        assert_eq!(collected.stats(0).unavailable.len(), View::ALL.len() + 1);
         collected.lack(CONNECTION, "too many".to_owned());
         collected.lack(CONNECTION, "again".to_owned());
         let unavailable = collected.stats(0).unavailable;

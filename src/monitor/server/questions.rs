@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::snapshot::View;
+use super::words::OTHER_APPLICATIONS;
 
 /// Views whose columns differ between versions, or that some servers do not have.
 const PROBED: [&str; 9] = [
@@ -73,16 +74,30 @@ pub const SEES_ALL: &str = "SELECT pg_catalog.pg_has_role(current_user, 'pg_moni
 
 pub const IS_STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery() AS answer";
 
-/// One row with `answer`: the same until the server is started anew.
-pub const STARTED: &str = "SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time()) AS answer";
+/// One row of `server` and `checkpointer`: when each was started. After a crash of one session the server starts all
+/// others anew, and stays the same process. Roles that do not see the checkpointer get NULL for it.
+pub const STARTED: &str = "SELECT extract(epoch FROM pg_catalog.pg_postmaster_start_time()) AS server, \
+     (SELECT extract(epoch FROM max(backend_start)) FROM pg_catalog.pg_stat_activity \
+     WHERE backend_type = 'checkpointer') AS checkpointer";
 
-/// Sessions of this database that are at work, but for those that match `left_out`: rows of `event` and `sessions`.
-/// Sessions whose state the role may not see are none of them.
-pub fn sessions(left_out: &str) -> String {
+/// One row with `answer`: what `pg_stat_activity` makes of a name. Servers replace characters that are not ASCII, each
+/// version in its own way, and cut the name. The name of this session is the same as before afterwards.
+pub fn shown_name(name: &str) -> String {
+    format!("SELECT pg_catalog.left(pg_catalog.set_config('application_name', {}, true), 63) AS answer", quoted(name))
+}
+
+/// Sessions of this database that are at work, but for those that match `left_out` or have the monitor's name: rows of
+/// `event` and `sessions`. Sessions that are not named `load` are one event; without `load`, all are the load's. Sessions
+/// whose state the role may not see are none of them.
+pub fn sessions(load: Option<&str>, monitor: &str, left_out: &str) -> String {
+    let others = load.map_or_else(String::new, |load| {
+        format!("WHEN coalesce(application_name, '') <> {} THEN '{OTHER_APPLICATIONS}' ", quoted(load))
+    });
     format!(
-        "SELECT CASE WHEN state <> 'active' THEN 'idle in transaction' WHEN wait_event IS NULL THEN 'CPU' \
+        "SELECT CASE {others}WHEN state <> 'active' THEN 'idle in transaction' WHEN wait_event IS NULL THEN 'CPU' \
          ELSE wait_event_type || ':' || wait_event END AS event, count(*) AS sessions {AT_WORK} \
-         AND coalesce(application_name, '') NOT LIKE {} GROUP BY 1",
+         AND coalesce(application_name, '') <> {} AND coalesce(application_name, '') NOT LIKE {} GROUP BY 1",
+        quoted(monitor),
         quoted(left_out)
     )
 }
@@ -95,11 +110,9 @@ const AT_WORK: &str = "FROM pg_catalog.pg_stat_activity WHERE backend_type = 'cl
 const WAITING_AT_ONCE: u32 = 20;
 
 /// Whom sessions named `application` wait for: rows of `pid`, `application_name` and `username`. Sessions named so are
-/// left out, and those named like one of `ours`.
-pub fn blockers(application: &str, ours: &[&str]) -> String {
-    let application = quoted(application);
-    let ours: String =
-        ours.iter().map(|name| format!(" AND coalesce(application_name, '') NOT LIKE {}", quoted(name))).collect();
+/// left out, and so is the monitor's, and those that match `left_out`.
+pub fn blockers(application: &str, monitor: &str, left_out: &str) -> String {
+    let (application, monitor, left_out) = (quoted(application), quoted(monitor), quoted(left_out));
     format!(
         "WITH waiting AS MATERIALIZED (SELECT pid {AT_WORK} AND wait_event_type = 'Lock' \
          AND application_name = {application} LIMIT {WAITING_AT_ONCE}), \
@@ -108,7 +121,8 @@ pub fn blockers(application: &str, ours: &[&str]) -> String {
          WHEN a.backend_type <> 'client backend' THEN a.backend_type \
          ELSE a.application_name END AS application_name, a.usename AS username \
          FROM holders h LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = h.pid \
-         WHERE (h.pid = 0 OR a.pid IS NOT NULL) AND coalesce(a.application_name, '') <> {application}{ours}"
+         WHERE (h.pid = 0 OR a.pid IS NOT NULL) AND coalesce(a.application_name, '') NOT IN ({application}, {monitor}) \
+         AND coalesce(a.application_name, '') NOT LIKE {left_out}"
     )
 }
 
@@ -119,6 +133,8 @@ pub fn checkpoints(columns: &Columns) -> Option<String> {
         "SELECT {timed} AS timed, {requested} AS requested, {write} + {sync} AS busy_ms FROM pg_catalog.{view}"
     ))
 }
+
+pub const NO_CHECKPOINTS: &str = "this server has neither pg_stat_checkpointer nor the columns of pg_stat_bgwriter";
 
 fn checkpoint_columns(columns: &Columns) -> Option<(&'static str, [&'static str; 4])> {
     let known = [
@@ -149,9 +165,10 @@ pub const STANDBYS: &str = "SELECT application_name AS name, sync_state, \
 /// The counters of a snapshot.
 ///
 /// # Errors
-/// The server has no such view: what is missing.
-pub fn counters(view: View, columns: &Columns, tables: &[&str]) -> Result<String, String> {
+/// The server has no such view: what is missing; or why it does not tell which views it has.
+pub fn counters(view: View, columns: Result<&Columns, &str>, tables: &[&str]) -> Result<String, String> {
     let select = |name: &str, wanted: &[&str]| {
+        let columns = columns?;
         let found: Vec<&str> =
             wanted.iter().copied().filter(|column| columns.contains(&format!("{name}.{column}"))).collect();
         if found.is_empty() { Err(format!("this server has no {name}")) } else { Ok(found.join(", ")) }
@@ -185,11 +202,7 @@ pub fn counters(view: View, columns: &Columns, tables: &[&str]) -> Result<String
             })
         }
         View::Checkpoints => {
-            let Some((view, [timed, requested, write, sync])) = checkpoint_columns(columns) else {
-                return Err(
-                    "this server has neither pg_stat_checkpointer nor the columns of pg_stat_bgwriter".to_owned()
-                );
-            };
+            let (view, [timed, requested, write, sync]) = checkpoint_columns(columns?).ok_or(NO_CHECKPOINTS)?;
             let buffers = if view == "pg_stat_bgwriter" { "buffers_checkpoint" } else { "buffers_written" };
             Ok(format!(
                 "SELECT {timed} AS timed, {requested} AS requested, {write} AS write_ms, {sync} AS sync_ms, \
@@ -240,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_the_server_lacks_is_not_asked_for() {
-        let of = |view, names: &[&str]| counters(view, &found(names), &["a"]);
+        let of = |view, names: &[&str]| counters(view, Ok(&found(names)), &["a"]);
         let new = of(View::Wal, &["pg_stat_wal.wal_records", "pg_stat_wal.wal_bytes"]).unwrap();
         assert_eq!(new, "SELECT wal_records, wal_bytes FROM pg_catalog.pg_stat_wal");
         assert!(of(View::Wal, &[]).unwrap().contains("pg_current_wal_lsn"));
@@ -251,11 +264,24 @@ mod tests {
         let old = of(View::Checkpoints, &[&timed, &req, &write, &sync]).unwrap();
         assert!(old.contains("checkpoints_req AS requested") && old.contains("buffers_checkpoint AS buffers"), "{old}");
         assert!(of(View::Checkpoints, &[&timed]).is_err());
+        for view in [View::Database, View::Checkpoints, View::Io, View::Tables] {
+            assert_eq!(counters(view, Err("denied"), &["a"]), Err("denied".to_owned()));
+        }
+        assert!(
+            counters(View::Wal, Err("denied"), &[]).is_ok() && counters(View::Sizes, Err("denied"), &["a"]).is_ok()
+        );
     }
 
     #[test]
     fn names_are_quoted() {
         assert_eq!(quoted(r"it's \ so"), r"E'it\'s \\ so'");
-        assert!(blockers("a'b", &["mark %"]).contains(r"application_name = E'a\'b' LIMIT"));
+        assert!(blockers("a'b", "m", "mark %").contains(r"application_name = E'a\'b' LIMIT"));
+    }
+
+    #[test]
+    fn sessions_of_other_names_are_one_event_unless_a_pooler_may_drop_names() {
+        let own = sessions(Some("a'b"), "m", "mark %");
+        assert!(own.contains(r"CASE WHEN coalesce(application_name, '') <> E'a\'b' THEN 'other applications' WHEN"));
+        assert!(!sessions(None, "m", "mark %").contains("other applications"));
     }
 }

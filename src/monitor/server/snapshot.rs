@@ -54,14 +54,23 @@ impl Snapshot {
 }
 
 /// Puts the differences between two snapshots into the document. What is not in both of them is named there.
-pub fn put_differences(stats: &mut ServerStats, before: &Snapshot, after: &Snapshot) {
+///
+/// A crash empties all counters, and does not always leave a time of the reset: where they have grown past their old
+/// values since then, only the restart tells.
+pub fn put_differences(stats: &mut ServerStats, before: &Snapshot, after: &Snapshot, was_restarted: bool) {
     stats.seconds = after.at_ns.saturating_sub(before.at_ns) as f64 / 1e9;
-    let mut single = |view: View| match Pair::single(before.of(view), after.of(view)) {
-        Ok(pair) => Some(pair),
-        Err(reason) => {
-            stats.unavailable.push(Unavailable { what: view.name().to_owned(), reason });
-            None
+    let mut reset = was_restarted.then_some(RESTARTED);
+    let mut single = |view: View| {
+        let pair = Pair::single(before.of(view), after.of(view));
+        if pair.as_ref().is_err_and(|reason| reason == RESET) {
+            reset.get_or_insert(OTHERS_RESET);
         }
+        match pair {
+            Ok(_) if was_restarted && view == View::Database => Err(RESTARTED.to_owned()),
+            pair => pair,
+        }
+        .map_err(|reason| stats.unavailable.push(Unavailable { what: view.name().to_owned(), reason }))
+        .ok()
     };
     let database = single(View::Database);
     let (wal, checkpoints, io) = (single(View::Wal), single(View::Checkpoints), single(View::Io));
@@ -74,6 +83,10 @@ pub fn put_differences(stats: &mut ServerStats, before: &Snapshot, after: &Snaps
         blocks_hit: pair.count_or_0("blks_hit"),
         block_read_ms: pair.ms("blk_read_time").filter(|_| pair.after.get("io_timing").is_some_and(|on| on == "on")),
     });
+    if wal.as_ref().is_some_and(|pair| !pair.after.contains_key("wal_records")) {
+        let reason = "this server has no pg_stat_wal; only the bytes of its log are known".to_owned();
+        stats.unavailable.push(Unavailable { what: View::Wal.name().to_owned(), reason });
+    }
     stats.wal = wal.and_then(|pair| {
         Some(WalActivity {
             records: pair.count("wal_records"),
@@ -95,10 +108,11 @@ pub fn put_differences(stats: &mut ServerStats, before: &Snapshot, after: &Snaps
         extends: pair.count_or_0("extends"),
         fsyncs: pair.count_or_0("fsyncs"),
     });
-    put_tables(stats, before, after);
+    put_tables(stats, before, after, reset);
 }
 
-fn put_tables(stats: &mut ServerStats, before: &Snapshot, after: &Snapshot) {
+/// `reset` is why the counters may have begun anew: those of tables have no time of their own for it.
+fn put_tables(stats: &mut ServerStats, before: &Snapshot, after: &Snapshot, reset: Option<&str>) {
     let mut lack = |view: View, reason: &str| {
         stats.unavailable.push(Unavailable { what: view.name().to_owned(), reason: reason.to_owned() });
     };
@@ -106,6 +120,9 @@ fn put_tables(stats: &mut ServerStats, before: &Snapshot, after: &Snapshot) {
         (Ok(before), Ok(after)) => (before, after),
         (Err(reason), _) | (_, Err(reason)) => return lack(View::Tables, reason),
     };
+    if let Some(reason) = reset {
+        return lack(View::Tables, reason);
+    }
     for reading in [before, after].map(|snapshot| snapshot.of(View::Sizes)) {
         if let Err(reason) = reading {
             lack(View::Sizes, reason);
@@ -137,6 +154,9 @@ fn put_tables(stats: &mut ServerStats, before: &Snapshot, after: &Snapshot) {
     }
 }
 
+const RESET: &str = "its counters were reset during the run";
+const RESTARTED: &str = "the server was restarted during the run, so its counters may have been reset";
+const OTHERS_RESET: &str = "other counters of the server were reset during the run, so these may have been as well";
 const NOT_THERE: &str = "it was not there when the window began";
 
 /// One row at two instants.
@@ -163,7 +183,7 @@ impl<'a> Pair<'a> {
             !NO_COUNTERS.contains(&name.as_str()) && pair.values(name).is_some_and(|[before, after]| after < before)
         };
         if before.get("stats_reset") != after.get("stats_reset") || after.keys().any(|name| is_lower(&name)) {
-            return Err("its counters were reset during the run".to_owned());
+            return Err(RESET.to_owned());
         }
         Ok(pair)
     }
@@ -203,7 +223,7 @@ mod tests {
 
     fn differences(before: &Snapshot, after: &Snapshot) -> ServerStats {
         let mut stats = ServerStats::default();
-        put_differences(&mut stats, before, after);
+        put_differences(&mut stats, before, after, false);
         stats
     }
 
@@ -255,5 +275,22 @@ mod tests {
         assert!(!is_known(at("5", "noon"), at("4", "noon")));
         let never = snapshot(1, &[("xact_commit", "5")], Vec::new());
         assert!(!is_known(never, at("9", "noon")));
+    }
+
+    #[test]
+    fn tables_have_no_difference_after_a_restart_or_a_reset_of_other_counters() {
+        let at = |inserted: &str, reset: &str| {
+            let table = row(&[("name", "a"), ("id", "1"), ("n_tup_ins", inserted)]);
+            snapshot(1, &[("xact_commit", inserted), ("stats_reset", reset)], vec![table])
+        };
+        let known = |before: &Snapshot, after: &Snapshot, was_restarted| {
+            let mut stats = ServerStats::default();
+            put_differences(&mut stats, before, after, was_restarted);
+            let reason = stats.unavailable.iter().find(|lack| lack.what == "pg_stat_user_tables");
+            (stats.activity.is_some(), stats.tables.len(), reason.map(|lack| lack.reason.clone()))
+        };
+        assert_eq!(known(&at("5", "noon"), &at("9", "noon"), false), (true, 1, None));
+        assert_eq!(known(&at("5", "noon"), &at("9", "noon"), true), (false, 0, Some(RESTARTED.to_owned())));
+        assert_eq!(known(&at("5", "noon"), &at("9", "one"), false), (false, 0, Some(OTHERS_RESET.to_owned())));
     }
 }

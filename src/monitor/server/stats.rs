@@ -145,7 +145,8 @@ pub struct WaitTimeline {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WaitEvent {
     /// Type and name as `pg_stat_activity` has them, such as `Lock:transactionid`; `CPU` where a session was active and waited
-    /// for nothing; `idle in transaction` where the server waited for the client.
+    /// for nothing; `idle in transaction` where the server waited for the client; `other applications` for all sessions at
+    /// work whose name is not the load's.
     pub event: String,
     /// Average number of sessions in the measured window.
     pub sessions: f64,
@@ -184,6 +185,8 @@ pub enum ServerEventKind {
     #[default]
     Checkpoint,
     Autovacuum,
+    /// The server was restarted, or another one answers. A recovery after the crash of one session counts too, where the
+    /// role sees the checkpointer.
     Restart,
 }
 

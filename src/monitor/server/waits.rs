@@ -119,15 +119,26 @@ impl Waits {
         self.recent.clear();
     }
 
-    /// What most sessions waited for in the newest second, for the live line.
+    /// What most sessions of the load waited for in the newest second, for the live line.
     pub fn live(&self) -> Option<String> {
-        words::top(self.recent.iter().flatten().map(|(event, sessions)| (event.as_str(), *sessions)))
+        let ours = self.recent.iter().flatten().filter(|(event, _)| event != words::OTHER_APPLICATIONS);
+        words::top(ours.map(|(event, sessions)| (event.as_str(), *sessions)))
+    }
+
+    pub fn window_samples(&self) -> u64 {
+        self.window.samples
     }
 
     pub fn timeline(&self) -> WaitTimeline {
         let in_all = |event: usize| self.bins.iter().map(|bin| bin.sum(event)).sum::<u64>();
         let mut events: Vec<usize> = (0..self.names.len()).collect();
         events.sort_by_key(|event| std::cmp::Reverse((self.window.sum(*event), in_all(*event))));
+        // Other applications are never hidden among rare events of the load.
+        let others = events.iter().position(|event| self.names[*event] == words::OTHER_APPLICATIONS);
+        if let Some(others) = others.filter(|others| *others >= MOST_EVENTS) {
+            let others = events.remove(others);
+            events.insert(MOST_EVENTS - 1, others);
+        }
         let (own, rest) = events.split_at(events.len().min(MOST_EVENTS));
         let row = |name: &str, events: &[usize]| WaitEvent {
             event: name.to_owned(),
@@ -211,5 +222,22 @@ mod tests {
         assert_eq!(timeline.events[0].event, "LWLock:0");
         let other = timeline.events.last().unwrap();
         assert_eq!((other.event.as_str(), other.sessions), ("other", (81..=86).sum::<u64>() as f64));
+    }
+
+    #[test]
+    fn other_applications_keep_their_row_and_are_not_in_the_live_word() {
+        let mut waits = Waits::default();
+        let mut all: Sample = (0..20).map(|event| (format!("LWLock:{event}"), 100 - event)).collect();
+        all.push((words::OTHER_APPLICATIONS.to_owned(), 1));
+        waits.add(0, true, all);
+        let timeline = waits.timeline();
+        assert_eq!(timeline.events.len(), 15);
+        assert_eq!((timeline.events[13].event.as_str(), timeline.events[13].sessions), ("other applications", 1.0));
+        assert_eq!(timeline.events[14].sessions, (81..=87).sum::<u64>() as f64);
+        let mut waits = Waits::default();
+        waits.add(0, true, sample(&[(words::OTHER_APPLICATIONS, 9)]));
+        assert_eq!(waits.live(), None);
+        waits.add(1, true, sample(&[(words::OTHER_APPLICATIONS, 9), ("CPU", 1)]));
+        assert_eq!(waits.live().as_deref(), Some("CPU 100%"));
     }
 }

@@ -8,6 +8,9 @@ pub const CPU: &str = "CPU";
 /// A session in a transaction that waits for its client; no name of the server's.
 pub const IDLE_IN_TRANSACTION: &str = "idle in transaction";
 
+/// Sessions at work whose name is not the load's, whatever they do; no name of the server's.
+pub const OTHER_APPLICATIONS: &str = "other applications";
+
 /// A short word or two for an event of [`super::WaitEvent`]. Events that mean the same to a reader share a word: names
 /// differ between versions of PostgreSQL. An event without a word keeps its name.
 pub fn words(event: &str) -> Cow<'static, str> {
@@ -80,6 +83,7 @@ mod tests {
             ("IPC:SyncRep", "standby"),
             ("LWLock:ProcArray", "ProcArray"),
             ("other", "other"),
+            (OTHER_APPLICATIONS, "other applications"),
             ("Extension:", "Extension:"),
         ] {
             assert_eq!(words(event), expected, "{event}");
