@@ -33,7 +33,6 @@ use collected::Collected;
 use watcher::{Phase, Watcher, lock};
 
 pub use collected::WindowTimes;
-pub use questions::OTHER_APPLICATIONS;
 #[allow(unused_imports, reason = "the types of the document stand together")]
 pub use stats::{
     Blocker, CheckpointActivity, Gap, IoActivity, ServerActivity, ServerEvent, ServerEventKind, ServerStats, Standby,

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::layout::{line, section, wrapped};
-use crate::monitor::server::ServerStats;
+use crate::monitor::server::{OTHER_APPLICATIONS, ServerStats};
 use crate::result::{Event, LimitKind, MOST_EVENTS, RunResult};
 use crate::text::terminal::{brief, shortened};
 use crate::text::words::{name_list, thousands};
@@ -22,8 +22,6 @@ const NAME: usize = 40;
 const LACKS: usize = 55;
 /// Characters of what happened.
 const TEXT: usize = 100;
-/// Sessions that are not of the load, whatever they waited for: shown after those of the load.
-pub(super) const OTHER_APPLICATIONS: &str = "other applications";
 const MB: f64 = 1_048_576.0;
 
 /// The factor under the verdict, with evidence and what to try.

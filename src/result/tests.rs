@@ -79,7 +79,6 @@ pub(crate) fn sample() -> RunResult {
         timeline: super::Timeline::default(),
         events: Vec::new(),
         limit: super::Limit::default(),
-        events: Vec::new(),
         histograms: Histograms::default(),
         warnings: Vec::new(),
         advice: Vec::new(),

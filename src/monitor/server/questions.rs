@@ -44,9 +44,6 @@ const SETTINGS: [&str; 19] = [
     "wal_sync_method",
 ];
 
-/// The event of all sessions at work that are not the load's.
-pub const OTHER_APPLICATIONS: &str = "other applications";
-
 /// Names as `view.column`, for the columns that the server has.
 pub type Columns = BTreeSet<String>;
 

@@ -7,8 +7,7 @@ use super::chart::{Axis, Chart, Series};
 use super::scale::{bytes, ms, short};
 use super::view::{NO_STATISTICS, View};
 use crate::measure::bins::Bins;
-use crate::monitor::server::{ServerStats, TableActivity, WaitEvent};
-use crate::report::insight::OTHER_APPLICATIONS;
+use crate::monitor::server::{OTHER_APPLICATIONS, ServerStats, TableActivity, WaitEvent};
 use crate::result::RunResult;
 use crate::text::words::thousands;
 

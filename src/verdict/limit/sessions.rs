@@ -121,7 +121,8 @@ fn waits_for_client(event: &str) -> bool {
 
 impl Sessions {
     pub(super) fn new(result: &RunResult, stats: &ServerStats) -> Self {
-        let (mut factors, mut unexplained): (Vec<(LimitKind, f64)>, Vec<(String, f64)>) = (Vec::new(), Vec::new());
+        let mut factors: Vec<(LimitKind, f64)> = Vec::new();
+        let mut unexplained: Vec<(String, f64)> = Vec::new();
         for WaitEvent { event, sessions, .. } in ours(stats).filter(|event| !waits_for_client(&event.event)) {
             let Some(kind) = factor(event, stats) else {
                 unexplained.push((event.clone(), *sessions));
