@@ -31,7 +31,7 @@ impl WindowTimes {
     /// How late the first snapshot may be: what happened before it is missing from differences that are divided by all
     /// requests of the window.
     pub fn snapshot_before_ns(&self) -> u64 {
-        let tenth_ns = (self.to_ns - self.from_ns) / 10;
+        let tenth_ns = self.to_ns.saturating_sub(self.from_ns) / 10;
         self.from_ns + tenth_ns.clamp(1_000_000_000, 2_000_000_000)
     }
 }
@@ -143,15 +143,20 @@ impl Collected {
             // Where there never was a connection, that alone is said.
             _ if stats.unavailable.iter().any(|known| known.what == CONNECTION) => {}
             (before, _) => {
-                let when = if before.is_some() { "after the load" } else { "when the window began" };
-                let reason = format!("the counters were not read {when}{}", self.because());
+                // After the load only what is the matter now is the reason.
+                let (when, why) = match before {
+                    Some(_) => ("after the load", self.silent.as_ref().map(|(_, reason)| reason)),
+                    None => ("when the window began", self.last_reason.as_ref()),
+                };
+                let reason = format!("the counters were not read {when}{}", because(why));
                 let lacks = View::ALL.map(|view| Unavailable { what: view.name().to_owned(), reason: reason.clone() });
                 stats.unavailable.extend(lacks);
             }
         }
         let is_known = |lack: &Unavailable| [CONNECTION, ACTIVITY].contains(&lack.what.as_str());
         if self.waits.window_samples() == 0 && !stats.unavailable.iter().any(is_known) {
-            let reason = format!("no look at the sessions fell into the measured window{}", self.because());
+            let reason =
+                format!("no look at the sessions fell into the measured window{}", because(self.last_reason.as_ref()));
             stats.unavailable.push(Unavailable { what: ACTIVITY.to_owned(), reason });
         }
         let mut told: Vec<Unavailable> = Vec::new();
@@ -171,11 +176,11 @@ impl Collected {
         shorten(&mut stats);
         stats
     }
+}
 
-    /// Why there was no answer, as the end of a sentence; empty where there always was one.
-    fn because(&self) -> String {
-        self.last_reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"))
-    }
+/// Why there was no answer, as the end of a sentence; empty where that is not known.
+fn because(reason: Option<&String>) -> String {
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }
 
 /// Rounds figures to three decimals: none is known more exactly, and each digit makes the document longer.
