@@ -38,7 +38,6 @@ pub use stats::{
     Blocker, CheckpointActivity, Gap, IoActivity, ServerActivity, ServerEvent, ServerEventKind, ServerStats, Standby,
     TableActivity, Unavailable, WaitEvent, WaitTimeline, WalActivity,
 };
-#[allow(unused_imports, reason = "the rules of the verdict use it")]
 pub use words::OTHER_APPLICATIONS;
 
 /// How long the start of the run waits for the first connection.

@@ -231,7 +231,9 @@ mod tests {
         result.events = crate::result::events(&result);
         let text = written(|out| events(out, &result));
         assert!(
-            text.contains("\n      30.0  outage of 2.5 s\n      31.0  the server was restarted, 1.0 s\n"),
+            text.contains(
+                "\n      30.0  outage of 2.5 s\n      31.0  the server was restarted, or another one answers, 1.0 s\n"
+            ),
             "{text}"
         );
         assert!(text.contains("\n       0.0  checkpoint, 1.0 s\n") && text.contains("and 5 more"), "{text}");

@@ -88,7 +88,7 @@ pub(crate) fn events(result: &RunResult) -> Vec<Event> {
     let stats = result.findings.server_stats.iter();
     for event in stats.clone().flat_map(|stats| &stats.events) {
         let (kind, name) = match event.kind {
-            ServerEventKind::Restart => (EventKind::Restart, "the server was restarted"),
+            ServerEventKind::Restart => (EventKind::Restart, "the server was restarted, or another one answers"),
             ServerEventKind::Checkpoint => (EventKind::Checkpoint, "checkpoint"),
             ServerEventKind::Autovacuum => (EventKind::Autovacuum, "autovacuum"),
         };
