@@ -132,7 +132,8 @@ fn an_outage_at_a_low_rate_begins_with_the_first_request_that_was_due() {
     let started = server.load(&["--rps", "0.5", "--duration", "15", "--workers", "2"]).start();
     server.wait_for_rows();
     server.kill();
-    std::thread::sleep(Duration::from_millis(2_500));
+    // More than a second past the second request, however soon the server is up again; less than until the third.
+    std::thread::sleep(Duration::from_millis(3_200));
     server.start_again();
     let json = started.finish().expect_measured().json();
     let outages = json["outages"].as_array().unwrap();
