@@ -185,14 +185,17 @@ fn pages_are_readable_at_any_width_and_ask_for_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let [page, result] = ["run.html", "run.json"].map(|name| folder.path().join(name));
     let output = ["--html", text(&page), "--output", text(&result), "--slo", "p99<10s"];
-    server.load(&[&["--rps", "50", "--duration", "3", "--warmup", "1"][..], &output].concat()).run().expect_measured();
+    server
+        .watched_load(&[&["--rps", "50", "--duration", "3", "--warmup", "1"][..], &output].concat())
+        .run()
+        .expect_measured();
     assert_readable(&page, folder.path());
     assert_readable(&page_of(&write(folder.path(), "eventful.json", &eventful(document(&result)))), folder.path());
     let long = page_of(&write(folder.path(), "long.json", &ten_minutes(document(&result))));
     assert!(fs::read_to_string(&long).unwrap().contains("10:00"));
     assert_readable(&long, folder.path());
     let few = folder.path().join("few.json");
-    server.load(&["--rps", "3", "--duration", "1", "--output", text(&few)]).run().expect_measured();
+    server.watched_load(&["--rps", "3", "--duration", "1", "--output", text(&few)]).run().expect_measured();
     assert_readable(&page_of(&few), folder.path());
 }
 
@@ -207,7 +210,7 @@ fn a_merge_has_a_page_with_each_vm_and_the_lost_ones() {
             let file = folder.path().join(format!("r{}.json", &share[..1]));
             let options =
                 ["--share", share, "--start-at", &start, "--rps", "60", "--duration", "2", "--output", text(&file)];
-            (server.load(&options).start(), file)
+            (server.watched_load(&options).start(), file)
         })
         .collect();
     let files: Vec<PathBuf> = shares

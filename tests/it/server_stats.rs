@@ -14,7 +14,7 @@ fn server_of(version: Version) -> Option<TestServer> {
 }
 
 fn run(server: &TestServer, more: &[&str]) -> Value {
-    server.load(&[&LOAD[..], more].concat()).run().expect_measured().json()
+    server.watched_load(&[&LOAD[..], more].concat()).run().expect_measured().json()
 }
 
 fn of(ran: Ran) -> Value {
@@ -102,7 +102,7 @@ fn an_ordinary_role_sees_its_own_sessions() {
 #[test]
 fn it_can_be_left_out() {
     let server = TestServer::with_tables();
-    let started = server.load(&[&LOAD[..], &["--duration", "2", "--no-server-stats"]].concat()).start();
+    let started = server.watched_load(&[&LOAD[..], &["--duration", "2", "--no-server-stats"]].concat()).start();
     server.wait_for_rows();
     let monitors = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '% monitor'";
     assert_eq!(server.sql(monitors), "0");
@@ -126,7 +126,7 @@ fn it_takes_no_connection_that_the_load_needs() {
 #[test]
 fn a_restart_leaves_a_gap_and_ends_the_differences() {
     let mut server = TestServer::setup().tables().set("synchronous_commit", "on").start();
-    let started = server.load(&[&LOAD[..], &["--duration", "8"]].concat()).start();
+    let started = server.watched_load(&[&LOAD[..], &["--duration", "8"]].concat()).start();
     server.wait_for_rows();
     server.start_again();
     let json = started.finish().expect_measured().json();
@@ -146,7 +146,7 @@ fn a_restart_leaves_a_gap_and_ends_the_differences() {
 #[test]
 fn whoever_holds_a_lock_is_named_with_what_waits_for_it() {
     let server = TestServer::with_tables();
-    let started = server.load(&[&LOAD[..], &["--duration", "6"]].concat()).start();
+    let started = server.watched_load(&[&LOAD[..], &["--duration", "6"]].concat()).start();
     server.wait_for_rows();
     let lock = server.lock_in("resource_bucket", "SHARE ROW EXCLUSIVE");
     let holder = "SELECT pid FROM pg_locks WHERE mode = 'ShareRowExclusiveLock' AND granted";
@@ -171,7 +171,7 @@ fn sessions_of_the_load_are_known_by_a_name_that_the_server_changes() {
         let Some(server) = server_of(version) else { continue };
         let name = format!("Größe {}", "x".repeat(60));
         let load = ["--rps", "max", "--workers", "4", "--duration", "2", "--application-name", &name];
-        let stats = of(server.load(&load).run());
+        let stats = of(server.watched_load(&load).run());
         let events = stats["waits"]["events"].as_array().unwrap();
         assert!(!events.is_empty(), "{stats}");
         assert!(events.iter().all(|event| event["event"] != "other applications"), "{}", stats["waits"]);
@@ -181,7 +181,7 @@ fn sessions_of_the_load_are_known_by_a_name_that_the_server_changes() {
 #[test]
 fn the_recovery_after_the_crash_of_one_session_is_a_restart() {
     let server = TestServer::setup().tables().set("synchronous_commit", "on").start();
-    let started = server.load(&[&LOAD[..], &["--duration", "8"]].concat()).start();
+    let started = server.watched_load(&[&LOAD[..], &["--duration", "8"]].concat()).start();
     server.wait_for_rows();
     std::thread::sleep(std::time::Duration::from_millis(1_500));
     let session = "SELECT pid FROM pg_stat_activity WHERE application_name = 'postgres_load_test' LIMIT 1";
@@ -196,7 +196,7 @@ fn the_recovery_after_the_crash_of_one_session_is_a_restart() {
 #[test]
 fn a_question_that_takes_too_long_once_is_asked_again() {
     let server = TestServer::with_tables();
-    let started = server.load(&[&LOAD[..], &["--duration", "6"]].concat()).start();
+    let started = server.watched_load(&[&LOAD[..], &["--duration", "6"]].concat()).start();
     server.wait_for_rows();
     // The monitor's own limit is the same refusal (57014).
     let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE '% monitor'";
@@ -212,7 +212,7 @@ fn a_question_that_takes_too_long_once_is_asked_again() {
 #[test]
 fn checkpoints_and_autovacuum_stand_on_the_axis_of_time() {
     let server = TestServer::with_tables();
-    let started = server.load(&[&LOAD[..], &["--duration", "6"]].concat()).start();
+    let started = server.watched_load(&[&LOAD[..], &["--duration", "6"]].concat()).start();
     server.wait_for_rows();
     std::thread::sleep(std::time::Duration::from_millis(2_500));
     server.sql("CHECKPOINT");
@@ -250,7 +250,7 @@ fn behind_a_pooler_in_transaction_mode_the_pool_keeps_its_settings() {
 #[test]
 fn a_stop_at_once_does_not_wait_for_the_last_counters() {
     let server = TestServer::with_tables();
-    let started = server.load(&[&LOAD[..], &["--duration", "60"]].concat()).start();
+    let started = server.watched_load(&[&LOAD[..], &["--duration", "60"]].concat()).start();
     server.wait_for_rows();
     started.signal(rustix::process::Signal::INT);
     // Between the end of the load and the last snapshot lie 1.5 s.
