@@ -12,6 +12,11 @@
 --   empty the tables before a run                       TRUNCATE; not needed with --no-reset, then add -v reset=no
 --   --server-side-data                                  SELECT, INSERT and DELETE on the pool of random text
 --   --verify                                            SELECT of the IDs
+--   statistics of all sessions (docs/server-stats.md)   pg_read_all_stats, only with -v stats=yes. It shows the
+--                                                       statements of everybody, and runs do without it. You need
+--                                                       ADMIN OPTION on it (a superuser has it). Without
+--                                                       stats=yes it is revoked if you can; what somebody else
+--                                                       granted, such as pg_monitor, stays
 --
 -- The role cannot read the documents, delete single rows, or create, alter or drop anything. So it cannot use --setup:
 -- the owner does that. When tables are created anew, their grants are gone, and the owner runs this file again.
@@ -28,6 +33,10 @@
 \if :{?reset}
 \else
   \set reset yes
+\endif
+\if :{?stats}
+\else
+  \set stats no
 \endif
 
 BEGIN;
@@ -62,7 +71,7 @@ FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE pg_class.oid = 'chat_inference'::regclass
 \gexec
 
--- Remove what an earlier run of this file, or somebody else, granted.
+-- Remove what an earlier run of this file, or somebody else, granted on the tables.
 REVOKE ALL ON chat_inference, model_inference, resource_bucket, variant_by_episode, loadtest_payload_pool
     FROM :"role";
 
@@ -77,6 +86,21 @@ GRANT SELECT, INSERT, DELETE ON loadtest_payload_pool TO :"role";
 
 \if :reset
 GRANT TRUNCATE ON chat_inference, model_inference, resource_bucket, variant_by_episode TO :"role";
+\endif
+
+\if :stats
+GRANT pg_read_all_stats TO :"role";
+\else
+-- An earlier run may have granted it. Only whoever granted it, or a superuser, can revoke it.
+SELECT format('REVOKE pg_read_all_stats FROM %I', :'role')
+WHERE EXISTS (
+    SELECT FROM pg_auth_members
+    JOIN pg_roles member ON member.oid = pg_auth_members.member
+    WHERE roleid = 'pg_read_all_stats'::regrole AND member.rolname = :'role'
+      AND pg_has_role('pg_read_all_stats', 'USAGE WITH ADMIN OPTION')
+      AND (grantor = current_user::regrole OR current_setting('is_superuser')::boolean)
+)
+\gexec
 \endif
 
 COMMIT;

@@ -51,6 +51,7 @@ class Server:
                         POSTGRES_URL=f"host='{folder}' user=postgres dbname=bench")
         self.process = None
         self.document_sizes = None
+        self.library = None
 
     def program(self, name):
         return os.path.join(self.pg_bin, name)
@@ -59,6 +60,17 @@ class Server:
         """What lets a process be the account's own."""
         return {} if self.account is None else dict(
             user=self.account.pw_uid, group=self.account.pw_gid, extra_groups=[], cwd=self.folder)
+
+    def preload(self, source):
+        """Compiles a library that the server starts with."""
+        library = os.path.join(self.folder, "preload.so")
+        try:
+            subprocess.run(["cc", "-x", "c", "-O1", "-shared", "-fPIC", "-o", library, "-", "-ldl"], input=source, text=True,
+                           check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise BenchError(f"a C compiler is needed: {error}") from None
+        os.chmod(library, 0o755)
+        self.library = library
 
     def start(self):
         """Makes its files where there are none, and starts it."""
@@ -72,7 +84,7 @@ class Server:
                 settings = {**self.settings, "listen_addresses": "", "unix_socket_directories": self.folder}
                 self.process = subprocess.Popen(
                     [self.program("postgres"), "-D", data, *(f"--{key}={value}" for key, value in settings.items())],
-                    stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**self.env, **ALLOCATOR},
+                    stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**self.env, **ALLOCATOR, **({"LD_PRELOAD": self.library} if self.library else {})},
                     # In a session of its own, so that Ctrl-C reaches this script first; and it ends with this script.
                     start_new_session=True, preexec_fn=end_with_parent, **owner)
         deadline = time.monotonic() + 60
@@ -174,8 +186,9 @@ def end_with_parent():
 
 
 @contextlib.contextmanager
-def local_server(pg_bin, **settings):
-    """Starts a server with empty tables, and further settings, and removes every trace of it afterwards."""
+def local_server(pg_bin, preload=None, **settings):
+    """Starts a server with empty tables, and further settings, and removes every trace of it afterwards. `preload` is C
+    that stands before the system's own functions in it."""
     account = None
     if os.geteuid() == 0:
         try:
@@ -188,6 +201,8 @@ def local_server(pg_bin, **settings):
     try:
         if account is not None:
             os.chown(folder, account.pw_uid, account.pw_gid)
+        if preload is not None:
+            server.preload(preload)
         server.start()
         server.create_tables()
         yield server

@@ -123,7 +123,7 @@ PATH="$PATH:$(realpath -m "$target")/venv/bin"
 if [ -z "$quick" ]; then
     section install
     install_missing gcc libc6-dev postgresql postgresql-client pgbouncer openssh-server openssh-client docker.io \
-        python3-venv iproute2 parallel procps util-linux libfaketime shellcheck busybox fish tcsh tmux jq
+        python3-venv iproute2 parallel procps util-linux libfaketime shellcheck busybox fish tcsh tmux jq chromium
     install_from_pypi
 fi
 "$HDR_PYTHON" -c 'import hdrh.histogram' 2>/dev/null || unset HDR_PYTHON

@@ -22,6 +22,7 @@ mod fleet_screen;
 pub mod lines;
 pub mod load_test;
 pub mod merge;
+pub mod report;
 mod screen;
 
 /// DEGRADED, FAILED, INVALID or LOST WRITES.

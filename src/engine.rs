@@ -92,6 +92,8 @@ struct Gathered {
     completed: Timeline,
     outages: Outages,
     finished: Vec<ThreadRecord>,
+    /// CPU time of the process when it was last looked at, nanoseconds.
+    cpu_ns: u64,
 }
 
 #[derive(Debug)]
@@ -178,6 +180,7 @@ pub async fn prepare(
             completed: Timeline::default(),
             outages,
             finished: Vec::new(),
+            cpu_ns: 0,
         },
         phase_names,
         threads,
@@ -206,7 +209,9 @@ impl Prepared {
             // A thread that is gone is noticed when its record does not come.
             let _ = start.send(epoch);
         }
-        Running { epoch, ..self.running }
+        let mut running = Running { epoch, ..self.running };
+        running.gathered.cpu_ns = clock::process_cpu_ns();
+        running
     }
 }
 
@@ -289,7 +294,10 @@ impl Running {
         })
     }
 
-    fn add(&mut self, index: u64, recorded: Box<Recorder>) {
+    fn add(&mut self, index: u64, mut recorded: Box<Recorder>) {
+        let cpu_ns = clock::process_cpu_ns();
+        let used_ns = cpu_ns.saturating_sub(std::mem::replace(&mut self.gathered.cpu_ns, cpu_ns));
+        recorded.bins.close_second(index, &recorded.counters, used_ns);
         self.gathered.total.merge(&recorded);
         self.gathered.completed.add(index, recorded.counters.completed_in_window);
         match self.gathered.seconds.entry(index) {
@@ -343,6 +351,7 @@ impl Running {
                 .iter()
                 .map(|record| ThreadTime { cpu_ns: record.cpu_ns, run_queue_ns: record.run_queue_ns })
                 .collect(),
+            machine_cpu_pct: self.gathered.finished.iter().find_map(|record| record.machine_cpu_pct),
             start_delay_ns: self.gathered.finished.iter().filter_map(|record| record.start_delay_ns).min(),
             completed: std::mem::take(&mut self.gathered.completed),
             outages,

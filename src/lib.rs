@@ -17,8 +17,8 @@
 //! - [`workload`]: what a request writes, as a function of (seed, slot), and the messages that carry it. Pure.
 //! - [`measure`]: counters and histograms with one `add`, errors in classes, outages and stalls; what a run leaves behind.
 //!   Pure.
-//! - [`monitor`]: what is watched next to a run: a Docker container.
 //! - [`postgres`]: connection strings, TLS, connections. [`throwaway`]: a server for one run.
+//! - [`monitor`]: what is watched during a run: the database server, a Docker container.
 //! - [`engine`]: drives load: threads, workers, pacing, drain.
 //! - [`result`]: the versioned JSON document of one VM or of many. Pure.
 //! - [`verdict`]: status, reason, warnings, advice. Pure.
@@ -27,7 +27,7 @@
 //! - [`merge`]: many results → one. Pure, except that it reads the files.
 //! - [`run`]: one run from a plan to a result. [`agent`]: the same run, led by a coordinator; the protocol between both.
 //! - [`fleet`]: the coordinator's side: which VMs, SSH to them, how the program gets there, the phases of a test.
-//! - [`report`]: result → text, JSON, interval log; live lines. [`console`]: what both programs say, and their exit codes.
+//! - [`report`]: result → text, JSON, HTML page, interval log; live lines. [`console`]: what both programs say, and their exit codes.
 //!
 //! Pure modules know no tokio, no clock and no socket. Only the binaries print and exit. Times are nanoseconds of the
 //! monotonic clock inside, microseconds in histograms, milliseconds in what people and scripts read; names say which.
@@ -67,6 +67,7 @@ pub mod program {
     pub use crate::console::fleet::coordinate;
     pub use crate::console::load_test::load_test;
     pub use crate::console::merge::run as merge;
+    pub use crate::console::report::run as report;
     pub use crate::console::{
         BUG, COULD_NOT_RUN, INTERRUPTED, Stopped, code_of_output, note, refuse, say_error, wrong_use,
     };

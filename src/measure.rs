@@ -6,6 +6,7 @@
 //! - [`outcome`]: database errors in classes. [`outages`]: times in which something was due and nothing was acknowledged.
 //!   [`stalls`]: times in which the generator stood still.
 
+pub mod bins;
 pub mod counters;
 pub mod durations;
 pub mod encoded;

@@ -12,6 +12,7 @@ mod combine;
 pub mod files;
 mod outages;
 mod rates;
+mod server_stats;
 mod stalls;
 mod sums;
 #[cfg(test)]
@@ -20,7 +21,7 @@ mod unreported;
 
 pub(crate) use belonging::{comparable, differences};
 pub(crate) use bounds::out_of_bounds;
-pub(crate) use check::{check_whole, errors_disagree, figures_disagree};
+pub(crate) use check::{check_whole, errors_disagree, figures_disagree, not_presentable};
 pub(crate) use clocks::comparison;
 
 use crate::result::{Accounting, ClockComparison, FailedVm, HistogramError, RunResult};

@@ -1,23 +1,31 @@
 //! What is watched next to a run.
 //!
 //! - [`docker`]: CPU and memory of a container, from the Docker Engine.
+//! - [`server`]: counters, settings and wait events of the database server.
 //!
 //! A monitor is a file here, a line in [`Monitors::attach`], and its field in [`Findings`], which is part of the result
 //! document. Times are nanoseconds of the monotonic clock.
 
 pub mod docker;
+pub mod server;
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use docker::{ContainerError, ContainerMonitor, ContainerUsage};
+use server::{ServerMonitor, ServerStats, Watched, WindowTimes};
 
 /// Something that is watched. It is attached before T0 and takes its samples by itself. What goes wrong from then on
 /// never stops the run: it becomes a warning in the findings.
 pub trait Monitor: Send {
+    /// T0 is known, and with it the measured window.
+    fn expect_window(&mut self, _: WindowTimes) {}
+
     /// The measured window begins: what was seen before does not count.
     fn begin_window(&mut self);
 
@@ -26,6 +34,12 @@ pub trait Monitor: Send {
 
     /// The measured window is over: adds what was seen in it.
     fn finish(&self, findings: &mut Findings);
+
+    /// The load is over, and the connections are closed: adds what can be known only now. Takes some seconds at most, and
+    /// may be dropped. It is left out of a run that must end at once.
+    fn conclude<'a>(&'a mut self, _: &'a mut Findings) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// What the monitors saw in the measured window: fields of the result document, with their doc comments.
@@ -34,6 +48,9 @@ pub trait Monitor: Send {
 pub struct Findings {
     /// CPU and memory of the container of `--docker-container`; `null` without one.
     pub container: Option<ContainerUsage>,
+    /// What the server's statistics said of the window; `null` with `--no-server-stats`, and for every VM but
+    /// the first one.
+    pub server_stats: Option<ServerStats>,
 }
 
 impl Findings {
@@ -51,9 +68,9 @@ pub struct Monitors {
 
 /// How far the measured window is. Its ends are `None` before T0 is known.
 enum Window {
-    Ahead(Option<[u64; 2]>),
+    Ahead(Option<WindowTimes>),
     Open { ends_ns: u64 },
-    Closed(Findings),
+    Closed(Box<Findings>),
 }
 
 impl Monitors {
@@ -69,16 +86,23 @@ impl Monitors {
         Ok(Self { monitors, window: Window::Ahead(None) })
     }
 
+    /// Watches the server, too. The load's connections are open: they come first.
+    pub async fn attach_server(&mut self, watched: Watched) {
+        // Its word comes first in the live line.
+        self.monitors.insert(0, Box::new(ServerMonitor::attach(watched).await));
+    }
+
     /// T0 is known, and with it the measured window.
-    pub fn expect_window(&mut self, from_ns: u64, to_ns: u64) {
-        self.window = Window::Ahead(Some([from_ns, to_ns]));
+    pub fn expect_window(&mut self, window: WindowTimes) {
+        self.monitors.iter_mut().for_each(|monitor| monitor.expect_window(window));
+        self.window = Window::Ahead(Some(window));
     }
 
     /// Follows the measured window. May be dropped and called again.
     pub async fn follow(&mut self) -> Infallible {
         loop {
             match self.window {
-                Window::Ahead(Some([from_ns, ends_ns])) if !self.monitors.is_empty() => {
+                Window::Ahead(Some(WindowTimes { from_ns, to_ns: ends_ns, .. })) if !self.monitors.is_empty() => {
                     sleep_until(from_ns).await;
                     self.monitors.iter_mut().for_each(|monitor| monitor.begin_window());
                     self.window = Window::Open { ends_ns };
@@ -95,9 +119,19 @@ impl Monitors {
     /// The window is over, perhaps early.
     pub fn close(&mut self) {
         if !matches!(self.window, Window::Closed(_)) {
-            let mut findings = Findings::default();
+            let mut findings = Box::<Findings>::default();
             self.monitors.iter().for_each(|monitor| monitor.finish(&mut findings));
             self.window = Window::Closed(findings);
+        }
+    }
+
+    /// The load is over: waits for what can be known only now, some seconds at most. May be dropped.
+    pub async fn conclude(&mut self) {
+        self.close();
+        if let Window::Closed(findings) = &mut self.window {
+            for monitor in &mut self.monitors {
+                monitor.conclude(findings).await;
+            }
         }
     }
 
@@ -109,7 +143,7 @@ impl Monitors {
     pub fn into_findings(mut self) -> Findings {
         self.close();
         match self.window {
-            Window::Closed(findings) => findings,
+            Window::Closed(findings) => *findings,
             Window::Ahead(_) | Window::Open { .. } => Findings::default(),
         }
     }
@@ -145,7 +179,7 @@ mod tests {
         let diary = Arc::new(Mutex::new(Vec::new()));
         let mut monitors = Monitors { monitors: vec![Box::new(Diary(diary.clone()))], window: Window::Ahead(None) };
         let now_ns = clock::now_ns();
-        monitors.expect_window(now_ns, now_ns + 1_000_000);
+        monitors.expect_window(WindowTimes { t0_ns: now_ns, from_ns: now_ns, to_ns: now_ns + 1_000_000 });
         let followed = tokio::time::timeout(Duration::from_millis(200), monitors.follow()).await;
         assert!(followed.is_err());
         assert_eq!(*diary.lock().unwrap(), ["begin", "finish"]);

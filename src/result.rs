@@ -8,20 +8,27 @@ mod accounting;
 mod assemble;
 mod config;
 mod derive;
+mod events;
 mod fleet;
+mod limit;
 mod run_info;
 mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
+mod timeline;
 mod verification;
 mod wide;
 
 pub use accounting::{Accounting, Generator, Phase, Throughput};
 pub use assemble::{AccountingError, Context, assemble, assemble_lost};
 pub use config::{Config, ServerInfo, THROWAWAY_TARGET};
+pub use events::{Event, EventKind};
+pub(crate) use events::{MOST_EVENTS, events};
 pub use fleet::{ClockComparison, ClockReference, FailedVm, Fleet, VmResult};
+pub use limit::{Limit, LimitKind};
 pub use run_info::{ClockVsDatabase, RunInfo, WarmupCounts};
 pub use summary::{Bounded, Summary};
+pub use timeline::Timeline;
 pub use verification::{TableRows, Verification};
 
 pub use crate::measure::encoded::HistogramError;
@@ -91,9 +98,19 @@ pub struct RunResult {
     pub generator: Generator,
     #[serde(flatten)]
     pub findings: Findings,
+    /// What the run was like over time.
+    #[serde(default)]
+    pub timeline: Timeline,
     /// Histograms of answered requests, in microseconds: the figures above are computed from them, also when results are
     /// merged.
     pub histograms: Histograms,
+    /// What happened, in the order of time: outages, first and last errors, lost VMs, stalls of the generator, checkpoints,
+    /// restarts, autovacuum; at most 200.
+    #[serde(default)]
+    pub events: Vec<Event>,
+    /// What limited the run.
+    #[serde(default)]
+    pub limit: Limit,
     /// What the reader of the figures should know, one sentence each.
     pub warnings: Vec<String>,
     /// What to do about it, one sentence each.

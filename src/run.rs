@@ -23,6 +23,7 @@ use crate::engine::session::OpenError;
 use crate::engine::{self, EngineDied, Event, PrepareError, Prepared, Running};
 use crate::monitor::Monitors;
 use crate::monitor::docker::ContainerError;
+use crate::monitor::server::WindowTimes;
 use crate::postgres::connect::{ConnectError, ConnectErrorKind, Connector};
 use crate::postgres::link::{Link, LinkError};
 use crate::result::{self, AccountingError, ClockVsDatabase, Config, Context, RunResult, ServerInfo, Verification};
@@ -37,7 +38,7 @@ use crate::workload::table::Total;
 /// How far ahead of "now" T0 lies, so that every thread is waiting for it.
 const HEAD_START: Duration = Duration::from_millis(20);
 
-/// How long [`Live::verify`] may take.
+/// How long [`Live::wind_up`] may take.
 pub const VERIFIED_WITHIN: Duration = verify::WITHIN;
 
 /// Connections of a throwaway server in addition to those of the workers.
@@ -110,7 +111,7 @@ pub fn start_server(plan: &Plan) -> Result<Option<ThrowawayServer>, RunError> {
 /// # Errors
 /// One could not be opened, or there is no such container.
 pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<'_>) -> Result<Ready, RunError> {
-    let monitors = Monitors::attach(plan.docker_container.as_deref()).await?;
+    let mut monitors = Monitors::attach(plan.docker_container.as_deref()).await?;
     let mut before = None;
     if plan.database.verify {
         let tables = plan.workload.tables();
@@ -122,7 +123,7 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
     let mut options = plan.engine.clone();
     options.session.idle_in_transaction = database.found.limits.idle_in_transaction;
     let mut prepared = engine::prepare(options.clone(), database.connector.clone(), maker.clone()).await;
-    let is_pooled = database.found.limits.is_pooled;
+    let is_pooled = database.found.limits.is_pooled();
     if let Err(error) = &prepared
         && is_for_want_of_connections(error, is_pooled)
         && let Some(mark) = database.mark.take()
@@ -153,6 +154,9 @@ pub async fn prepare(plan: Plan, mut database: Database, pool: Pool, tell: Tell<
         None => database.connector.spec().describe(),
     };
     let config = plan.config(target);
+    if let Some(watched) = database.watched(&plan) {
+        monitors.attach_server(watched).await;
+    }
     Ok(Ready { plan, database, config, maker, prepared, monitors })
 }
 
@@ -221,7 +225,7 @@ impl Ready {
         let schedule = &self.plan.engine.schedule;
         let [from_ns, to_ns] = [schedule.warmup_ns, schedule.end_ns()].map(|ns| epoch.mono_ns.saturating_add(ns));
         let mut monitors = self.monitors;
-        monitors.expect_window(from_ns, to_ns);
+        monitors.expect_window(WindowTimes { t0_ns: epoch.mono_ns, from_ns, to_ns });
         Live {
             running: self.prepared.start(epoch),
             monitors,
@@ -322,31 +326,11 @@ impl Live {
         self.aborted.as_deref()
     }
 
-    /// What the database holds of a run that has finished, where the plan asks for it. Takes up to [`VERIFIED_WITHIN`].
-    pub async fn verify(&self, record: &engine::RunRecord) -> Option<Verification> {
-        if !self.plan.database.verify {
-            return None;
-        }
-        let recorder = &record.recorder;
-        let (acknowledged, unsettled) = (recorder.counters.acknowledged(), recorder.counters.unsettled());
-        let alone = self.plan.engine.schedule.share == Share::WHOLE;
-        let unix_ms = |after_t0_ns: u64| (record.epoch.unix_ns + after_t0_ns) / 1_000_000;
-        let claims = verify::Claims {
-            acknowledged,
-            unsettled,
-            unsettled_ids: recorder
-                .unsettled
-                .iter()
-                .map(|request| self.maker.id_of(request.slot, request.unix_ms))
-                .collect(),
-            tag: self.maker.tag(),
-            unix_ms: (unix_ms(0), unix_ms(record.window_end_ns)),
-            workload: self.plan.workload,
-            total_before: self.database.total_before.filter(|_| alone),
-            before: self.database.before(),
-            disturbed: self.database.mark.as_ref().and_then(|mark| mark.disturbed()),
-        };
-        Some(verify::verify(&self.database.connector, &claims).await)
+    /// What is asked once the run has finished: of the server, what it counted, some seconds at most; where the plan asks
+    /// for it, what the database holds, up to [`VERIFIED_WITHIN`]. May be dropped.
+    pub async fn wind_up(&mut self, record: &engine::RunRecord) -> Option<Verification> {
+        let Self { monitors, plan, maker, database, .. } = self;
+        tokio::join!(verify_rows(plan, maker, database, record), monitors.conclude()).0
     }
 
     /// For reading the workload's total once all parts of a test are over, where the plan says `--verify`.
@@ -367,7 +351,7 @@ impl Live {
         }
     }
 
-    /// [`Self::verify`] was given up.
+    /// [`Self::wind_up`] was given up.
     pub fn unverified(&self, record: &engine::RunRecord) -> Option<Verification> {
         let counters = record.recorder.counters;
         let (acknowledged, unsettled) = (counters.acknowledged(), counters.unsettled());
@@ -405,4 +389,32 @@ impl Live {
         verdict::judge(&mut result, &self.plan.criteria);
         Ok(result)
     }
+}
+
+/// What the database holds of a run that has finished, where the plan asks for it.
+async fn verify_rows(
+    plan: &Plan,
+    maker: &RequestMaker,
+    database: &Database,
+    record: &engine::RunRecord,
+) -> Option<Verification> {
+    if !plan.database.verify {
+        return None;
+    }
+    let recorder = &record.recorder;
+    let (acknowledged, unsettled) = (recorder.counters.acknowledged(), recorder.counters.unsettled());
+    let alone = plan.engine.schedule.share == Share::WHOLE;
+    let unix_ms = |after_t0_ns: u64| (record.epoch.unix_ns + after_t0_ns) / 1_000_000;
+    let claims = verify::Claims {
+        acknowledged,
+        unsettled,
+        unsettled_ids: recorder.unsettled.iter().map(|request| maker.id_of(request.slot, request.unix_ms)).collect(),
+        tag: maker.tag(),
+        unix_ms: (unix_ms(0), unix_ms(record.window_end_ns)),
+        workload: plan.workload,
+        total_before: database.total_before.filter(|_| alone),
+        before: database.before(),
+        disturbed: database.mark.as_ref().and_then(|mark| mark.disturbed()),
+    };
+    Some(verify::verify(&database.connector, &claims).await)
 }

@@ -1,6 +1,7 @@
-//! From figures to a status, its reason, warnings and advice. Pure.
+//! From figures to a status, its reason, the limiting factor, warnings and advice. Pure.
 //!
 //! INVALID comes before PASSED and FAILED: figures that do not describe the database can neither pass nor fail it.
+//! [`limit`] names what limited the run; advice on speed comes from it alone.
 //! [`criteria`] are the limits that the user sets; [`fleet`] adds what can be wrong only with several VMs.
 
 mod advice;
@@ -9,6 +10,7 @@ mod criteria;
 pub mod fleet;
 mod held_up;
 mod lateness;
+mod limit;
 mod stalls;
 #[cfg(test)]
 mod tests;
@@ -18,7 +20,7 @@ pub use criteria::{Criteria, Slo};
 pub(crate) use warnings::of_figures as warnings_of_figures;
 
 use crate::measure::outcome::{ErrorCount, ErrorOrigin};
-use crate::result::{RunResult, Status, Verification};
+use crate::result::{RunResult, Status, Verification, events};
 use crate::text::words::{capitalised, thousands};
 
 /// A thread that computed for more than this part of the window had nothing left, percent.
@@ -28,14 +30,17 @@ const THREAD_OCCUPIED_LIMIT_PCT: f64 = 80.0;
 /// Below this part of the target a run has failed, percent.
 const DEGRADED_FROM_PCT: f64 = 50.0;
 
-/// Fills in status, reason, warnings and advice.
+/// Fills in what happened, status, reason, the limiting factor, warnings and advice.
 pub fn judge(result: &mut RunResult, criteria: &Criteria) {
+    result.events = events(result);
     let (status, reason) = status(result, criteria);
     let mut warnings = warnings_of_figures(result);
     warnings.extend(result.findings.warnings());
     warnings.extend(result.fleet.iter().flat_map(fleet::warnings));
     warnings.extend(criteria.slos.iter().filter_map(|slo| slo.of_few(result)));
-    let advice = advice::advice(result, criteria, status);
+    let limit = limit::limit(result, status);
+    let advice = advice::advice(result, &limit);
+    result.limit = limit;
     result.status = status;
     result.reason = reason;
     for warning in warnings {

@@ -121,6 +121,7 @@ impl Conversation {
     /// Tells of the run until it is over, and says the result. Returns the number of that message.
     async fn drive(&mut self, mut live: Live) -> Result<u64, End> {
         let (mut signals, mut incidents, mut is_aborted) = (0, 0, false);
+        let mut readings = Vec::new();
         loop {
             let event = tokio::select! {
                 event = live.next() => event?,
@@ -145,6 +146,11 @@ impl Conversation {
                 engine::Event::Second { index, recorded } => {
                     incidents = 0;
                     self.say(AgentEvent::Second(Box::new(Snapshot::new(index, &recorded))));
+                    let newest = live.watched();
+                    if newest != readings {
+                        readings.clone_from(&newest);
+                        self.say(AgentEvent::Watched { readings: newest });
+                    }
                 }
                 engine::Event::Incident(Incident::StoodStill { started_s, seconds }) => {
                     let message = format!("for {seconds:.1} s at {started_s:.1} s");
@@ -161,7 +167,7 @@ impl Conversation {
                     self.total = live.total_counter();
                     let verification = match is_aborted {
                         true => live.unverified(&record),
-                        false => self.verify(&live, &record).await?,
+                        false => self.wind_up(&mut live, &record).await?,
                     };
                     // Who is told to end at once ends its connections by ending.
                     if self.total.is_none() && !is_aborted {
@@ -175,19 +181,22 @@ impl Conversation {
         }
     }
 
-    /// Counts the rows of the run, unless it is told to make an end of it.
-    async fn verify(&mut self, live: &Live, record: &engine::RunRecord) -> Result<Option<Verification>, End> {
-        let mut verifying = pin!(live.verify(record));
-        loop {
-            let turn = tokio::select! {
-                verification = &mut verifying => return Ok(verification),
-                turn = self.next() => turn?,
-            };
-            // The window of this VM has closed already.
-            if !matches!(turn, Turn::Order(Order::Stop)) {
-                return Ok(live.unverified(record));
+    /// Asks what is known only after the run, and counts its rows, unless it is told to make an end of it.
+    async fn wind_up(&mut self, live: &mut Live, record: &engine::RunRecord) -> Result<Option<Verification>, End> {
+        {
+            let mut winding_up = pin!(live.wind_up(record));
+            loop {
+                let turn = tokio::select! {
+                    verification = &mut winding_up => return Ok(verification),
+                    turn = self.next() => turn?,
+                };
+                // The window of this VM has closed already.
+                if !matches!(turn, Turn::Order(Order::Stop)) {
+                    break;
+                }
             }
         }
+        Ok(live.unverified(record))
     }
 
     /// Stays for the coordinator's last pings, until it hangs up or says no more. `result` is the message that has to

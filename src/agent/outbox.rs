@@ -175,7 +175,7 @@ mod tests {
         assert!(outbox.has_overflown());
         let mut some = [0; 100];
         theirs.read_exact(&mut some).unwrap();
-        assert!(some.starts_with(b"\n{\"agent\":4,\"event\":\"incident\""));
+        assert!(some.starts_with(b"\n{\"agent\":5,\"event\":\"incident\""));
         drop(theirs);
         writer.join().unwrap();
     }
@@ -188,6 +188,6 @@ mod tests {
         std::thread::spawn(move || outbox.write_all(ours));
         let mut bytes = [0; 29];
         theirs.read_exact(&mut bytes).unwrap();
-        assert_eq!(&bytes, b"\n{\"agent\":4,\"event\":\"alive\"}\n".as_slice());
+        assert_eq!(&bytes, b"\n{\"agent\":5,\"event\":\"alive\"}\n".as_slice());
     }
 }

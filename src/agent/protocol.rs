@@ -9,7 +9,7 @@
 //! | `plan` | resolves the options, reaches the database, changes nothing | `preflight` |
 //! | `set_up` | database and tables (`--setup`), emptying, the pool for server-side data | `set_up` |
 //! | `connect` | opens every connection, prepares every statement, draws the payloads | `ready` |
-//! | `start` | waits for T0 on its own clock, then runs its share | `started`, a `second` each second, `result` |
+//! | `start` | waits for T0 on its own clock, then runs its share | `started`, a `second` each second, `watched` now and then, `result` |
 //! | `stop` | closes the window now, waits for what is in flight | `result` |
 //! | `abort` | abandons what is in flight | `result` |
 //! | `count_total` | after the result: reads the workload's total of the whole test | `total` |
@@ -28,6 +28,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::options::LoadTestOptions;
+use crate::measure::bins::Bins;
 use crate::measure::counters::Counters;
 use crate::measure::encoded::{EncodedHistogram, HistogramError};
 use crate::measure::figures::Histograms;
@@ -37,7 +38,7 @@ use crate::result::{ClockVsDatabase, Config, RunResult, ServerInfo};
 use crate::schedule::Share;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// How often each side says something.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -48,8 +49,8 @@ pub const AGENT_SILENCE: Duration = Duration::from_millis(4_000);
 /// An agent that has heard nothing for so long stops. All is over within 10 s of a cut.
 pub const COORDINATOR_SILENCE: Duration = Duration::from_secs(6);
 
-/// The longest line that either side takes in, bytes: many times the longest that is sent, which is a result of some
-/// 100 KB. A line takes up to sixteen times its length while it is being understood.
+/// The longest line that either side takes in, bytes: more than twice the longest that is sent, which is a result of
+/// up to 400 KB. A line takes up to sixteen times its length while it is being understood.
 pub const MAX_LINE_BYTES: usize = 1024 * 1024;
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -110,6 +111,10 @@ pub enum AgentEvent {
         ahead_ms: f64,
     },
     Second(Box<Snapshot>),
+    /// What its monitors show, where that has changed: a few words each.
+    Watched {
+        readings: Vec<String>,
+    },
     /// The first error of a kind.
     Incident {
         class: String,
@@ -203,6 +208,8 @@ pub struct Snapshot {
     pub histograms: Histograms,
     /// Of the warm-up.
     pub warmup_latency: EncodedHistogram,
+    /// What came of requests by when they were due, and what was done in this second.
+    pub bins: Bins<EncodedHistogram>,
 }
 
 impl Snapshot {
@@ -215,6 +222,7 @@ impl Snapshot {
             errors: recorded.errors.counts(),
             histograms: recorded.figures.encode(),
             warmup_latency: EncodedHistogram::new(&recorded.warmup_latency),
+            bins: recorded.bins.encode(),
         }
     }
 
@@ -226,6 +234,7 @@ impl Snapshot {
         let mut recorder = Recorder::with(self.histograms.decode()?);
         recorder.counters = self.counters;
         recorder.last_started_due_ns = self.last_started_due_ns;
+        recorder.bins = self.bins.decode().map_err(|error| ("bins".to_owned(), error))?;
         recorder.errors.merge(&self.errors);
         recorder.warmup_latency = self.warmup_latency.decode().map_err(|error| ("warmup_latency".to_owned(), error))?;
         Ok(recorder)

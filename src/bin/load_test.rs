@@ -1,4 +1,4 @@
-//! `load_test`: parse → plan → run → exit code.
+//! `load_test`: parse → plan → run → exit code. Also `load_test report`.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,9 +14,13 @@ use postgres_load_test::program::{
 
 const PROGRAM: &str = "load_test";
 const AGENT: &str = "--agent";
+const REPORT: &str = "report";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|first| first == REPORT) {
+        return ExitCode::from(program::report(arguments.into_iter().skip(1)));
+    }
     if arguments.iter().any(|argument| argument == AGENT) {
         return agent();
     }

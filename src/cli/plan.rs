@@ -15,7 +15,7 @@ use crate::postgres::conninfo::{ConnectionSpec, Environment};
 use crate::result::Config;
 use crate::schedule::{Pace, Schedule, Share};
 use crate::text::words::rfc3339;
-use crate::verdict::Criteria;
+use crate::verdict::{Criteria, Slo};
 use crate::workload::Workload;
 use crate::workload::script::SessionOptions;
 
@@ -60,6 +60,8 @@ pub struct DatabasePlan {
     pub reset: bool,
     /// Compare what is in the database with what was acknowledged.
     pub verify: bool,
+    /// Ask the server what it does during the run.
+    pub server_stats: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -68,6 +70,10 @@ pub struct OutputPlan {
     /// The JSON document goes there as well.
     pub json_file: Option<PathBuf>,
     pub hdr_log: Option<PathBuf>,
+    /// The HTML page.
+    pub html: Option<PathBuf>,
+    /// Limits that the page marks.
+    pub slos: Vec<Slo>,
     pub quiet: bool,
     pub verbose: bool,
 }
@@ -94,7 +100,7 @@ impl Plan {
             start_at_unix_ns,
             criteria: criteria(&options.criteria),
             docker_container: options.local.docker_container.clone(),
-            output: output(&options.output),
+            output: output(&options.output, &options.criteria),
             warnings: if is_unsafe_to_empty(options, share) { vec![NOT_EMPTIED.to_owned()] } else { Vec::new() },
             database,
         })
@@ -203,8 +209,10 @@ fn check_combinations(options: &LoadTestOptions, now_unix_ns: u64, faults: &mut 
     if options.load.max_lag.is_some() && options.load.rps == TargetRate::Max {
         add("--max-lag", "has no meaning with --rps max, where no request is late", "leave it out");
     }
-    if options.output.hdr_log.as_deref().is_some_and(is_stdout) {
-        add("--hdr-log", "standard output carries the report or the JSON document", "give a file");
+    for (flag, path) in [("--hdr-log", &options.output.hdr_log), ("--html", &options.output.html)] {
+        if path.as_deref().is_some_and(is_stdout) {
+            add(flag, "standard output carries the report or the JSON document", "give a file");
+        }
     }
     if let Some(unix_ns) = options.part.start_at_unix_ns.filter(|unix_ns| *unix_ns < now_unix_ns) {
         let ago_s = (now_unix_ns - unix_ns) as f64 / 1e9;
@@ -241,6 +249,7 @@ fn database(
         setup_only: options.load.duration.is_zero(),
         reset: !options.target.no_reset && !is_unsafe_to_empty(options, share),
         verify: options.target.verify,
+        server_stats: !options.target.no_server_stats,
     })
 }
 
@@ -291,9 +300,17 @@ pub(crate) fn criteria(options: &CriteriaOptions) -> Criteria {
     }
 }
 
-fn output(options: &OutputOptions) -> OutputPlan {
+fn output(options: &OutputOptions, criteria: &CriteriaOptions) -> OutputPlan {
     let (is_json, json_file) = json_to(options.json_output, options.output.as_deref());
-    OutputPlan { is_json, json_file, hdr_log: options.hdr_log.clone(), quiet: options.quiet, verbose: options.verbose }
+    OutputPlan {
+        is_json,
+        json_file,
+        hdr_log: options.hdr_log.clone(),
+        html: options.html.clone(),
+        slos: criteria.slo.clone(),
+        quiet: options.quiet,
+        verbose: options.verbose,
+    }
 }
 
 const NOT_EMPTIED: &str = "The tables were not emptied: with --share that is safe only together with --start-at.";

@@ -166,6 +166,7 @@ async fn drive(fleet: &mut Fleet, outputs: &mut Exporters, stops: &mut Stops) ->
                     aborted = Some(reason);
                 }
             }
+            FleetEvent::Watched { vm, readings } => screen.progress.watch(vm, readings),
             FleetEvent::Incident { vm, class, message } => screen.incident(&fleet.vms()[vm], &class, &message),
             FleetEvent::Delivered { vm } => screen.progress.gone(vm, "done"),
             FleetEvent::Lost { vm } => screen.lost(fleet, vm),

@@ -71,7 +71,7 @@ impl FleetScreen {
                 0 => String::new(),
                 lost => format!(", {} lost", vm_count(lost)),
             };
-            progress.total.line(&[]) + &lost
+            progress.total.line(progress.watched()) + &lost
         };
         self.out.show(progress.total.seconds(), |columns, rows| progress.terminal_lines(columns, rows), plain);
     }

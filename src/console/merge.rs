@@ -7,8 +7,9 @@ use clap::CommandFactory;
 
 use super::{BUG, COULD_NOT_RUN, WRONG_USE, code_of, code_of_output, deliver, note, refuse, wrong_use};
 use crate::cli;
-use crate::cli::options::{MergeOptions, json_to};
+use crate::cli::options::{MergeOptions, is_stdout, json_to};
 use crate::cli::plan::{OutputPlan, criteria};
+use crate::cli::values::Fault;
 use crate::merge::files::{self, ReadError};
 use crate::report::exporters::Exporters;
 use crate::text::terminal;
@@ -27,8 +28,13 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
         note(&format!("error: {}", terminal::printable_lines(&error.to_string())));
         code
     };
+    if options.html.as_deref().is_some_and(is_stdout) {
+        let fault = Fault::new("--html", "standard output carries the report or the JSON document", "give a file");
+        return refuse(&[fault], PROGRAM);
+    }
     let (json_output, output) = json_to(options.json_output, options.output.as_deref());
-    let parts = files::check_output(&options.files, options.output.as_deref())
+    let outputs = [("--output", options.output.as_deref()), ("--html", options.html.as_deref())];
+    let parts = files::check_output(&options.files, &outputs)
         .and_then(|()| files::read(&options.files, &mut io::stdin().lock()));
     let parts = match parts {
         Ok(parts) => parts,
@@ -41,11 +47,13 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
     };
     verdict::judge(&mut result, &criteria(&options.criteria));
     // Opened only now, so that a refusal leaves no empty file.
-    let mut outputs = match Exporters::open(&OutputPlan { json_file: output, ..OutputPlan::default() }) {
-        Ok(outputs) => outputs,
+    let plan =
+        OutputPlan { json_file: output, html: options.html, slos: options.criteria.slo, ..OutputPlan::default() };
+    let mut exporters = match Exporters::open(&plan) {
+        Ok(exporters) => exporters,
         Err(error) => return told(&error, code_of_output(&error)),
     };
-    match deliver(&mut outputs, &result, json_output) {
+    match deliver(&mut exporters, &result, json_output) {
         Ok(()) => code_of(&result, false),
         Err(error) => told(&error, COULD_NOT_RUN),
     }

@@ -42,7 +42,19 @@ pub struct SessionLimits {
     pub session_sql: String,
     /// What each transaction sets for itself behind a pooler (`idle_in_transaction_session_timeout`).
     pub idle_in_transaction: Option<Duration>,
-    pub is_pooled: bool,
+    /// Whether a pooler is between; `None` where the server does not tell which session answers.
+    pub pooled: Option<bool>,
+}
+
+impl SessionLimits {
+    pub fn is_pooled(&self) -> bool {
+        self.pooled == Some(true)
+    }
+
+    /// Whether a setting of a session might stay with a pooler's connection, for others to find.
+    pub fn may_be_pooled(&self) -> bool {
+        self.pooled != Some(false)
+    }
 }
 
 /// Finds out which limits our sessions still lack: a stricter one, as of `ALTER ROLE` or `options`, is left alone. Where
@@ -58,18 +70,18 @@ pub async fn lacking(link: &mut Link) -> Result<SessionLimits, LinkError> {
         Err(_) => return Ok(SessionLimits::default()),
     };
     let process_id = link.process_id().map(|id| id.to_string());
-    let (mut is_direct, mut wanted) = (false, Vec::new());
+    let (mut pooled, mut wanted) = (None, Vec::new());
     for row in &rows {
         let [name, setting, pid, is_tcp] = [0, 1, 2, 3].map(|column| row.try_get(column).ok().flatten());
-        is_direct = pid.is_some() && pid == process_id.as_deref();
+        pooled = pid.map(|pid| process_id.as_deref() != Some(pid));
         let limit = LIMITS.into_iter().find(|limit| Some(limit.name) == name);
         wanted.extend(limit.filter(|limit| is_lax(*limit, setting) && (!limit.needs_tcp || is_tcp == Some("t"))));
     }
-    if !is_direct {
+    if pooled != Some(false) {
         let limit = wanted.contains(&IDLE_IN_TRANSACTION).then(|| Duration::from_millis(IDLE_IN_TRANSACTION.most));
-        return Ok(SessionLimits { idle_in_transaction: limit, is_pooled: true, ..SessionLimits::default() });
+        return Ok(SessionLimits { idle_in_transaction: limit, pooled, ..SessionLimits::default() });
     }
-    Ok(SessionLimits { session_sql: accepted(link, &wanted).await, ..SessionLimits::default() })
+    Ok(SessionLimits { session_sql: accepted(link, &wanted).await, pooled, ..SessionLimits::default() })
 }
 
 /// Whether a setting is greater than the limit, or off.

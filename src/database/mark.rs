@@ -35,6 +35,7 @@ use look::{MarkHolder, describe, look};
 
 pub use claim::{Claim, random_test, test_of_shares};
 pub use holder::Mark;
+pub use keys::APPLICATION_NAME_LIKE;
 
 /// How long the set-up connection may take to answer while the mark is held. A pool of one connection cannot.
 const SECOND_CONNECTION: Duration = Duration::from_secs(5);

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::clock;
 use crate::measure::recorder::{Recorder, Unsettled};
 use crate::schedule::Slot;
 
@@ -34,15 +35,21 @@ impl Drop for ClaimedSlot {
 }
 
 /// A request that was handed to a connection. Unless it is settled when it is dropped (also where the worker is ended
-/// meanwhile), it may or may not be in the database.
+/// meanwhile), it may or may not be in the database. Unless it is answered, its worker was busy with it until then.
 pub(super) struct InFlight {
     pub(super) request: Unsettled,
     pub(super) recorder: Rc<RefCell<Recorder>>,
+    /// When it was sent, on the monotonic clock, nanoseconds.
+    pub(super) sent_ns: u64,
+    pub(super) is_answered: bool,
     pub(super) is_settled: bool,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if !self.is_answered {
+            self.recorder.borrow_mut().abandon(self.sent_ns, clock::now_ns());
+        }
         if !self.is_settled {
             self.recorder.borrow_mut().unsettled(self.request);
         }

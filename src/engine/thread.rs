@@ -75,6 +75,8 @@ pub struct ThreadRecord {
     pub last_second: u64,
     /// How long it was ready to run but waited for a processor in that time, nanoseconds; only Linux tells.
     pub run_queue_ns: Option<u64>,
+    /// How busy the machine's processors were in that time; only Linux tells.
+    pub machine_cpu_pct: Option<f64>,
     /// How long after T0 it woke to begin, nanoseconds; absent where the run ended before T0.
     pub start_delay_ns: Option<u64>,
 }
@@ -199,11 +201,11 @@ async fn drive(setup: ThreadSetup) {
         }
     }
     reports.send(seconds.index);
-    let Usage { cpu_ns, run_queue_ns, start_delay_ns } = match used {
+    let Usage { cpu_ns, run_queue_ns, machine_cpu_pct, start_delay_ns } = match used {
         Some(used) => used,
         None => usage.await,
     };
-    let record = ThreadRecord { cpu_ns, last_second: seconds.index, run_queue_ns, start_delay_ns };
+    let record = ThreadRecord { cpu_ns, last_second: seconds.index, run_queue_ns, machine_cpu_pct, start_delay_ns };
     let _ = reports.events.send(ThreadEvent::Done(record));
 }
 
@@ -248,6 +250,7 @@ impl Reports {
 struct Usage {
     cpu_ns: u64,
     run_queue_ns: Option<u64>,
+    machine_cpu_pct: Option<f64>,
     start_delay_ns: Option<u64>,
 }
 
@@ -260,11 +263,11 @@ async fn usage_until_end(
     tokio::select! {
         () = timer.until(epoch.mono_ns) => {}
         _ = closing.wait_for(|closing| *closing) => {
-            return Usage { cpu_ns: 0, run_queue_ns: Some(0), start_delay_ns: None };
+            return Usage { cpu_ns: 0, run_queue_ns: Some(0), machine_cpu_pct: None, start_delay_ns: None };
         }
     }
     let start_delay_ns = Some(clock::now_ns().saturating_sub(epoch.mono_ns));
-    let (cpu_before_ns, queue_before_ns) = (clock::thread_cpu_ns(), run_queue_ns());
+    let (cpu_before_ns, queue_before_ns, machine_before) = (clock::thread_cpu_ns(), run_queue_ns(), MachineTime::now());
     shared.process_cpu_at_t0_ns.store(clock::process_cpu_ns(), Ordering::Relaxed);
     let end_ns = epoch.mono_ns + shared.end_ns.load(Ordering::Acquire);
     tokio::select! {
@@ -272,7 +275,44 @@ async fn usage_until_end(
         _ = closing.wait_for(|closing| *closing) => {}
     }
     let run_queue_ns = run_queue_ns().zip(queue_before_ns).map(|(after, before)| after.saturating_sub(before));
-    Usage { cpu_ns: clock::thread_cpu_ns() - cpu_before_ns, run_queue_ns, start_delay_ns }
+    let machine_cpu_pct = machine_before.and_then(|before| MachineTime::now()?.busy_pct_since(&before));
+    Usage { cpu_ns: clock::thread_cpu_ns() - cpu_before_ns, run_queue_ns, machine_cpu_pct, start_delay_ns }
+}
+
+/// Time of all processors of the machine, in ticks of a hundredth of a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MachineTime {
+    busy: u64,
+    all: u64,
+}
+
+impl MachineTime {
+    fn now() -> Option<Self> {
+        Self::parse(&std::fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// By the first line of Linux's `/proc/stat` (proc(5)): user, nice, system, idle, iowait, irq, softirq and steal. Time
+    /// that a hypervisor gave to others is as little to be had as what is in use.
+    fn parse(stat: &str) -> Option<Self> {
+        let ticks: Vec<u64> = stat
+            .lines()
+            .next()?
+            .strip_prefix("cpu ")?
+            .split_whitespace()
+            .take(8)
+            .map(|field| field.parse().ok())
+            .collect::<Option<_>>()?;
+        let (all, idle): (u64, u64) = (ticks.iter().sum(), ticks.get(3..5)?.iter().sum());
+        Some(Self { busy: all - idle, all })
+    }
+
+    /// `None` where too little time has passed.
+    fn busy_pct_since(&self, before: &Self) -> Option<f64> {
+        let all = self.all.checked_sub(before.all).filter(|ticks| *ticks > 0)?;
+        // The time that is spent waiting for disks may go back by a tick.
+        let busy = self.busy.saturating_sub(before.busy).min(all);
+        Some(busy as f64 / all as f64 * 100.0)
+    }
 }
 
 /// Nanoseconds that this thread has waited for a processor: the second field of Linux's `schedstat`.

@@ -265,10 +265,11 @@ impl Worker {
     ) {
         let Some(session) = self.session.as_mut() else { return };
         let request = Unsettled { slot: slot.number, unix_ms };
-        let mut in_flight = InFlight { request, recorder: Rc::clone(&self.recorder), is_settled: false };
-        self.recorder.borrow_mut().start(window, slot.due_ns);
+        let recorder = Rc::clone(&self.recorder);
+        recorder.borrow_mut().start(window, slot.due_ns);
         let t0_ns = self.epoch.mono_ns;
         let sent_ns = clock::now_ns();
+        let mut in_flight = InFlight { request, recorder, sent_ns, is_answered: false, is_settled: false };
         let asked = Asked { due_ns: slot.due_ns, sent_ns: Some(sent_ns.saturating_sub(t0_ns)) };
         self.in_hand.set(Some(asked));
         if start == Start::Waited {
@@ -313,6 +314,7 @@ impl Worker {
             _ => recorder.pulse.failed(asked, done_after_t0_ns),
         }
         drop(recorder);
+        in_flight.is_answered = true;
         in_flight.is_settled = !matches!(execution.outcome, Outcome::Unknown(_));
         let lost = match &execution.outcome {
             Outcome::Ok => false,

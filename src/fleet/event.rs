@@ -6,6 +6,8 @@ use crate::measure::recorder::Interval;
 pub enum FleetEvent {
     /// A VM's second `index` since T0.
     Second { vm: usize, index: u64, interval: Box<Interval> },
+    /// What the monitors of a VM show now, a few words each. One VM of a test watches the server.
+    Watched { vm: usize, readings: Vec<String> },
     /// The first error of a class on a VM.
     Incident { vm: usize, class: String, message: String },
     /// Why stands in [`super::Vm::lost`].

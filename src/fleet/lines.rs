@@ -265,7 +265,7 @@ mod tests {
 
     #[tokio::test]
     async fn noise_around_the_lines_is_passed_over() {
-        let noise = b"Welcome to \xff\xfe!\r\n{\"json\":1}\n  last login {\"agent\":4,\"event\":\"alive\"}\n\n{\"agent\":4,\"event\":\"set_up\"}\nbye";
+        let noise = b"Welcome to \xff\xfe!\r\n{\"json\":1}\n  last login {\"agent\":5,\"event\":\"alive\"}\n\n{\"agent\":5,\"event\":\"set_up\"}\nbye";
         let (events, reason) = hear(noise, b"").await;
         assert!(matches!(events[..], [AgentEvent::Alive, AgentEvent::SetUp]), "{events:?}");
         assert!(reason.contains("without a word"), "{reason}");
@@ -305,12 +305,12 @@ mod tests {
     #[tokio::test]
     async fn other_versions_and_rubbish_end_the_conversation() {
         for (line, part) in [
-            (&b"{\"agent\":5,\"event\":\"alive\"}\n"[..], "version 5"),
-            (b"{\"agent\":5,\"event\":\"sing\"}\n", "another version"),
-            (b"{\"agent\":4,\"event\":\"sing\"}\n", "not understood"),
+            (&b"{\"agent\":4,\"event\":\"alive\"}\n"[..], "version 4"),
+            (b"{\"agent\":6,\"event\":\"sing\"}\n", "another version"),
+            (b"{\"agent\":5,\"event\":\"sing\"}\n", "not understood"),
             (&[b'x'; MAX_LINE_BYTES + 1][..], "more than"),
-            (&[b"{\"agent\":4,\"event\":\"", &[b'\x9b'; 9_000][..], b"\"}\n"].concat(), "not understood"),
-            (&[b"{\"agent\":4,\"event\":\"", "\u{9b}2J".repeat(9_000).as_bytes(), b"\"}\n"].concat(), "not understood"),
+            (&[b"{\"agent\":5,\"event\":\"", &[b'\x9b'; 9_000][..], b"\"}\n"].concat(), "not understood"),
+            (&[b"{\"agent\":5,\"event\":\"", "\u{9b}2J".repeat(9_000).as_bytes(), b"\"}\n"].concat(), "not understood"),
         ] {
             let (events, reason) = hear(line, b"").await;
             assert!(events.is_empty() && reason.contains(part), "{reason}");
@@ -320,7 +320,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_never_stops_talking_is_not_listened_to() {
-        let (events, reason) = hear(&b"{\"agent\":4,\"event\":\"alive\"}\n".repeat(100_000), b"").await;
+        let (events, reason) = hear(&b"{\"agent\":5,\"event\":\"alive\"}\n".repeat(100_000), b"").await;
         assert!(events.len() < 10_000 && reason.contains("far more"), "{}: {reason}", events.len());
     }
 
@@ -329,7 +329,7 @@ mod tests {
         fn no_line_does_harm(line: Vec<u8>, json in "[\\[{\",:a-z0-9\\]}]{0,80}", known in 0usize..11) {
             let name = ["hello", "preflight", "set_up", "ready", "started", "second", "incident", "result", "failed", "pong", "alive"][known];
             let whole = [
-                &line[..], b"\n{\"agent\":4", json.as_bytes(), b"\n", format!("{{\"agent\":4,\"event\":\"{name}\",{json}}}\n").as_bytes(),
+                &line[..], b"\n{\"agent\":5", json.as_bytes(), b"\n", format!("{{\"agent\":5,\"event\":\"{name}\",{json}}}\n").as_bytes(),
             ].concat();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let (_, reason) = runtime.block_on(hear(&whole, &line));

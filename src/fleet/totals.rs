@@ -36,6 +36,9 @@ impl Totals {
         if let Some(wrong) = histograms_disagree(&second) {
             return Err(wrong);
         }
+        if !second.bins.agree(&second.counters) {
+            return Err("its bins have other requests than it counts".to_owned());
+        }
         self.recorder.merge(&second);
         self.timeline.add(snapshot.index, snapshot.counters.completed_in_window);
         self.seconds = snapshot.index.saturating_add(1);
@@ -58,6 +61,9 @@ impl Totals {
         let (phases, expected) = (snapshot.histograms.phases.len(), self.recorder.figures.phases.len());
         if phases != expected {
             return Some(format!("it has {phases} round trips instead of {expected}"));
+        }
+        if !snapshot.bins.is_possible() {
+            return Some(format!("it has bins of {} s that cannot be", snapshot.bins.bin_seconds));
         }
         let counters = &snapshot.counters;
         if counters.completed_in_window > counters.acknowledged() {
@@ -110,6 +116,7 @@ mod tests {
                         recorder.finish(window, instants, *kind == 1, true, &outcome);
                     }
                 }
+                part.bins.close_second(second, &part.counters, 0);
                 let interval = totals.add(&Snapshot::new(second, &part)).unwrap();
                 prop_assert_eq!(interval.latency.count(), part.interval().latency.count());
                 prop_assert_eq!((interval.ok, interval.errors), (part.interval().ok, part.interval().errors));

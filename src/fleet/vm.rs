@@ -31,6 +31,9 @@ const FIRST_WORD: Duration = Duration::from_secs(30);
 const KILL_WITHIN: Duration = Duration::from_secs(2);
 /// Characters of a class of errors, and of an error's words.
 const INCIDENT_CHARS: [usize; 2] = [100, 400];
+/// Readings of monitors that are shown, and characters of each.
+const READINGS: usize = 3;
+const READING_CHARS: usize = 40;
 /// Characters of a reason that a VM gives: some sentences.
 pub(super) const REASON_CHARS: usize = 2_000;
 
@@ -169,6 +172,10 @@ impl Vm {
             (State::Running(..), AgentEvent::Incident { class, message }) => {
                 let [class, message] = [brief(&class, INCIDENT_CHARS[0]), brief(&message, INCIDENT_CHARS[1])];
                 return Ok(Some(FleetEvent::Incident { vm: index, class, message }));
+            }
+            (State::Running(..), AgentEvent::Watched { readings }) => {
+                let readings = readings.iter().take(READINGS).map(|text| brief(text, READING_CHARS)).collect();
+                return Ok(Some(FleetEvent::Watched { vm: index, readings }));
             }
             (State::Running(load), AgentEvent::Second(snapshot)) => {
                 let second = snapshot.index;

@@ -30,6 +30,9 @@ pub struct RunRecord {
     pub process_cpu_ns: u64,
     /// What each thread needed from T0 to the end of the window.
     pub threads: Vec<ThreadTime>,
+    /// How busy all processors of the machine were from T0 to the end of the window, percent; absent where the system does
+    /// not tell.
+    pub machine_cpu_pct: Option<f64>,
     /// How long after T0 the first thread began, nanoseconds; absent where none did.
     pub start_delay_ns: Option<u64>,
 }

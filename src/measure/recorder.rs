@@ -3,6 +3,7 @@
 //! One recorder a thread, taken away and replaced by an empty one every second: what was taken is that second, and the
 //! sum of all seconds is the run. Values are microseconds. Knows no clock and no socket.
 
+use super::bins::Bins;
 use super::counters::{Counters, Counts, tally};
 use super::durations::Durations;
 use super::figures::Figures;
@@ -58,6 +59,8 @@ pub struct Recorder {
     pub figures: Figures,
     /// Latency of the requests of the warm-up, for the live view.
     pub warmup_latency: Durations,
+    /// What it was like over time, warm-up included.
+    pub bins: Bins,
     /// Errors by class.
     pub errors: ErrorTable,
     /// Due times (nanoseconds after T0) of slots that were claimed, but handed back because the window closed.
@@ -95,6 +98,7 @@ impl Recorder {
             counters: Counters::default(),
             figures,
             warmup_latency: Durations::default(),
+            bins: Bins::default(),
             errors: ErrorTable::default(),
             returned_due_ns: Vec::new(),
             last_started_due_ns: None,
@@ -120,6 +124,7 @@ impl Recorder {
     /// A request is about to be sent.
     pub fn start(&mut self, window: Window, due_after_t0_ns: u64) {
         self.counts(window).started += 1;
+        self.bins.start(due_after_t0_ns);
         self.last_started_due_ns = self.last_started_due_ns.max(Some(due_after_t0_ns));
     }
 
@@ -132,6 +137,7 @@ impl Recorder {
     /// stood still: then the generator was late, not the database.
     pub fn skip(&mut self, window: Window, due_after_t0_ns: u64, lateness_ns: Option<u64>) {
         self.counts(window).skipped += 1;
+        self.bins.skip(due_after_t0_ns, lateness_ns);
         self.counters.late += 1;
         self.last_started_due_ns = self.last_started_due_ns.max(Some(due_after_t0_ns));
         if let (Window::Measured, Some(ns)) = (window, lateness_ns) {
@@ -151,6 +157,9 @@ impl Recorder {
     ) -> bool {
         let Instants { due, claimed, sent, done } = instants;
         let latency_ns = done.saturating_sub(due);
+        let lateness_ns = is_lateness.then(|| sent.saturating_sub(due));
+        let [due_ns, sent_ns, done_ns] = [due, sent, done].map(|at_ns| at_ns.saturating_sub(self.t0_ns));
+        self.bins.finish(due_ns, sent_ns, done_ns, lateness_ns, outcome);
         self.counters.late += u64::from(claimed > due);
         self.counters.completed_in_window += u64::from(done_in_window && *outcome == Outcome::Ok);
         if window == Window::Warmup {
@@ -158,8 +167,8 @@ impl Recorder {
         } else {
             self.figures.latency.record_ns(latency_ns);
             self.figures.service_time.record_ns(done.saturating_sub(sent));
-            if is_lateness {
-                self.figures.lateness.record_ns(sent.saturating_sub(due));
+            if let Some(lateness_ns) = lateness_ns {
+                self.figures.lateness.record_ns(lateness_ns);
             } else {
                 self.figures.wait_for_connection.record_ns(claimed.saturating_sub(due));
             }
@@ -173,6 +182,13 @@ impl Recorder {
         *count += 1;
         let origin = if window == Window::Measured { ErrorOrigin::Request } else { ErrorOrigin::Warmup };
         failure.is_some_and(|failure| self.errors.add(origin, failure, done.saturating_sub(self.t0_ns)))
+    }
+
+    /// A request that was sent at `sent` on the clock of the [`Instants`] is given up at `now` without an answer: its worker
+    /// was busy until then.
+    pub fn abandon(&mut self, sent: u64, now: u64) {
+        let [sent_ns, now_ns] = [sent, now].map(|at_ns| at_ns.saturating_sub(self.t0_ns));
+        self.bins.busy(sent_ns, now_ns);
     }
 
     /// The round trips of an answered request in the measured window, nanoseconds each, as far as it came.
@@ -229,6 +245,7 @@ impl Recorder {
         self.counters.add(&other.counters);
         self.figures.add(&other.figures);
         self.warmup_latency.add(&other.warmup_latency);
+        self.bins.add(&other.bins, 0);
         self.errors.merge(&other.errors.counts());
         self.returned_due_ns.extend(&other.returned_due_ns);
         self.last_started_due_ns = self.last_started_due_ns.max(other.last_started_due_ns);
@@ -282,6 +299,19 @@ mod tests {
         assert_eq!(recorder.figures.latency.count(), 0);
         let counters = recorder.counters;
         assert_eq!((counters.warmup.ok, counters.measured.ok, counters.completed_in_window), (1, 0, 1));
+    }
+
+    #[test]
+    fn workers_whose_requests_hang_until_they_are_given_up_are_busy() {
+        let mut recorder = Recorder { t0_ns: 1_000 * MS, ..Recorder::new(0) };
+        for _ in 0..16 {
+            recorder.start(Window::Measured, 500 * MS);
+            recorder.abandon(1_500 * MS, 4_000 * MS);
+        }
+        let busy: Vec<u64> = recorder.bins.bins.iter().map(|(_, bin)| bin.busy_ns / MS).collect();
+        assert_eq!(busy, [16 * 500, 16 * 1_000, 16 * 1_000]);
+        let counts = recorder.counters.measured;
+        assert_eq!((counts.started, counts.in_flight(), recorder.figures.latency.count()), (16, 16, 0));
     }
 
     #[test]

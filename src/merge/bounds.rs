@@ -12,7 +12,7 @@ use crate::text::terminal::steers;
 
 /// No rate, size, duration or percentage of a document is greater.
 const MAX_NUMBER: f64 = 1e15;
-/// Entries of any list: classes of errors, warnings, bins of a timeline.
+/// Entries of any list or map: classes of errors, warnings, bins of a timeline, settings.
 const MAX_ENTRIES: usize = 1_000;
 /// The longest name of anything, bytes: DNS has no longer one of a VM.
 const MAX_NAME: usize = 253;
@@ -22,8 +22,22 @@ const MAX_TEXT: usize = 10_000;
 const SIGNED: [&str; 3] = ["offset", "skew", "ahead"];
 /// Fields whose strings are sentences of people or servers. All other strings are names: short, not empty, and without
 /// control characters. What is printed of a sentence is escaped there.
-const TEXTS: [&str; 10] =
-    ["target", "reason", "warnings", "advice", "example", "aborted", "error", "warning", "database", "server"];
+const TEXTS: [&str; 14] = [
+    "target",
+    "reason",
+    "warnings",
+    "advice",
+    "example",
+    "aborted",
+    "error",
+    "warning",
+    "database",
+    "server",
+    "events",
+    "limit",
+    "server_stats",
+    "lost",
+];
 
 /// The first value that this program would not have written, as a sentence without its full stop.
 pub(crate) fn out_of_bounds(document: &impl Serialize) -> Option<String> {
@@ -57,6 +71,7 @@ fn wrong(value: &Value, path: &str, is_text: bool) -> Option<String> {
         Value::Array(items) => {
             items.iter().enumerate().find_map(|(at, item)| wrong(item, &format!("{path}[{at}]"), is_text))
         }
+        Value::Object(fields) if fields.len() > MAX_ENTRIES => Some(format!("its {path} has {} fields", fields.len())),
         Value::Object(fields) => fields.iter().find_map(|(name, field)| {
             let name = short(name);
             let is_text = is_text || TEXTS.contains(&name.as_str());
@@ -67,7 +82,13 @@ fn wrong(value: &Value, path: &str, is_text: bool) -> Option<String> {
 }
 
 fn wrong_string(path: &str, text: &str, is_text: bool) -> Option<String> {
-    if text.len() > if is_text { MAX_TEXT } else { MAX_NAME } {
+    let most = match path {
+        _ if is_text => MAX_TEXT,
+        // That of a merge names several VMs.
+        "hostname" => 4 * MAX_NAME,
+        _ => MAX_NAME,
+    };
+    if text.len() > most {
         return Some(format!("its {path} has {} bytes", text.len()));
     }
     if is_text {
@@ -86,6 +107,8 @@ pub(super) fn wrong_name(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use serde_json::json;
 
@@ -106,6 +129,11 @@ mod tests {
             (json!({"warnings": ["", "\u{1b}[2J is escaped where it is printed", "x".repeat(254)]}), None),
             (json!({"server": {"version": "x".repeat(10_001)}}), Some("its server.version has 10001 bytes")),
             (json!({"list": vec![0; 1_001]}), Some("its list has 1001 entries")),
+            (
+                json!({"map": (0..1_001).map(|at| (at.to_string(), 0)).collect::<HashMap<_, _>>()}),
+                Some("its map has 1001 fields"),
+            ),
+            (json!({"hostname": "x".repeat(3 * 253 + 20)}), None),
         ] {
             assert_eq!(out_of_bounds(&document).as_deref(), said, "{document}");
         }

@@ -36,8 +36,7 @@ const EXACT_SECONDS: f64 = 1e6;
 /// It contradicts itself, or is none of this program's.
 pub(super) fn check(part: &Part) -> Result<(RunResult, Figures), MergeError> {
     let (result, host) = (&part.result, || part.label());
-    if result.format != FORMAT || result.version != VERSION {
-        let found = format!("{} version {}", short(&result.format), result.version);
+    if let Some(found) = other_format(result) {
         return Err(MergeError::OtherFormat { host: host(), found });
     }
     if result.fleet.is_some() {
@@ -55,12 +54,38 @@ pub(super) fn check(part: &Part) -> Result<(RunResult, Figures), MergeError> {
     }
     let figures = result.histograms.decode();
     let figures = figures.map_err(|(histogram, source)| MergeError::Histogram { host: host(), histogram, source })?;
+    match result.timeline.has_all_latencies() {
+        Ok(true) => {}
+        Ok(false) => return Err(refused("its timeline has other latencies than requests".to_owned())),
+        Err(source) => {
+            return Err(MergeError::Histogram { host: host(), histogram: "timeline".to_owned(), source });
+        }
+    }
     let mut right = result.clone();
     right.derive(&figures);
     let wrong = figures_disagree(&figures, right.accounting.answered(), right.accounting.skipped)
         .or_else(|| durations_disagree(&right, &figures))
         .or_else(|| difference(result, &right));
     wrong.map_or(Ok((right, figures)), |what| Err(refused(what)))
+}
+
+/// What a document is that this program does not know.
+fn other_format(result: &RunResult) -> Option<String> {
+    (result.format != FORMAT || result.version != VERSION)
+        .then(|| format!("{} version {}", short(&result.format), result.version))
+}
+
+/// Why a document cannot be shown: it is of another format, or has values that nothing can have. It may be merged, and
+/// its figures are believed. The sentence follows the name of its file.
+pub(crate) fn not_presentable(result: &RunResult) -> Option<String> {
+    if let Some(found) = other_format(result) {
+        return Some(format!(
+            "its document is {found}, and this program reads {FORMAT} version {VERSION}; use the load_test of the release \
+             that wrote it"
+        ));
+    }
+    out_of_bounds(result)
+        .map(|what| format!("its document was changed or damaged ({what}); use it as load_test wrote it"))
 }
 
 /// Whether [`check`] finds nothing.
@@ -97,6 +122,15 @@ fn counts_disagree(result: &RunResult) -> Option<String> {
     }
     if !timeline.is_possible() {
         return Some(format!("its timeline has {} bins of {} s", timeline.completed.len(), timeline.bin_seconds));
+    }
+    let counted = [
+        accounting.ok + warmup.ok,
+        accounting.failed + warmup.failed,
+        accounting.unknown + warmup.unknown,
+        accounting.skipped + warmup.skipped,
+    ];
+    if let Some(wrong) = result.timeline.wrong(counted) {
+        return Some(wrong);
     }
     if timeline.total() > accounting.ok + warmup.ok {
         return Some("more requests were completed than were ok".to_owned());

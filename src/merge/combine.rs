@@ -5,15 +5,16 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::outages::outages;
-use super::rates::{CommonTime, rates, t0_ns, timeline};
+use super::rates::{CommonTime, later_seconds, rates, t0_ns, timeline};
+use super::server_stats::server_stats;
 use super::stalls::stood_still;
 use super::sums::Sums;
 use super::unreported::Unreported;
 use super::{MergeError, Part, short};
 use crate::monitor::Findings;
 use crate::result::{
-    Config, FORMAT, FailedVm, Fleet, Generator, RunInfo, RunResult, ServerInfo, Status, Summary, Throughput, VERSION,
-    Verification, VmResult,
+    Config, FORMAT, FailedVm, Fleet, Generator, Limit, RunInfo, RunResult, ServerInfo, Status, Summary, Throughput,
+    Timeline, VERSION, Verification, VmResult,
 };
 use crate::schedule::Share;
 use crate::text::grouped;
@@ -40,6 +41,13 @@ pub(super) fn combine(
     let mut containers = parts.iter().filter_map(|part| part.result.findings.container.as_ref());
     let container = containers.next().filter(|_| containers.next().is_none()).cloned();
     let (server, server_differs) = server(&parts);
+    let timelines: Vec<_> = parts.iter().map(|part| (&part.result.timeline, later_seconds(part, time))).collect();
+    let over_time = Timeline::sum(&timelines).map_err(|source| MergeError::Histogram {
+        host: first.hostname.clone(),
+        histogram: "timeline".to_owned(),
+        source,
+    })?;
+    let server_stats = server_stats(&parts, time, &over_time);
     let mut result = RunResult {
         format: FORMAT.to_owned(),
         version: VERSION,
@@ -62,8 +70,11 @@ pub(super) fn combine(
         outages: outages(&parts, |part| later_s(part, time)),
         verification: verification(&parts),
         generator: Generator::default(),
-        findings: Findings { container },
+        findings: Findings { container, server_stats },
+        timeline: over_time,
         histograms: sums.figures.encode(),
+        events: Vec::new(),
+        limit: Limit::default(),
         warnings: warnings(&parts, time, server_differs),
         advice: Vec::new(),
         status: Status::Invalid,
@@ -204,6 +215,7 @@ fn generator(parts: &[Part], time: &CommonTime) -> Generator {
         busiest_thread_pct: known().map(|result| result.generator.busiest_thread_pct).fold(0.0, f64::max),
         run_queue_wait_pct: known().filter_map(|result| result.generator.run_queue_wait_pct).reduce(f64::max),
         occupied_pct: known().filter_map(|result| result.generator.occupied_pct).reduce(f64::max),
+        machine_cpu_pct: known().filter_map(|result| result.generator.machine_cpu_pct).reduce(f64::max),
         stood_still: stood_still(parts, |part| later_s(part, time)),
     }
 }

@@ -85,22 +85,21 @@ pub fn read(paths: &[PathBuf], stdin: &mut dyn Read) -> Result<Vec<Part>, ReadEr
     Ok(named(results))
 }
 
-/// Refuses files that the result would overwrite: the one of `--output`, and the one that standard output was sent to,
+/// Refuses files that the result would overwrite: those of the options in `outputs`, and the one that standard output was sent to,
 /// which the shell may have emptied already. Files are the same where device and inode are.
-pub fn check_output(paths: &[PathBuf], output: Option<&Path>) -> Result<(), ReadError> {
+pub fn check_output(paths: &[PathBuf], outputs: &[(&'static str, Option<&Path>)]) -> Result<(), ReadError> {
     let regular = |stat: rustix::io::Result<Stat>| {
         stat.ok().filter(|stat| FileType::from_raw_mode(stat.st_mode).is_file()).map(|stat| (stat.st_dev, stat.st_ino))
     };
     let is_stream = |path: &Path| path == Path::new("-");
     let stdout = regular(fstat(io::stdout()));
-    let outputs = [
-        ("--output", output.and_then(|path| if is_stream(path) { stdout } else { regular(stat(path)) })),
-        ("standard output", stdout),
-    ];
+    let of = |path: &Path| if is_stream(path) { stdout } else { regular(stat(path)) };
+    let mut written: Vec<_> = outputs.iter().map(|(flag, path)| (*flag, path.and_then(of))).collect();
+    written.push(("standard output", stdout));
     for path in paths {
         let input = if is_stream(path) { regular(fstat(io::stdin())) } else { regular(stat(path)) };
-        let same = outputs.into_iter().find(|(_, output)| input.is_some() && *output == input);
-        if let Some((written, _)) = same {
+        let same = written.iter().find(|(_, output)| input.is_some() && *output == input);
+        if let Some(&(written, _)) = same {
             return Err(ReadError::Overwritten { file: shown(path), written });
         }
     }

@@ -144,16 +144,20 @@ fn completed_within(part: &Part, time: &CommonTime) -> f64 {
         .sum()
 }
 
+/// By how many whole seconds a VM's T0 came later than that of the test.
+pub(super) fn later_seconds(part: &Part, time: &CommonTime) -> u64 {
+    u64::try_from((t0_ns(part) - time.t0_ns + SECOND_NS / 2) / SECOND_NS).unwrap_or_default()
+}
+
 /// All timelines in one, from the earliest T0 on: shifted by whole seconds, in bins as long as the longest ones.
 pub(super) fn timeline(parts: &[Part], time: &CommonTime) -> Timeline {
     let bin_seconds = parts.iter().map(|part| part.result.throughput.timeline.bin_seconds).max().unwrap_or(1);
     let mut sum = Timeline { bin_seconds, completed: Vec::new() };
     for part in parts {
-        let shift = (t0_ns(part) - time.t0_ns + SECOND_NS / 2) / SECOND_NS;
+        let shift = later_seconds(part, time);
         let timeline = &part.result.throughput.timeline;
         for (index, completed) in timeline.completed.iter().enumerate().filter(|(_, completed)| **completed > 0) {
-            let second = shift + index as i128 * i128::from(timeline.bin_seconds);
-            sum.add(u64::try_from(second).unwrap_or_default(), *completed);
+            sum.add(shift.saturating_add(index as u64 * timeline.bin_seconds), *completed);
         }
     }
     sum

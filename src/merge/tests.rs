@@ -8,9 +8,11 @@ mod trust;
 use proptest::prelude::*;
 
 use super::*;
+use crate::measure::bins::Bins;
+use crate::measure::counters::{Counters, Counts};
 use crate::measure::encoded::EncodedHistogram;
 use crate::measure::figures::Figures;
-use crate::measure::outcome::{ErrorCount, ErrorOrigin};
+use crate::measure::outcome::{ErrorCount, ErrorOrigin, Failure, Outcome};
 use crate::measure::timeline::Timeline;
 use crate::result::tests::sample;
 use crate::result::{Accounting, ClockReference, ClockVsDatabase, Config, Histograms, Status, Summary};
@@ -98,6 +100,7 @@ fn part(index: u64, of: u64, went: &Went) -> Part {
             last_s: Some(2.5),
         });
     }
+    result.timeline = timeline_of(&result);
     result.derive(&recorded);
     let hostname = result.hostname.clone();
     Part { hostname, file: None, result, clock: None, start_skew_ms: None, lost: None }
@@ -107,6 +110,31 @@ fn part(index: u64, of: u64, went: &Went) -> Part {
 fn rederive(part: &mut Part) {
     let figures = part.result.histograms.decode().unwrap();
     part.result.derive(&figures);
+    part.result.timeline = timeline_of(&part.result);
+}
+
+/// Its requests, spread over the window.
+fn timeline_of(result: &RunResult) -> crate::result::Timeline {
+    let (window, warmup) = (&result.accounting, &result.run.warmup);
+    let failure = || Failure::own("deadlock", "deadlock detected".to_owned(), false);
+    let outcomes = [
+        (window.ok + warmup.ok, Outcome::Ok),
+        (window.failed + warmup.failed, Outcome::Failed(failure())),
+        (window.unknown + warmup.unknown, Outcome::Unknown(failure())),
+    ];
+    let mut bins = Bins::default();
+    for (count, outcome) in outcomes {
+        for i in 0..count {
+            let due_ns = i % WINDOW_S as u64 * 1_000_000_000;
+            bins.start(due_ns);
+            bins.finish(due_ns, due_ns, due_ns + 1_000_000, None, &outcome);
+        }
+        let ok = if outcome == Outcome::Ok { count } else { 0 };
+        let counts = Counts { ok, failed: count - ok, started: count, ..Counts::default() };
+        bins.close_second(0, &Counters { measured: counts, ..Counters::default() }, 0);
+    }
+    (0..window.skipped + warmup.skipped).for_each(|_| bins.skip(0, None));
+    crate::result::Timeline::new(&bins, |_| None, 0)
 }
 
 /// Two VMs on which all went well.
@@ -304,6 +332,59 @@ fn a_window_that_begins_within_a_second_loses_none_of_it() {
     let result = merged(parts);
     assert_eq!(result.run.window_seconds, 9.0);
     assert_eq!(result.throughput.actual_rps, 360.0 / 9.0);
+}
+
+#[test]
+fn what_one_vm_heard_of_the_server_is_told_in_the_time_of_the_test() {
+    use crate::monitor::server::{Gap, ServerEvent, ServerEventKind, ServerStats, WaitEvent, WaitTimeline};
+    let mut parts = two();
+    let by_bin: Vec<f64> = (0..10).map(f64::from).collect();
+    let waits = WaitTimeline {
+        bin_seconds: 1,
+        samples: vec![5; 10],
+        window_samples: 50,
+        events: vec![WaitEvent { event: "CPU".to_owned(), sessions: 4.5, by_bin: by_bin.clone() }],
+    };
+    let restart = ServerEvent { started_s: 3.0, seconds: 1.0, kind: ServerEventKind::Restart, detail: String::new() };
+    let gap = Gap { started_s: 3.0, seconds: 1.0, reason: "closed".to_owned() };
+    let stats = ServerStats { waits, events: vec![restart], gaps: vec![gap], ..ServerStats::default() };
+    parts[1].result.findings.server_stats = Some(stats);
+    // The VM that asked began 2 s after the other one.
+    parts[1].result.run.started_unix_ns += 2 * SECOND;
+    rederive(&mut parts[1]);
+    let result = merged(parts);
+    let stats = result.findings.server_stats.unwrap();
+    assert_eq!((stats.events[0].started_s, stats.gaps[0].started_s), (5.0, 5.0));
+    assert_eq!(stats.waits.samples, [vec![0; 2], vec![5; 10]].concat());
+    assert_eq!(stats.waits.events[0].by_bin, [vec![0.0; 2], by_bin].concat());
+    assert_eq!(result.timeline.offered.len(), 12);
+}
+
+#[test]
+fn results_of_a_build_without_timelines_are_merged_and_shown() {
+    let mut parts = two();
+    parts.iter_mut().for_each(|part| part.result.timeline = Default::default());
+    let result = judged(merged(parts));
+    assert!(result.timeline.is_absent() && result.accounting.ok == 400);
+    assert_eq!(not_presentable(&result), None);
+}
+
+#[test]
+fn a_merge_can_be_shown_whatever_its_vms_are_called() {
+    let mut parts: Vec<Part> = (0..4).map(|index| part(index, 5, &Went::well([1_000; 200]))).collect();
+    for part in &mut parts {
+        part.hostname = format!("{}{}", part.hostname, "x".repeat(240));
+    }
+    parts[3].lost = Some("the connection broke\n".repeat(20));
+    assert_eq!(not_presentable(&judged(merged(parts))), None);
+    let foreign = |change: fn(&mut RunResult)| {
+        let mut result = sample();
+        change(&mut result);
+        not_presentable(&result).unwrap_or_default()
+    };
+    assert!(foreign(|result| result.version = 2).contains("version 2, and this program reads"));
+    assert!(foreign(|result| result.format = "other".to_owned()).contains("other version 1"));
+    assert!(foreign(|result| result.accounting.ok = u64::MAX).contains("its accounting.ok is 18446744073709551615"));
 }
 
 #[test]

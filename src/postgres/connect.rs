@@ -109,12 +109,29 @@ impl Connector {
         Self { inner: Arc::new(inner) }
     }
 
+    /// The same, as another name in `pg_stat_activity`.
+    pub fn with_application_name(&self, name: &str) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        name.clone_into(&mut inner.application_name);
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What `pg_stat_activity` shows of our sessions.
+    pub fn application_name(&self) -> &str {
+        &self.inner.application_name
+    }
+
     /// The same, with SQL that is run on each connection before it is handed out. Where the server refuses it, the
     /// connection is used all the same.
     pub fn with_session_settings(&self, sql: &str) -> Self {
         let mut inner = Inner::clone(&self.inner);
         sql.clone_into(&mut inner.session_settings);
         Self { inner: Arc::new(inner) }
+    }
+
+    /// See [`Self::with_session_settings`].
+    pub fn session_settings(&self) -> &str {
+        &self.inner.session_settings
     }
 
     pub fn spec(&self) -> &ConnectionSpec {

@@ -63,6 +63,10 @@ impl Io {
         .await;
     }
 
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
     /// The error with which the socket ended, if it ended with one.
     pub fn end_error(&self) -> Option<&tokio_postgres::Error> {
         match &self.state {

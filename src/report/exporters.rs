@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::exporter::Exporter;
 use super::hdr_log::HdrLog;
+use super::html::HtmlReport;
 use super::json::JsonDocument;
 use super::output_file::{OutputError, OutputFile};
 use crate::cli::plan::OutputPlan;
@@ -33,6 +34,7 @@ impl Exporters {
         let formats: [(&str, &Option<PathBuf>, Box<dyn Exporter>); _] = [
             ("--output", &output.json_file, Box::new(JsonDocument { is_indented: true })),
             ("--hdr-log", &output.hdr_log, Box::new(HdrLog)),
+            ("--html", &output.html, Box::new(HtmlReport { slos: output.slos.clone() })),
         ];
         let mut exports: Vec<Export> = Vec::new();
         for (flag, path, exporter) in formats {

@@ -36,7 +36,7 @@ pub(super) fn headline(result: &RunResult) -> String {
 }
 
 /// Failed requests, those of the warm-up, and connections that broke or were refused.
-fn errors(result: &RunResult) -> u64 {
+pub(super) fn errors(result: &RunResult) -> u64 {
     let others = result.errors.iter().filter(|e| matches!(e.origin, ErrorOrigin::Warmup | ErrorOrigin::Connection));
     others.map(|error| error.count).fold(result.throughput.failed_writes, u64::saturating_add)
 }

@@ -29,6 +29,8 @@ pub struct FleetProgress {
     pending: BTreeMap<u64, Interval>,
     /// Seconds before this one have been handed out.
     told: u64,
+    /// What the monitors of a VM show now, with the VM. One VM of a test watches the server.
+    watched: Option<(usize, Vec<String>)>,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,13 @@ impl FleetProgress {
             progress: Progress::new(planned_seconds),
             gone: None,
         });
-        Self { total: Progress::new(planned_seconds), vms: vms.collect(), pending: BTreeMap::new(), told: 0 }
+        Self {
+            total: Progress::new(planned_seconds),
+            vms: vms.collect(),
+            pending: BTreeMap::new(),
+            told: 0,
+            watched: None,
+        }
     }
 
     /// Takes in second `index` of a VM.
@@ -62,6 +70,18 @@ impl FleetProgress {
     /// Nothing more will come from a VM: `why` is a word, such as `lost`.
     pub fn gone(&mut self, host: usize, why: &'static str) {
         self.vms[host].gone = Some(why);
+        // Its last reading is not what the server does now.
+        self.watched.take_if(|(watching, _)| *watching == host);
+    }
+
+    /// What the monitors of a VM show now.
+    pub fn watch(&mut self, host: usize, readings: Vec<String>) {
+        self.watched = Some((host, readings));
+    }
+
+    /// What monitors show now.
+    pub fn watched(&self) -> &[String] {
+        self.watched.as_ref().map_or(&[], |(_, readings)| readings)
     }
 
     /// The window has been closed early.
@@ -100,7 +120,7 @@ impl FleetProgress {
         if shown < all && shown > 0 {
             lines.push(cut(&format!("{INDENT}... and {} more", all - shown), columns));
         }
-        lines.push(self.total.terminal_line(columns, &[]));
+        lines.push(self.total.terminal_line(columns, self.watched()));
         lines
     }
 
@@ -157,6 +177,20 @@ mod tests {
         assert_eq!(lines[0], "  a  last 2s: 3.0 RPS, p50 2.0 ms, p99 2.0 ms, 0 errors");
         assert_eq!(lines[1], "  b  lost");
         assert!(lines[2].contains("] 2/10s  last 2s: 5.0 RPS"), "{lines:?}");
+        progress.watch(0, vec!["row locks 56%".to_owned()]);
+        assert!(progress.terminal_lines(120, 24)[2].ends_with(", row locks 56%"), "{lines:?}");
+    }
+
+    #[test]
+    fn the_last_reading_of_a_vm_that_is_gone_is_not_shown_as_the_present() {
+        for why in ["lost", "done"] {
+            let mut progress = FleetProgress::new(["a", "b"], 10);
+            progress.watch(0, vec!["row locks 56%".to_owned()]);
+            progress.gone(1, why);
+            assert_eq!(progress.watched(), ["row locks 56%"]);
+            progress.gone(0, why);
+            assert_eq!(progress.watched(), [""; 0]);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use super::headline::headline;
+use super::insight;
 use super::layout::{RULE, bounded, line, marked, row, section, wrapped};
 use super::vms;
 use crate::measure::outcome::{ErrorCount, ErrorOrigin};
@@ -24,12 +25,14 @@ pub fn report(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     writeln!(out, "\n{RULE}\nLOAD TEST RESULTS\n{RULE}")?;
     // What a person acts on comes last, where it can be read without scrolling: first long tables, then the headline.
     result.fleet.as_ref().map_or(Ok(()), |fleet| vms::table(out, fleet))?;
+    insight::events(out, result)?;
     outages(out, result)?;
     errors(out, result)?;
     phases(out, result)?;
     requests(out, result)?;
     verification(out, result)?;
     resources(out, result)?;
+    insight::server(out, result)?;
     throughput(out, result)?;
     latency(out, result)?;
     section(out, "DATA WRITTEN")?;
@@ -37,9 +40,11 @@ pub fn report(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     let gb = if mb >= 1024.0 { format!(" ({:.2} GB)", mb / 1024.0) } else { String::new() };
     line(out, "Estimated", &format!("{mb:.1} MB{gb}"))?;
     list(out, "WARNINGS", &result.warnings)?;
-    list(out, "ADVICE", &result.advice)?;
+    list(out, "ADVICE", &insight::other_advice(result))?;
     let status = wrapped(&format!("STATUS: {} - {}", result.status, result.reason), "", "  ");
-    writeln!(out, "\n{RULE}\n{status}\n{RULE}\n{}", headline(result))
+    writeln!(out, "\n{RULE}\n{status}")?;
+    insight::limit(out, result)?;
+    writeln!(out, "{RULE}\n{}", headline(result))
 }
 
 fn throughput(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
@@ -54,7 +59,8 @@ fn throughput(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {
     let of_target = throughput.target_achieved_pct.map(|pct| format!(" ({pct:.1}% of target)")).unwrap_or_default();
     line(out, "Actual RPS", &format!("{:.1}{of_target}", throughput.actual_rps))?;
     let rate = throughput.success_rate.map_or("-".to_owned(), |pct| format!("{pct:.2}%"));
-    line(out, "Success Rate", &rate)
+    line(out, "Success Rate", &rate)?;
+    insight::rate(result).map_or(Ok(()), |bars| line(out, "Completed", &bars))
 }
 
 fn latency(out: &mut dyn Write, result: &RunResult) -> io::Result<()> {

@@ -35,17 +35,17 @@ tally! {
 impl Accounting {
     /// Whether every slot is accounted for exactly once.
     pub fn holds(&self) -> bool {
-        self.scheduled == self.answered() + self.unanswered()
+        self.scheduled == self.answered().saturating_add(self.unanswered())
     }
 
     /// Slots that got an answer, be it an error.
     pub fn answered(&self) -> u64 {
-        self.ok + self.failed + self.unknown
+        self.ok.saturating_add(self.failed).saturating_add(self.unknown)
     }
 
     /// Slots that never got one: slower than any that did.
     pub fn unanswered(&self) -> u64 {
-        self.skipped + self.not_started + self.unfinished + self.unreported
+        [self.not_started, self.unfinished, self.unreported].into_iter().fold(self.skipped, u64::saturating_add)
     }
 }
 
@@ -81,7 +81,7 @@ impl Throughput {
         Self {
             total_requests: total,
             successful_writes: accounting.ok,
-            failed_writes: accounting.failed + accounting.unknown,
+            failed_writes: accounting.failed.saturating_add(accounting.unknown),
             actual_rps,
             offered_rps,
             target_achieved_pct: offered_rps.filter(|rps| *rps > 0.0).map(|offered| actual_rps / offered * 100.0),
@@ -117,6 +117,9 @@ pub struct Generator {
     /// How much of the window the most occupied thread was computing or waiting for a processor, percent; `null` if the
     /// system does not tell.
     pub occupied_pct: Option<f64>,
+    /// How busy all processors of its machine were from T0 to the end of the window (the warm-up included), by whatever ran
+    /// there, percent; with several VMs, of the busiest; `null` if the system does not tell.
+    pub machine_cpu_pct: Option<f64>,
     /// When it stood still.
     #[serde(flatten)]
     pub stood_still: Stalls,

@@ -1,14 +1,14 @@
 //! From what the engine left behind to the document: accounting, rates, summaries. Pure.
 
 use super::{
-    Accounting, ClockVsDatabase, Config, FORMAT, Generator, RunInfo, RunResult, ServerInfo, Status, Summary,
-    Throughput, VERSION, Verification,
+    Accounting, ClockVsDatabase, Config, FORMAT, Generator, Limit, RunInfo, RunResult, ServerInfo, Status, Summary,
+    Throughput, Timeline, VERSION, Verification,
 };
 use crate::measure::counters::Counts;
 use crate::measure::record::{RunRecord, ThreadTime};
 use crate::measure::recorder::Recorder;
 use crate::measure::stalls::{self, Stall, Stalls};
-use crate::measure::timeline::Timeline;
+use crate::measure::timeline::Timeline as Completions;
 use crate::monitor::Findings;
 use crate::schedule::{Pace, Schedule};
 
@@ -66,7 +66,10 @@ fn accounting(counts: &Counts, scheduled: u64, not_started: u64) -> Accounting {
 /// The document of a run, without a verdict: `status` and `reason` are for [`crate::verdict`] to fill in.
 pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, AccountingError> {
     let accounting = account(record, &context.schedule)?;
+    let timeline =
+        Timeline::new(&record.recorder.bins, |ns| context.schedule.scheduled_before(ns), record.window_end_ns);
     let mut result = document(&record.recorder, &record.completed, record.epoch.unix_ns, accounting, context);
+    result.timeline = timeline;
     result.run.window_start_s = record.window_start_ns as f64 / 1e9;
     result.run.window_seconds = (record.window_end_ns - record.window_start_ns) as f64 / 1e9;
     result.run.interrupted = record.interrupted;
@@ -85,7 +88,7 @@ pub fn assemble(record: &RunRecord, context: Context) -> Result<RunResult, Accou
 /// to have been started. What it cost the generator is not known, and stands as 0.
 pub fn assemble_lost(
     recorder: &Recorder,
-    completed: &Timeline,
+    completed: &Completions,
     epoch_unix_ns: u64,
     known_ns: u64,
     context: Context,
@@ -102,7 +105,9 @@ pub fn assemble_lost(
     let known = counts.answered().saturating_add(counts.skipped).saturating_add(counts.in_flight());
     let scheduled = due_in(start_ns, end_ns).unwrap_or_default().max(known);
     let accounting = accounting(counts, scheduled, scheduled - known);
+    let timeline = Timeline::new(&recorder.bins, |ns| schedule.scheduled_before(ns), end_ns);
     let mut result = document(recorder, completed, epoch_unix_ns, accounting, context);
+    result.timeline = timeline;
     result.run.window_start_s = start_ns as f64 / 1e9;
     result.run.window_seconds = (end_ns - start_ns) as f64 / 1e9;
     result.derive(&recorder.figures);
@@ -112,7 +117,7 @@ pub fn assemble_lost(
 /// What is known of every run. Its window and all that [`RunResult::derive`] computes are still to be filled in.
 fn document(
     recorder: &Recorder,
-    completed: &Timeline,
+    completed: &Completions,
     epoch_unix_ns: u64,
     accounting: Accounting,
     context: Context,
@@ -152,7 +157,10 @@ fn document(
         verification: context.verification,
         generator: Generator::default(),
         findings: context.findings,
+        timeline: Timeline::default(),
         histograms: figures.encode(),
+        events: Vec::new(),
+        limit: Limit::default(),
         warnings: context.warnings,
         advice: Vec::new(),
         status: Status::Invalid,
@@ -176,6 +184,7 @@ fn generator(record: &RunRecord, accounting: &Accounting) -> Generator {
         run_queue_wait_pct: worst(|thread| thread.run_queue_ns),
         // The end of the window is measured by the thread itself, late where it has to wait.
         occupied_pct: worst(|thread| Some(thread.cpu_ns + thread.run_queue_ns?)).map(|pct| pct.min(100.0)),
+        machine_cpu_pct: record.machine_cpu_pct,
         stood_still: stood_still(record, accounting),
     }
 }
@@ -265,8 +274,8 @@ mod tests {
     }
 
     /// `answered` requests, and as many more as are said still in flight, 20 ms apart.
-    fn recorded(answered: u64, in_flight: u64) -> (Recorder, Timeline) {
-        let (mut recorder, mut completed) = (Recorder::new(1), Timeline::default());
+    fn recorded(answered: u64, in_flight: u64) -> (Recorder, Completions) {
+        let (mut recorder, mut completed) = (Recorder::new(1), Completions::default());
         for i in 0..answered + in_flight {
             let due = SECOND + 10 * MS + i * 20 * MS;
             recorder.start(Window::Measured, due);
@@ -280,7 +289,7 @@ mod tests {
         (recorder, completed)
     }
 
-    fn lost(pace: Pace, (recorder, completed): &(Recorder, Timeline), known_ns: u64) -> RunResult {
+    fn lost(pace: Pace, (recorder, completed): &(Recorder, Completions), known_ns: u64) -> RunResult {
         assemble_lost(recorder, completed, 0, known_ns, context(pace))
     }
 
@@ -308,7 +317,7 @@ mod tests {
 
     #[test]
     fn of_a_vm_that_reported_nothing_nothing_remains() {
-        let result = lost(open(), &(Recorder::new(1), Timeline::default()), 0);
+        let result = lost(open(), &(Recorder::new(1), Completions::default()), 0);
         assert_eq!(result.accounting, Accounting::default());
         assert_eq!((result.run.window_seconds, result.run.window_start_s), (0.0, 0.0));
     }

@@ -78,6 +78,8 @@ pub struct ServerInfo {
     pub shared_buffers: Option<String>,
     /// `logged` or `unlogged`.
     pub tables: Option<String>,
+    /// Whether a pooler is between: another session answers than the one that the connection greeted.
+    pub pooled: Option<bool>,
     /// Round trip of an empty query: the median of a few. With several VMs: of the median VM.
     pub round_trip_ms: Option<f64>,
 }

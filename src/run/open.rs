@@ -16,6 +16,7 @@ use crate::database::rights;
 use crate::database::schema::{self, SchemaError};
 use crate::database::verify;
 use crate::database::writable;
+use crate::monitor::server::{Begins, Watched};
 use crate::postgres::connect::{ConnectErrorKind, Connector};
 use crate::postgres::conninfo::{ConnectionSpec, Environment};
 use crate::postgres::link::Link;
@@ -96,6 +97,7 @@ async fn look(plan: &Plan, link: &mut Link, connector: &Connector) -> Result<Fou
         preflight::check_prepared_statements(link, connector).await?;
     }
     let limits = limits::lacking(link).await?;
+    let info = ServerInfo { pooled: limits.pooled, ..info };
     Ok(Found { info, identity, limits, clock })
 }
 
@@ -193,6 +195,23 @@ impl Database {
     /// What the tables were before the load, if it is known.
     pub(super) fn before(&self) -> Option<Baseline> {
         self.before.clone().or_else(|| self.mark.as_ref()?.before())
+    }
+
+    /// What the server monitor watches during this run. One process of a test has that monitor.
+    pub(super) fn watched(&self, plan: &Plan) -> Option<Watched> {
+        let share = plan.engine.schedule.share;
+        (plan.database.server_stats && share.index == 0).then(|| Watched {
+            connector: self.connector.clone(),
+            is_pooled: self.found.limits.may_be_pooled(),
+            left_out: mark::APPLICATION_NAME_LIKE,
+            tables: plan.workload.used_tables().collect(),
+            hostname: crate::machine::hostname(),
+            begins: match (share.of, plan.start_at_unix_ns) {
+                (1, _) => Begins::AtOnce,
+                (_, None) => Begins::WithT0Known,
+                (_, Some(_)) => Begins::AtT0,
+            },
+        })
     }
 
     /// What the server reports, with the tables.

@@ -428,6 +428,7 @@ mod tests {
         result.config.workers = 8;
         result.throughput.offered_rps = Some(1_000.0);
         result.throughput.target_achieved_pct = Some(60.0);
+        (result.service_time_ms.min, result.service_time_ms.p50) = (Some(15.0), Some(20.0));
         result.service_time_ms.avg = Some(20.0);
         result.wait_for_connection_ms.count = 5_000;
         judge(&mut result, &Criteria { min_achieved_pct: 90.0, max_error_rate_pct: 0.0, slos: Vec::new() });

@@ -176,10 +176,11 @@ mod tests {
     fn workers_are_not_suspected_of_what_the_generator_did() {
         let behind = |r: &mut RunResult| {
             r.wait_for_connection_ms.count = 900;
-            r.service_time_ms.avg = Some(500.0);
+            (r.service_time_ms.min, r.service_time_ms.p50, r.service_time_ms.avg) =
+                (Some(400.0), Some(500.0), Some(500.0));
             r.throughput.target_achieved_pct = Some(98.0);
         };
-        let suspected = |result: RunResult| result.advice.iter().any(|line| line.contains("all workers were busy"));
+        let suspected = |result: RunResult| result.advice.iter().any(|line| line.contains("raise --workers"));
         assert!(suspected(judged(0.0, 0, false, &[], |r| {
             r.generator.stood_still = Stalls::default();
             behind(r);

@@ -101,6 +101,11 @@ impl Workload {
         TABLES.iter().filter(|table| table.role != Role::Source).map(|table| table.name)
     }
 
+    /// The tables that requests write, as the options are.
+    pub fn used_tables(&self) -> impl Iterator<Item = &'static str> {
+        TABLES.iter().filter(|table| table.role != Role::Source && self.uses(table)).map(|table| table.name)
+    }
+
     /// Whether requests use a table, as the options are.
     pub fn uses(&self, table: &Table) -> bool {
         match table.role {

@@ -11,6 +11,8 @@ mod docker;
 mod ephemeral;
 mod faults;
 mod generator;
+mod html;
 mod load_test;
 mod merge;
+mod server_stats;
 mod ssh;

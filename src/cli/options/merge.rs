@@ -34,4 +34,8 @@ pub struct MergeOptions {
     /// Also write the JSON document to this file; - is stdout, as with --json-output
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
+
+    /// Also write the result as one HTML page to this file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
 }

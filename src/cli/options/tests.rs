@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::{Arg, Command, CommandFactory};
 
-use super::{CoordinatorOptions, LoadTestOptions, MergeOptions};
+use super::{CoordinatorOptions, LoadTestOptions, MergeOptions, ReportOptions};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/options.md");
 
@@ -81,6 +81,7 @@ fn the_documented_options_are_those_of_the_programs() {
         ("load_test options", LoadTestOptions::command()),
         ("coordinator options", CoordinatorOptions::described()),
         ("coordinator merge options", MergeOptions::command()),
+        ("load_test report options", ReportOptions::command()),
     ];
     let wanted =
         tables.iter().fold(written.clone(), |text, (name, command)| with_generated(&text, name, &table(command)));

@@ -64,6 +64,9 @@ impl Keys {
     }
 }
 
+/// What [`application_name`] is like, for SQL's LIKE.
+pub const APPLICATION_NAME_LIKE: &str = "load_test % pid % since %";
+
 /// What `pg_stat_activity` shows of the mark's session, to every role. At most 63 bytes, which is what the server keeps.
 pub(super) fn application_name() -> String {
     let system = rustix::system::uname();

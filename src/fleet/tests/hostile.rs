@@ -78,6 +78,7 @@ pub fn honest() -> Vec<AgentEvent> {
             clock_vs_database: Some(ClockVsDatabase { offset_ms: 0.2, bound_ms: 0.1 }),
         })),
         AgentEvent::Started { ahead_ms: 500.0 },
+        AgentEvent::Watched { readings: vec!["row locks 56%".to_owned()] },
         AgentEvent::Incident { class: "deadlock".to_owned(), message: "ERROR: deadlock detected".to_owned() },
     ];
     let (mut whole, mut timeline) = (Recorder::new(phases.len()), Timeline::default());
@@ -98,6 +99,9 @@ pub fn honest() -> Vec<AgentEvent> {
                     recorder.phases(&[MS; script::MAX_ROUND_TRIPS]);
                 }
             }
+        }
+        for recorder in [&mut part.bins, &mut whole.bins] {
+            recorder.close_second(second, &part.counters, MS);
         }
         timeline.add(second, part.counters.completed_in_window);
         events.push(AgentEvent::Second(Box::new(Snapshot::new(second, &part))));

@@ -20,7 +20,6 @@ const CLAIMS: &[&str] = &[
     "server",
     // The VM's measurements of its own process.
     "run.start_delay_ms",
-    "run.warmup.skipped",
     "run.warmup.unfinished",
     "run.aborted",
     // Of a whole window: that it was stopped while it waited for its last answers.
@@ -31,12 +30,16 @@ const CLAIMS: &[&str] = &[
     "generator.busiest_thread_pct",
     "generator.run_queue_wait_pct",
     "generator.occupied_pct",
+    "generator.machine_cpu_pct",
     "generator.stalls",
     "generator.stall_count",
     "generator.stalled_seconds",
     "generator.stalled_requests",
     "run.clock_vs_database",
     "container",
+    // What was counted in which bin; the sums are not.
+    "timeline",
+    "server_stats",
     // What it found in the database.
     "verification",
     // Of errors the words, and how many there were between requests.
@@ -50,6 +53,8 @@ const CLAIMS: &[&str] = &[
     "advice",
     "status",
     "reason",
+    "events",
+    "limit",
 ];
 
 /// A document with something in every field.
@@ -109,6 +114,7 @@ fn rich(index: u64) -> Part {
         Stalls { stalls: vec![stall], stall_count: 1, stalled_seconds: 0.5, stalled_requests: 4 };
     result.generator.busiest_thread_pct = 10.0;
     result.generator.run_queue_wait_pct = Some(5.0);
+    result.generator.machine_cpu_pct = Some(50.0);
     result.generator.occupied_pct = Some(14.0);
     result.findings.container = Some(ContainerUsage {
         name: "db".to_owned(),
@@ -119,6 +125,14 @@ fn rich(index: u64) -> Part {
         memory_mib_max: Some(110.0),
         warning: None,
     });
+    result.findings.server_stats = Some(crate::monitor::server::ServerStats { seconds: 12.0, ..Default::default() });
+    result.events = vec![crate::result::Event {
+        kind: crate::result::EventKind::Checkpoint,
+        started_s: 2.0,
+        seconds: 1.0,
+        hostname: None,
+        text: "checkpoint".to_owned(),
+    }];
     result.server.version = Some("15.1".to_owned());
     result.server.round_trip_ms = Some(0.1);
     result.warnings = vec!["autovacuum is off".to_owned()];

@@ -206,7 +206,7 @@ impl Agent {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(Line { event, .. }) => match event {
                     Event::Pong { number, unix_ns } => self.pongs.push((number, unix_ns, wall_clock_ns())),
-                    Event::Alive => {}
+                    Event::Alive | Event::Watched { .. } => {}
                     Event::Second(second) => self.seconds.push(*second),
                     Event::Incident { .. } => self.incidents += 1,
                     event => return Some(event),

@@ -9,7 +9,7 @@ use crate::harness::sshd::{TestSshd, generate_key};
 use crate::harness::{
     PASSWORD, Ran, TestServer, TmpFs, coordinator, count, entries, free_port, small_binary, text, write_script,
 };
-use crate::library::BUILD;
+use crate::library::{BUILD, VERSION};
 
 const VMS: &str = "127.0.1.[1-3]";
 const NAMES: [&str; 3] = ["127.0.1.1", "127.0.1.2", "127.0.1.3"];
@@ -123,7 +123,7 @@ fn an_installed_program_of_another_build_is_turned_away_and_hears_no_secret() {
             r#"{{"agent":{protocol},"event":"hello","build":"{build}","tool_version":"0.0.1","pid":1,"hostname":"h","processors":1,"open_files":null}}"#
         )
     };
-    for (line, word) in [(hello(4, "another"), "another"), (hello(77, BUILD), "version 77")] {
+    for (line, word) in [(hello(VERSION, "another"), "another"), (hello(77, BUILD), "version 77")] {
         let heard = trio.prey.home().with_file_name("heard");
         install_script(&trio.prey.home(), &format!("echo '{line}'\nexec cat > '{}'", heard.display()));
         let arguments = ["--deploy", "never", "--remote-path", "~/installed"];

@@ -17,6 +17,8 @@ pub struct TestFleet {
     pub server: TestServer,
     /// The coordinator's own temporary folder, so that a test sees what it leaves there.
     pub tmp: tempfile::TempDir,
+    /// Whether the server's statistics are asked for, for which the end of a run waits longer than a second.
+    pub is_watched: bool,
 }
 
 impl TestFleet {
@@ -39,7 +41,7 @@ impl TestFleet {
 
     /// With this server.
     pub fn of(sshd: TestSshd, server: TestServer) -> Self {
-        Self { sshd, server, tmp: public_folder() }
+        Self { sshd, server, tmp: public_folder(), is_watched: false }
     }
 
     /// The coordinator with this fleet's SSH configuration, and the connection string in its environment.
@@ -48,6 +50,9 @@ impl TestFleet {
         program.env("POSTGRES_URL", self.server.url()).env("TMPDIR", self.tmp.path());
         program.arg(self.sshd.config()).arg("--agent-binary").arg(small_binary());
         program.args(SMALL).args(["--workers", "2"]).args(arguments);
+        if !self.is_watched {
+            program.arg("--no-server-stats");
+        }
         program
     }
 

@@ -75,7 +75,7 @@ fn what_cannot_be_before_the_load_keeps_it_from_beginning() {
         (r#"/"event":"preflight"/s/"workers":[0-9]+/"workers":18446744073709551615/"#, "workers is"),
         (r#"/"event":"ready"/s/"phases":\[/&"a","b","c","d","e","f","g","h",/"#, "round trips"),
         (r#"/"event":"preflight"/s/"event":"[a-z]*"/"event":"\\u001b[31m\\u202e"/"#, "not understood"),
-        (r#"/"event":"preflight"/s/.*/{"agent":4,"event":"set_up"}/"#, r#"said "set_up" out of turn"#),
+        (r#"/"event":"preflight"/s/.*/{"agent":5,"event":"set_up"}/"#, r#"said "set_up" out of turn"#),
     ] {
         install_liar(&trio, lie);
         let ran = trio.fleet.run(&trio.vms(), &ARGUMENTS).expect_refusal(3, &["a VM failed", &name, reason]);
@@ -113,16 +113,16 @@ fn floods_and_megabytes_end_the_conversation() {
     let trio = trio();
     let name = trio.name();
     let hello = format!(
-        r#"echo '{{"agent":4,"event":"hello","build":"{BUILD}","tool_version":"0","pid":999999999,"hostname":"h","processors":1,"open_files":null}}'"#
+        r#"echo '{{"agent":5,"event":"hello","build":"{BUILD}","tool_version":"0","pid":999999999,"hostname":"h","processors":1,"open_files":null}}'"#
     );
-    let alive = r#"{"agent":4,"event":"alive"}"#;
+    let alive = r#"{"agent":5,"event":"alive"}"#;
     let much = "head -c 900000 /dev/zero | tr '\\0' x";
     for (body, reason) in [
         (format!("{hello}; yes '{alive}'"), "far more than it could have to say"),
         (format!("{hello}; tr '\\0' x </dev/zero"), "a line of more than"),
-        (format!(r#"{hello}; printf '{{"agent":4,"event":"failed","message":"\\u009b2J%s"}}\n' "$({much})""#), "xxxxx"),
+        (format!(r#"{hello}; printf '{{"agent":5,"event":"failed","message":"\\u009b2J%s"}}\n' "$({much})""#), "xxxxx"),
         // It would have been waited for, for ever, once it had delivered.
-        (format!(r#"{hello}; echo '{{"agent":4,"event":"started","ahead_ms":1}}'"#), "out of turn"),
+        (format!(r#"{hello}; echo '{{"agent":5,"event":"started","ahead_ms":1}}'"#), "out of turn"),
         ("printf '\\033]0;owned\\007 \\302\\2332J no space' >&2; exit 1".to_owned(), "no space"),
         (format!("{much} >&2; exit 1"), "xxxxx"),
     ] {

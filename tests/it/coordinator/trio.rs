@@ -23,7 +23,8 @@ pub struct Trio {
 
 impl Trio {
     pub fn start() -> Self {
-        let (fleet, prey) = (TestFleet::start(), TestSshd::start());
+        let fleet = TestFleet { is_watched: true, ..TestFleet::start() };
+        let prey = TestSshd::start();
         prey.let_in(&fleet.sshd);
         put_program(&prey);
         Self { fleet, prey, out: tempfile::tempdir().unwrap() }

@@ -75,7 +75,7 @@ fn behind_a_pooler_a_limit_is_set_for_the_transaction_alone() {
         let ten = Some(Duration::from_secs(10));
         assert_eq!(
             limits_of(&bouncer.url()),
-            SessionLimits { session_sql: String::new(), idle_in_transaction: ten, is_pooled: true }
+            SessionLimits { session_sql: String::new(), idle_in_transaction: ten, pooled: Some(true) }
         );
     }
     let bouncer = PgBouncer::before(&server, "transaction", 1);

@@ -229,8 +229,8 @@ fn bytes_that_nobody_takes_are_bounded_by_tcp_user_timeout() {
     let large = ["--output-size-kb", "20000", "--raw-response-size-kb", "1"];
     proxy.set(|rules| rules.takes = Some(1 << 20));
     let started = load_at(&url, &[&["--rps", "5", "--workers", "1", "--duration", "6"], &large[..]].concat()).start();
-    // Two look at the server and prepare it, one is the mark's, and one is the worker's.
-    wait_until("a connection is replaced", || proxy.connections() > 4);
+    // Two look at the server and prepare it, one is the mark's, one the worker's, and one the server monitor's.
+    wait_until("a connection is replaced", || proxy.connections() > 5);
     proxy.set(|rules| rules.takes = None);
     let json = conclude(started, &server, 30, 1);
     let timed_out = of_class(&json, "request", "connection lost (timed out)");

@@ -412,8 +412,13 @@ pub fn load_at(url: &str, arguments: &[&str]) -> Program {
 
 impl TestServer {
     /// The same against this server.
-    pub fn load(&self, arguments: &[&str]) -> Program {
+    pub fn watched_load(&self, arguments: &[&str]) -> Program {
         load_at(&self.url(), arguments)
+    }
+
+    /// The same without the server's statistics, for which the end of a run waits longer than a second.
+    pub fn load(&self, arguments: &[&str]) -> Program {
+        self.watched_load(&[&["--no-server-stats"], arguments].concat())
     }
 }
 

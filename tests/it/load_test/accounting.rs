@@ -117,9 +117,9 @@ fn a_rate_that_cannot_be_held_ends_with_its_backlog_counted() {
     // Most were never answered, so even the median is only known from below.
     assert_eq!(json["latency_ms"]["p50_is_lower_bound"], true);
     assert_ne!(json["status"], "PASSED");
-    // Where the machine is too busy, the figures do not show what the database needs.
-    let is_advised = json["advice"].to_string().contains("--workers to about");
-    assert_eq!(is_advised, json["status"] != "INVALID", "{} {}", json["reason"], json["advice"]);
+    // Which factor depends on how busy the machine is.
+    assert_ne!(json["limit"]["kind"], "none", "{}", json["limit"]);
+    assert!(!json["limit"]["evidence"].as_array().unwrap().is_empty(), "{}", json["limit"]);
 }
 
 #[test]

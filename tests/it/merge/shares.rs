@@ -27,6 +27,10 @@ fn two_shares_make_the_whole() {
     for name in ["scheduled", "ok", "failed", "unknown", "skipped", "not_started", "unfinished"] {
         assert_eq!(count(&json, name), parts.iter().map(|part| count(part, name)).sum::<u64>(), "{name}");
     }
+    // One of them asked the server.
+    assert_eq!(parts[1]["server_stats"], Value::Null);
+    assert!(parts[0]["server_stats"]["tables"][0]["inserted"].as_u64() > Some(0), "{}", parts[0]["server_stats"]);
+    assert_eq!(json["server_stats"], parts[0]["server_stats"]);
     // What the Python coordinator's readers look for.
     assert_eq!(
         (&json["success"], &json["num_vms"], &json["failed_vms"]),
