@@ -277,8 +277,7 @@ CASES = {
     "generator": (["generator"], {}, "unlogged", ["--rps", "2000", "--workers", "16", *COLD], SMALL, apart),
     "neighbours": (["generator", "cpu"], {}, "unlogged", ["--rps", "2000", "--workers", "16", *COLD], SMALL, busy_loops),
     "cpu": (["cpu"], {}, "unlogged", ["--rps", "max", "--workers", "8", *COLD], SMALL, computing),
-    "wal-insertion": (["wal-insertion"], {"wal_buffers": "32kB", "fsync": "off"}, "logged", [*MAX, *COLD],
-                      {"output": 4096, "raw-response": 4096}, alone),
+    "wal-insertion": (["wal-insertion"], {"wal_buffers": "32kB", "fsync": "off"}, "logged", [*MAX, *COLD], LARGE, alone),
     # Pages stay locked while their change waits for room in the log.
     "wal-buffers": (["hot-pages", "wal-insertion"], {"wal_buffers": "32kB", "fsync": "off"}, "logged", [*MAX, *COLD],
                   {"output": 100, "raw-response": 100}, alone),
