@@ -22,7 +22,7 @@ fn soon() -> String {
 
 /// A share of a run.
 fn share_of(server: &TestServer, share: &str, start_at: &str, arguments: &[&str]) -> Program {
-    server.load(&[&["--share", share, "--start-at", start_at], arguments].concat())
+    server.watched_load(&[&["--share", share, "--start-at", start_at], arguments].concat())
 }
 
 /// Runs each share in a process of its own, all at once, and leaves their results in `folder`.

@@ -49,10 +49,11 @@ impl TestFleet {
         let mut program = coordinator(&["--vms", vms, "--ssh-config"]);
         program.env("POSTGRES_URL", self.server.url()).env("TMPDIR", self.tmp.path());
         program.arg(self.sshd.config()).arg("--agent-binary").arg(small_binary());
-        program.args(SMALL).args(["--workers", "2"]).args(arguments);
+        program.args(SMALL).args(["--workers", "2"]);
         if !self.is_watched {
             program.arg("--no-server-stats");
         }
+        program.args(arguments);
         program
     }
 

@@ -105,7 +105,7 @@ fn a_frozen_server_is_not_hidden_by_waiting_politely() {
 #[test]
 fn a_rate_that_cannot_be_held_ends_with_its_backlog_counted() {
     let server = TestServer::with_tables();
-    let ran = server.load(&["--rps", "50000", "--duration", "2", "--workers", "2"]).run().expect(1);
+    let ran = server.watched_load(&["--rps", "50000", "--duration", "2", "--workers", "2"]).run().expect(1);
     let json = ran.json();
     assert_rows_match(&server, &json);
     assert_eq!(count(&json, "scheduled"), 100_000);
