@@ -40,7 +40,7 @@ pub enum LimitKind {
     RelationExtension,
     /// Sessions waited for pages in memory that other sessions were changing.
     HotPages,
-    /// The server's processors were busy.
+    /// The server's sessions were computing, or no processor was left on the machine that server and generator share.
     Cpu,
     /// Sessions waited for pages that were not in memory.
     CacheMisses,
@@ -54,7 +54,7 @@ pub enum LimitKind {
     Network,
     /// A session of somebody else held a lock that the requests needed.
     OtherSession,
-    /// Several factors, none of which had half of the share.
+    /// Several factors, none with half of the busy workers.
     Mixed,
     /// Something limited the run, and there is no evidence of what.
     #[default]

@@ -175,7 +175,7 @@ fn window_bins(result: &RunResult) -> std::ops::Range<usize> {
     let seconds = result.timeline.bin_seconds.max(1) as f64;
     let (start_s, end_s) = (result.run.window_start_s, result.run.window_start_s + result.run.window_seconds);
     let first = (start_s / seconds).ceil() as usize;
-    // An end a little before a bin's, as rounding has it, is the bin's.
+    // Rounding may put the end a little before that of a bin.
     let last = ((end_s + 0.01) / seconds).floor() as usize;
     first..last.min(result.timeline.offered.len()).max(first)
 }

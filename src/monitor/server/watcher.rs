@@ -172,7 +172,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Asks what there is to be asked, and what does not change. What the server refuses is noted; fails where there was no
+    /// Asks which columns there are, and what does not change. What the server refuses is noted; fails where there was no
     /// answer this time.
     async fn learn(&mut self) -> Result<(), NoRows> {
         let columns = match self.asker.ask(&questions::columns()).await {

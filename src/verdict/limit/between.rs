@@ -50,8 +50,8 @@ pub(super) fn limit(result: &RunResult, stats: &ServerStats, sessions: &Sessions
     }
 }
 
-/// Most busy workers have no session at the server: a pooler has none for them. Unless its sessions all wait for one thing,
-/// of which more sessions would not give more.
+/// Most busy workers have no session at the server, because a pooler has none for them. If its sessions all wait for one
+/// thing, that is named instead: more sessions would wait for it, too.
 fn pooler(result: &RunResult, stats: &ServerStats, sessions: &Sessions) -> Option<Limit> {
     let without = sessions.busy - sessions.all;
     let without_pct = sessions.pct(without);

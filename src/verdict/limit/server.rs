@@ -213,7 +213,7 @@ pub(super) fn with_sessions(mut limit: Limit, sessions: &Sessions) -> Limit {
     limit
 }
 
-/// Two factors of which the holder of one waits for the other, and that have half of the busy workers together: rows stay
+/// Two factors that belong together, and together have half of the busy workers. Who holds one waits for the other: rows stay
 /// locked until the commit is flushed, and pages while their change is put into the log. The greater one is named.
 fn together(result: &RunResult, stats: &ServerStats, sessions: &Sessions) -> Option<Limit> {
     let pairs = [
@@ -252,7 +252,7 @@ fn mixed(result: &RunResult, sessions: &Sessions) -> Limit {
         .filter(|(_, count)| sessions.pct(*count) >= 1.0)
         .map(|(name, count)| format!("{name} {:.0}%", sessions.pct(*count)))
         .collect();
-    let sentence = format!("Several factors, none of which had half: {}", most.join(", "));
+    let sentence = format!("Several factors, none with half of the busy workers: {}", most.join(", "));
     let mut evidence =
         vec![format!("{:.1} of {:.1} busy workers had a session at work.", sessions.active(), sessions.busy)];
     evidence.extend(shared.iter().flat_map(|limit| limit.evidence.clone()));

@@ -290,7 +290,7 @@ fn evidence_names_the_factor() {
             Some(66.0),
             "Rows stay locked until the commit is flushed.",
         ),
-        // The same with less than half together, beside a generator of which nothing is known.
+        // The same, but both together have less than half, and nothing is known of the generator.
         (
             closed(
                 16,
@@ -353,7 +353,7 @@ fn evidence_names_the_factor() {
             Some(98.0),
             "",
         ),
-        // A pool of two, of which this tool takes both when it looks.
+        // A pool of two: while this tool looks at the server, it takes both connections.
         (
             with(closed(16, &[]), |r| {
                 r.server.pooled = Some(true);
